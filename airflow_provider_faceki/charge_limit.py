@@ -101,9 +101,9 @@ def _counting(key: tuple[str, str], maximum: int) -> Iterator[None]:
     with _lock:
         if _made[key] >= maximum:
             raise ChargeLimitError(
-                f"max_charged_calls={maximum} is reached: this try made {_made[key]} calls that were charged or may "
-                "have been, and sent no more. What is left stays open: raise max_charged_calls in the Connection and "
-                "clear the task to go on"
+                f"max_charged_calls={maximum} is reached: this try made {_made[key]} calls that were "
+                    "charged or may have been, and sent no more. To continue, raise max_charged_calls in "
+                    "the Connection and clear the task"
             )
         _made[key] += 1
     try:

@@ -1,28 +1,28 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Store the state of a charged call across the tries of a task instance, so that the call is not charged twice.
 
-The state consists of a mark and the result of the call. The mark is written before the call is sent. It means that the
-call was possibly sent. Airflow clears XCom before each try, so XCom cannot store this state. In Airflow 3.3 and later,
-Airflow's task state store contains the state. Before Airflow 3.3, a try number above 1 is the only sign of an earlier
-call.
+The state consists of an intent and the result of the call. The intent is written before the call is sent, as in a
+write-ahead log. It means that the call was possibly sent. Airflow clears XCom before each try, so XCom cannot store
+this state. In Airflow 3.3 and later, Airflow's task state store contains the state. Before Airflow 3.3, a try number
+above 1 is the only sign of an earlier call.
 
-The mark also prevents two executions of one task instance from sending the call at the same time (a fence). The store
-has no compare-and-set, so the fence uses Fischer's algorithm for mutual exclusion. An execution writes a mark with a
+The intent also prevents two executions of one task instance from sending the call at the same time (a fence). The store
+has no compare-and-set, so the fence uses Fischer's algorithm for mutual exclusion. An execution writes an intent with a
 random value (nonce) and waits longer than a write needs. It sends the call only if its nonce is still stored.
 
 An execution works in this order:
 
-1. It reads the stored mark.
+1. It reads the stored intent.
 2. It looks for the record at FACEKI, if the call leaves a record.
-3. It reads the stored mark again.
-4. It writes its own mark.
+3. It reads the stored intent again.
+4. It writes its own intent.
 
-If the marks of steps 1 and 3 differ, another execution has possibly sent the call after step 2. In this case the
-execution does not send the call. A finished call also leaves a mark, so this comparison also finds a call that has
+If the intents of steps 1 and 3 differ, another execution has possibly sent the call after step 2. In this case the
+execution does not send the call. A finished call also leaves an intent, so this comparison also finds a call that has
 already ended.
 
-While a call is sent, the execution renews the time in its mark, and checks that its nonce is still stored. Other
-executions wait for the record of a call for some time after the time in the mark. So this time does not end while the
+While a call is sent, the execution renews the time in its intent, and checks that its nonce is still stored. Other
+executions wait for the record of a call for some time after the time in the intent. So this time does not end while the
 upload lasts.
 """
 
@@ -48,12 +48,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Minimum seconds between the write of the mark and the read that checks its nonce; see the module docstring. The wait
-#: must be longer than another execution needs to read and to write the mark, which are two requests to Airflow's API
-#: server.
+#: Minimum seconds between the write of the intent and the read that checks its nonce; see the module docstring. The
+#: wait must be longer than another execution needs to read and to write the intent, which are two requests to Airflow's
+#: API server.
 MIN_FENCE_SECONDS = 1.0
-#: Maximum seconds between the read of the mark and the end of the write after it. The minimum wait of another execution
-#: is as long. If the write takes longer, the other execution has possibly ended its wait before the write.
+#: Maximum seconds between the read of the intent and the end of the write after it. The minimum wait of another
+#: execution is as long. If the write takes longer, the other execution has possibly ended its wait before the write.
 _MAX_WRITE_SECONDS = MIN_FENCE_SECONDS
 #: The wait after the write lasts at least this number of times as long as the read and the write took.
 _FENCE_FACTOR = 3.0
@@ -67,7 +67,7 @@ _FENCE_FACTOR = 3.0
 #: The hook possibly pauses before it repeats a failed request, and reads no image during this pause. Therefore the
 #: longest such pause (``max_wait`` of the Connection) is added to the maximum.
 MAX_SUSPENSION_SECONDS = 180.0
-#: While a verification is sent, its mark is renewed after this number of seconds.
+#: While a verification is sent, its intent is renewed after this number of seconds.
 _RENEW_SECONDS = 10.0
 #: Clock that also counts the time in which the machine is suspended, if the system has such a clock.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -80,7 +80,7 @@ _MATCHES_KEY = "faceki_matches"
 class FenceError(api.ValidationError):
     """Error: another execution possibly sends the verification, so this execution stops sending.
 
-    The cause is a suspension of this process, another execution's mark, or a failure of the task state store.
+    The cause is a suspension of this process, another execution's intent, or a failure of the task state store.
     """
 
 
@@ -101,33 +101,33 @@ class ChargedCallState:
         # Therefore the key contains a hash of the identifier.
         suffix = "" if identifier is None else f"_{digest(identifier)}"
         self._pending_key, self._outcome_key = _PENDING_KEY + suffix, _OUTCOME_KEY + suffix
-        #: The mark that this execution has written.
+        #: The intent that this execution has written.
         self._mine: dict[str, Any] | None = None
-        #: Time of the last check by :meth:`check_fence`, time of the last write of the mark, and the maximum seconds
+        #: Time of the last check by :meth:`check_fence`, time of the last write of the intent, and the maximum seconds
         #: until the next check.
         self._checked_at = self._renewed_at = 0.0
         self._max_pause = MAX_SUSPENSION_SECONDS
 
     @lazy_property
-    def _mark(self) -> Any:
-        """The mark in the store, as this execution read it when it first needed it. An earlier try possibly wrote it.
+    def _intent(self) -> Any:
+        """The intent in the store, as this execution read it when it first needed it. An earlier try possibly wrote it.
 
-        The methods of this object that write, read again or remove the mark also change this value. Changes that
+        The methods of this object that write, read again or remove the intent also change this value. Changes that
         another execution makes in the store are not visible here until then.
         """
         return self._load(self._pending_key)
 
     @property
-    def marked_at(self) -> float | None:
-        """Unix time in the mark: the last time at which an execution was possibly sending the call."""
-        at = self._mark.get("at") if isinstance(self._mark, Mapping) else None
+    def intent_at(self) -> float | None:
+        """Unix time in the intent: the last time at which an execution was possibly sending the call."""
+        at = self._intent.get("at") if isinstance(self._intent, Mapping) else None
         return at if isinstance(at, int | float) else None
 
     @property
     def has_pending(self) -> bool:
         """Whether an earlier try or another execution has started a call and has not finished it."""
-        mark = self._mark
-        return mark is not None and not (isinstance(mark, Mapping) and mark.get("is_finished"))
+        intent = self._intent
+        return intent is not None and not (isinstance(intent, Mapping) and intent.get("is_finished"))
 
     @property
     def was_made_before_retry(self) -> bool:
@@ -135,16 +135,16 @@ class ChargedCallState:
 
         If a person has cleared the task after that try, the result is ``False``.
         """
-        mark = self._mark
-        if not isinstance(mark, Mapping) or not mark.get("is_finished"):
+        intent = self._intent
+        if not isinstance(intent, Mapping) or not intent.get("is_finished"):
             return False
-        return not self.is_duplicate and mark.get("max_tries") == self._max_tries
+        return not self.is_duplicate and intent.get("max_tries") == self._max_tries
 
     @property
     def is_given_up(self) -> bool:
         """Whether an execution has given the call up; see :meth:`give_up`."""
-        mark = self._mark
-        return isinstance(mark, Mapping) and bool(mark.get("is_given_up"))
+        intent = self._intent
+        return isinstance(intent, Mapping) and bool(intent.get("is_given_up"))
 
     @property
     def _max_tries(self) -> int | None:
@@ -158,23 +158,23 @@ class ChargedCallState:
 
         Airflow increases the number for each try. Therefore such an execution is a duplicate of this execution.
         """
-        mark = self._mark
-        return isinstance(mark, Mapping) and mark.get("try_number") == self._ti.try_number
+        intent = self._intent
+        return isinstance(intent, Mapping) and intent.get("try_number") == self._ti.try_number
 
     def check_images(self) -> None:
         """Check that no other images were sent, or possibly sent, under the same identifier.
 
-        :raises AirflowFailException: if the stored mark or the saved outcome belongs to other images.
+        :raises AirflowFailException: if the stored intent or the saved outcome belongs to other images.
         """
         if self._images is None:
             return
-        for saved in (self._mark, self._load(self._outcome_key)):
+        for saved in (self._intent, self._load(self._outcome_key)):
             images = saved.get("images") if isinstance(saved, Mapping) else None
             if images not in (None, self._images):
                 raise AirflowFailException(
-                    "this task instance has verified other images, perhaps of another person, under the identifier "
-                    "that is derived from it: give a record_identifier of the person's own, or keep the URIs of the "
-                    "images the same in each try; nothing was sent"
+                    "this task instance has verified other images, perhaps of another person, under "
+                        "the identifier that is derived from it: set a record_identifier for each person, "
+                        "or keep the URIs of the images the same in each try; nothing was sent"
                 )
 
     def resubmit_at(self, resubmit_after: float, started_at: float) -> float | None:
@@ -188,17 +188,17 @@ class ChargedCallState:
         :param started_at: Unix time at which this try started.
         """
         # FACEKI needs at most ``resubmit_after`` seconds after the last byte of a call. It is not known when an earlier
-        # try sent the last byte. Its mark contains the time before the call. After that, the earlier try was possibly
+        # try sent the last byte. Its intent contains the time before the call. After that, the earlier try was possibly
         # suspended, and sent the last byte much later. However, an earlier try sends nothing after the start of this
-        # try; see ``MAX_SUSPENSION_SECONDS``. Therefore the seconds are counted from the start of this try. If the mark
-        # is newer, another execution of this try has written it, and the seconds are counted from the mark.
+        # try; see ``MAX_SUSPENSION_SECONDS``. Therefore the seconds are counted from the start of this try. If the
+        # intent is newer, another execution of this try has written it, and the seconds are counted from the intent.
         if self._store is None:
             return started_at + resubmit_after if self._ti.try_number > 1 else None
-        since = self.marked_at
+        since = self.intent_at
         return None if since is None else max(since, started_at) + resubmit_after
 
     def acquire(self) -> bool:
-        """Write a mark that the call is possibly sent, and return whether this execution is allowed to send the call.
+        """Write an intent before the call is sent, and return whether this execution is allowed to send the call.
 
         ``False`` means that another execution of this task instance sends or has sent the call. If Airflow's task state
         store responds so slowly that this is unknown, the result is also ``False``. Without a task state store, the
@@ -207,7 +207,7 @@ class ChargedCallState:
         self._checked_at = self._renewed_at = time.clock_gettime(_CLOCK)
         if self._store is None:
             return True
-        before = self._mark
+        before = self._intent
         mine: dict[str, Any] = {
             "at": time.time(),
             "try_number": self._ti.try_number,
@@ -216,25 +216,25 @@ class ChargedCallState:
         }
         began = time.monotonic()
         if (current := self._load(self._pending_key)) != before:
-            self._mark = current
+            self._intent = current
             return False
         self._store.set(self._pending_key, mine)
         self._mine = mine
         took = time.monotonic() - began
         time.sleep(max(MIN_FENCE_SECONDS, _FENCE_FACTOR * took))
-        self._mark = self._load(self._pending_key)
-        return bool(self._mark == mine) and took <= _MAX_WRITE_SECONDS
+        self._intent = self._load(self._pending_key)
+        return bool(self._intent == mine) and took <= _MAX_WRITE_SECONDS
 
     @property
     def is_store_slow(self) -> bool:
         """Whether :meth:`acquire` returned ``False`` only because the task state store responded slowly."""
-        return self._mine is not None and bool(self._mark == self._mine)
+        return self._mine is not None and bool(self._intent == self._mine)
 
     def send(self, hook: FacekiHook, endpoint: Endpoint[T]) -> T:
         """Send the call. :meth:`acquire` must have returned ``True`` before.
 
-        If the call fails and FACEKI has certainly not processed it, the stored mark is removed. After a
-        :class:`FenceError`, the mark remains.
+        If the call fails and FACEKI has certainly not processed it, the stored intent is removed. After a
+        :class:`FenceError`, the intent remains.
 
         :raises AirflowException: in three cases: an image could not be read, an image has changed, or another execution
             possibly sends the call; see :class:`FenceError`. In all three cases FACEKI has not received the complete
@@ -245,8 +245,8 @@ class ChargedCallState:
         try:
             return hook.call(endpoint)
         except FenceError as error:
-            # The stored mark, which means that the call was possibly sent, is not removed here. It possibly belongs to
-            # the next try already.
+            # The stored intent, which means that the call was possibly sent, is not removed here. It possibly belongs
+            # to the next try already.
             raise AirflowException(str(error)) from None
         except api.ValidationError as error:
             self.clear()
@@ -263,10 +263,10 @@ class ChargedCallState:
         """Check that no other execution sends the verification. Call this method often while it is sent.
 
         If a worker is suspended, Airflow starts the next try. When the worker resumes, two tries exist, and both would
-        send the verification. The method also renews the mark, if it is old.
+        send the verification. The method also renews the intent, if it is old.
 
         :raises FenceError: if this process was suspended so long that the next try has possibly sent the verification,
-            if the stored mark is of another execution, or if the mark cannot be renewed in time.
+            if the stored intent is of another execution, or if the intent cannot be renewed in time.
         """
         now = time.clock_gettime(_CLOCK)
         if now - self._checked_at > self._max_pause:
@@ -276,7 +276,7 @@ class ChargedCallState:
             )
         self._checked_at = now
         if self._mine is not None and now - self._renewed_at >= _RENEW_SECONDS:
-            self._mine = self._mark = self._renew(self._mine)
+            self._mine = self._intent = self._renew(self._mine)
             self._renewed_at = now
 
     def _renew(self, mine: dict[str, Any]) -> dict[str, Any]:
@@ -292,8 +292,8 @@ class ChargedCallState:
             ) from None
         if not is_mine:
             raise FenceError(
-                "another execution of this task instance has replaced the mark of this execution, so this execution "
-                "stops sending the verification: the other one sends it"
+                "another execution of this task instance sends this verification, so this execution "
+                    "stops sending it"
             )
         if time.monotonic() - began > _MAX_WRITE_SECONDS:
             raise FenceError(
@@ -303,20 +303,20 @@ class ChargedCallState:
         return mine
 
     def clear(self) -> None:
-        """Remove the mark of this execution, because FACEKI has not processed the call.
+        """Remove the intent of this execution, because FACEKI has not processed the call.
 
-        The next try is then allowed to send the call. The mark of another execution is not removed. After a successful
-        call, use :meth:`finish`. If the task fails for good, use :meth:`give_up`.
+        The next try is then allowed to send the call. The intent of another execution is not removed. After a
+        successful call, use :meth:`finish`. If the task fails for good, use :meth:`give_up`.
         """
         if self._store is not None and self._mine is not None:
             if self._load(self._pending_key) == self._mine:
                 self._store.delete(self._pending_key)
-            self._mark = self._mine = None
+            self._intent = self._mine = None
 
     def finish(self) -> None:
         """Mark the call as finished and its result as saved, so that the call is not sent again.
 
-        Airflow possibly executes one try several times. A later execution finds the mark and does not send the call.
+        Airflow possibly executes one try several times. A later execution finds the intent and does not send the call.
         Airflow possibly also retries a try that has ended. Only a person who clears the task starts a new call; see
         :attr:`was_made_before_retry`.
         """
@@ -326,19 +326,19 @@ class ChargedCallState:
         """Mark a call that was possibly sent and has no safe result, before the task fails without a further try.
 
         A person reads the error and decides whether to clear the task. Airflow possibly does not receive the failure
-        and retries the task. This try finds the mark and does not send the call.
+        and retries the task. This try finds the intent and does not send the call.
         """
         self._end(is_given_up=True)
 
     def _end(self, *, is_given_up: bool) -> None:
         if self._store is not None:
-            self._mark = {
+            self._intent = {
                 "is_finished": True,
                 "is_given_up": is_given_up,
                 "try_number": self._ti.try_number,
                 "max_tries": self._max_tries,
             }
-            self._store.set(self._pending_key, self._mark)
+            self._store.set(self._pending_key, self._intent)
 
     def save(self, made: api.KycVerification) -> None:
         """Save the outcome of the call for later tries. FACEKI is possibly configured to store no record of it."""

@@ -34,8 +34,14 @@ CHECK_HELP = "Check by free calls whether a FACEKI Connection works, and name th
 CHECK_ARGUMENTS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("conn_id",), {"nargs": "?", "default": DEFAULT_CONN_ID, "help": "Connection (default: %(default)s)"}),
     (("--make-link",), {"action": "store_true", "help": "also make a link, which FACEKI might charge"}),
-    (("--yes",), {"action": "store_true", "help": "do not ask before that"}),
-    (("--report",), {"metavar": "FILE", "help": "also write the report, without secrets, ids and people"}),
+    (("--yes",), {"action": "store_true", "help": "create the link without a question"}),
+    (
+        ("--report",),
+        {
+            "metavar": "FILE",
+            "help": "also write the report to this file; it contains no secrets, ids or personal data",
+        },
+    ),
 )
 
 _WIDTHS = (34, 62)
@@ -107,7 +113,7 @@ def check(chosen: argparse.Namespace) -> int:
     for line in _conclusion(chosen.conn_id, settings.base_url, findings, status):
         print(line)
     if chosen.report is not None and _write(chosen.report, "w", report(findings, status)):
-        print(f"Report written to {chosen.report}; it holds no secret, id or person.")
+        print(f"Report written to {chosen.report}; it contains no secret, id or personal data.")
     return status
 
 
@@ -152,7 +158,7 @@ def _shown(settings: Any) -> str:
 
 def _agrees() -> bool:
     try:
-        answer = input("FACEKI might charge a link, though nobody uses it. Make one? [y/N] ")
+        answer = input("FACEKI might charge for a link, even if it is not used. Create one? [y/N] ")
     except EOFError:
         return False
     return answer.strip().lower() in {"y", "yes"}
@@ -195,7 +201,8 @@ def _change_variable(variable: str, settings: Mapping[str, str]) -> list[str]:
     """
     value = os.environ[variable]
     lines = [
-        f"The Connection comes from the environment variable {variable}, which wins over Airflow's database.",
+        f"The Connection comes from the environment variable {variable}, which has priority over "
+            "Airflow's database.",
         'Add these keys to "extra" in the variable\'s JSON, wherever the variable is set:',
         f"  {json.dumps(settings)}",
     ]

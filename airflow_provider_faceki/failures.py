@@ -152,6 +152,7 @@ def translate_errors(
         message = f"{type(error).__name__}: {error}"
         if error.needs_consent:
             message += (
-                "; the call may have been made, so it is not made again by itself: clear the task to do so"
+                "; the call may have been made, so it is not repeated automatically: clear the task "
+                    "to repeat it"
             )
         raise AirflowFailException(message) from error

@@ -54,7 +54,7 @@ def read_link(value: object) -> str:
         value = value["link"]
     if isinstance(value, list | tuple):
         raise api.ValidationError(
-            f"link holds {len(value)} values: map the task over them with .expand(link=...)"
+            f"link contains {len(value)} values: map the task over them with .expand(link=...)"
         )
     link = as_link_id(check_identifier("link", value))
     if link is None:
@@ -71,7 +71,7 @@ def looks_like_faceki_id(value: object) -> bool:
 
 def _check_not_link(name: str, value: object) -> None:
     if isinstance(value, Mapping):
-        place = "; a link task's output belongs into link=" if "link" in value else ""
+        place = "; pass a link task's output as link=" if "link" in value else ""
         raise api.ValidationError(f"{name} must be text, not a mapping{place}")
     if isinstance(value, str) and "://" in value:
-        raise api.ValidationError(f"{name} is a URL, not an id; a hosted page's URL belongs into link=")
+        raise api.ValidationError(f"{name} is a URL, not an id; pass the URL of a hosted page as link=")

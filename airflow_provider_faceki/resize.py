@@ -76,7 +76,7 @@ def resized(name: str, image: Image, longest: int, max_bytes: int) -> Image:
     try:
         import PIL.Image  # noqa: F401
     except ImportError:
-        raise ConfigurationError("resize_to needs Pillow: install airflow-provider-faceki[images]") from None
+        raise ConfigurationError("resize_to needs Pillow: install the extra 'images'") from None
     with tempfile.TemporaryFile() as file:
         # The image is copied before Pillow reads it. Otherwise a storage failure would be reported as a corrupt
         # image.

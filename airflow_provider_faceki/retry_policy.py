@@ -68,9 +68,9 @@ else:
                 return RetryDecision.fail(reason=f"{kind}: another try may be billed again")
             if not is_task_retryable(exception):
                 return RetryDecision.fail(reason=f"{type(exception).__name__}: another try cannot help")
-            asked = exception.retry_after
+            retry_after = exception.retry_after
             return RetryDecision.retry(
-                delay=timedelta(seconds=asked) if asked is not None else None,
+                delay=timedelta(seconds=retry_after) if retry_after is not None else None,
                 reason=type(exception).__name__,
             )
 

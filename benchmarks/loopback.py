@@ -44,16 +44,16 @@ class Loopback:
 
     def counters(self) -> dict[str, int]:
         """Return the numbers of token requests, of answered calls and of rejected calls since the last reset."""
-        found: dict[str, int] = json.loads(self._ask("GET", "/-/counters"))
+        found: dict[str, int] = json.loads(self._request("GET", "/-/counters"))
         return found
 
     def revoke(self) -> None:
         """Revoke all tokens that the server has issued."""
-        self._ask("POST", "/-/revoke")
+        self._request("POST", "/-/revoke")
 
     def reset(self) -> None:
         """Set the counters of requests to 0 and revoke all tokens."""
-        self._ask("POST", "/-/reset")
+        self._request("POST", "/-/reset")
 
     def connection(self, *, tls: bool = False, shared_file: bool = False, **extra: object) -> str:
         """Return a JSON text for an environment variable that defines an Airflow Connection to this server.
@@ -85,7 +85,7 @@ class Loopback:
             {"conn_type": "http", "schema": scheme, "host": host, "port": int(port), "extra": extra}
         )
 
-    def _ask(self, method: str, path: str) -> bytes:
+    def _request(self, method: str, path: str) -> bytes:
         host = self.plain.removeprefix("http://")
         connection = http.client.HTTPConnection(host, timeout=_TIMEOUT_SECONDS)
         with contextlib.closing(connection):

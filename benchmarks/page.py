@@ -34,7 +34,7 @@ def fill(page: str, results: Mapping[str, Measured]) -> str:
 
     :param page: The old text of docs/performance.md.
     :param results: The result of each benchmark, by the name of the benchmark.
-    :raises ValueError: If ``page`` has no place for the results of a benchmark.
+    :raises ValueError: if ``page`` has no place for the results of a benchmark.
     """
     places = {name for _, name, _ in _GENERATED.findall(page)}
     if missing := sorted(set(results) - places):

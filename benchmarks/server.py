@@ -77,7 +77,7 @@ _REFUSED_RESPONSE = _response("401 Unauthorized", _REFUSED)
 _UNKNOWN_RESPONSE = _response("404 Not Found", b"{}")
 
 
-class Desk:
+class Backend:
     """Creator of the responses of the simulated FACEKI server. It stores the valid tokens and counts the requests."""
 
     def __init__(self) -> None:
@@ -129,8 +129,8 @@ class Desk:
 class Connection(asyncio.Protocol):
     """One connection of a client. The bytes of a request body are only counted and not stored."""
 
-    def __init__(self, desk: Desk, latency: float) -> None:
-        self._desk = desk
+    def __init__(self, backend: Backend, latency: float) -> None:
+        self._backend = backend
         self._latency = latency
         self._head = b""
         self._body_left = 0
@@ -151,7 +151,7 @@ class Connection(asyncio.Protocol):
             self._head = b""
             first, _, headers = head.partition(b"\r\n")
             target, _, query = first.rpartition(b" ")[0].partition(b"?")
-            self._answer = self._desk.answer(target, query, headers + b"\r\n")
+            self._answer = self._backend.answer(target, query, headers + b"\r\n")
             self._body_left = _content_length(headers)
             data = body
         self._body_left -= len(data)
@@ -172,12 +172,12 @@ def _content_length(headers: bytes) -> int:
 
 async def _serve(certificate: str, key: str, latency: float) -> None:
     loop = asyncio.get_running_loop()
-    desk = Desk()
+    backend = Backend()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    plain = await loop.create_server(lambda: Connection(desk, latency), "127.0.0.1", 0, backlog=1024)
+    plain = await loop.create_server(lambda: Connection(backend, latency), "127.0.0.1", 0, backlog=1024)
     tls = await loop.create_server(
-        lambda: Connection(desk, latency), "127.0.0.1", 0, backlog=1024, ssl=context
+        lambda: Connection(backend, latency), "127.0.0.1", 0, backlog=1024, ssl=context
     )
     ports = {"plain": plain.sockets[0].getsockname()[1], "tls": tls.sockets[0].getsockname()[1]}
     print(json.dumps(ports), flush=True)

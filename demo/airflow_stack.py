@@ -125,7 +125,7 @@ class Airflow:
 
     def _is_healthy(self) -> bool:
         try:
-            health = _ask("GET", f"{self.url}/api/v2/monitor/health")
+            health = _request("GET", f"{self.url}/api/v2/monitor/health")
         except (OSError, AirflowRefused):
             return False
         return all(health[name]["status"] == "healthy" for name in COMPONENTS)
@@ -139,18 +139,18 @@ class Airflow:
         """
         if self._token is None:
             # Because all users are admins here, Airflow issues a token without a login. The token is valid for a day.
-            self._token = _ask("GET", f"{self.url}/auth/token")["access_token"]
+            self._token = _request("GET", f"{self.url}/auth/token")["access_token"]
         tries = 1 if method == "POST" else API_TRIES
         for _ in range(tries - 1):
             try:
-                return _ask(method, f"{self.url}/api/v2/{path}", document, self._token)
+                return _request(method, f"{self.url}/api/v2/{path}", document, self._token)
             except AirflowRefused as refused:
                 if refused.status < 500:
                     raise
             except OSError:
                 pass
             time.sleep(1)
-        return _ask(method, f"{self.url}/api/v2/{path}", document, self._token)
+        return _request(method, f"{self.url}/api/v2/{path}", document, self._token)
 
     def unpause(self, dag_id: str) -> None:
         self.call("PATCH", f"dags/{dag_id}", {"is_paused": False})
@@ -245,8 +245,8 @@ def wait_for(what: str, done: Callable[[], bool], seconds: float, processes: Pro
     :param what: a description of the condition, for messages.
     :param done: a function that returns whether the condition is true.
     :param seconds: the maximal waiting time in seconds.
-    :raises ProcessFailed: If one of the processes ends during the wait.
-    :raises TimeoutError: If the condition is not true in time.
+    :raises ProcessFailed: if one of the processes ends during the wait.
+    :raises TimeoutError: if the condition is not true in time.
     """
     began = time.monotonic()
     say_nothing_until = began + PROGRESS_SECONDS
@@ -270,7 +270,7 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def _ask(method: str, url: str, document: object = None, token: str | None = None) -> Any:
+def _request(method: str, url: str, document: object = None, token: str | None = None) -> Any:
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"

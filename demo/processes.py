@@ -101,7 +101,7 @@ class Processes:
     def check(self) -> None:
         """Check that all processes are running.
 
-        :raises ProcessFailed: If a process has ended.
+        :raises ProcessFailed: if a process has ended.
         """
         for name, process in self._started.items():
             if (code := process.poll()) is not None:

@@ -24,7 +24,7 @@ from typing import Any
 from airflow_provider_faceki.sandbox import SandboxProcess
 from demo.airflow_stack import Airflow, AirflowRefused, fresh_directory, say, wait_for
 from demo.examples import connection_to, example_places, kept
-from demo.people import People
+from demo.simulated_users import SimulatedUsers
 from demo.processes import Interrupted, Processes, ProcessFailed, interruptible
 
 LINK_DAG = "example_faceki_kyc_link"
@@ -64,7 +64,7 @@ class Demo:
         self.airflow = Airflow(work / "airflow")
         self.faceki = faceki
         self.processes = processes
-        self.people = People(faceki, DECIDING, self._waits_in_the_triggerer)
+        self.users = SimulatedUsers(faceki, DECIDING, self._waits_in_the_triggerer)
         self.wrong: list[str] = []
         self._began = time.monotonic()
         self._who: dict[str, str] = {}
@@ -102,7 +102,7 @@ class Demo:
 
         def finished() -> bool:
             failed = self._follow()
-            self.people.act()
+            self.users.act()
             if failed:
                 return True
             for dag_id, wanted in runs.items():

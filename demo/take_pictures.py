@@ -267,7 +267,7 @@ def save_area(page: Page, name: str, area: FloatRect) -> None:
 def write(name: str, picture: Image.Image) -> None:
     """Write a screenshot with at most `MAX_COLORS` colours, so that the file is small.
 
-    :raises ValueError: If the file has more than `MAX_PICTURE_BYTES`.
+    :raises ValueError: if the file has more than `MAX_PICTURE_BYTES`.
     """
     path = PICTURES / f"{name}.png"
     few = picture.convert("RGB").quantize(MAX_COLORS, dither=Image.Dither.NONE)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Render the diagrams in docs/diagrams to SVG with Mermaid in headless Chromium. `make pictures` calls this module."""
+"""Render the diagrams in docs/diagrams to SVG with Mermaid in headless Chromium. `make diagrams` calls this module."""
 
 from __future__ import annotations
 

@@ -72,16 +72,16 @@ with DAG(
             oldest = min(datetime.fromisoformat(moment) for moment in began)
             events = events.after((oldest - timedelta(days=1)).isoformat())
         said = {(event.extra.get("request_id"), event.extra.get("status")) for event in events}
-        hints = [WebhookNotification.of(record["request_id"], record["decision"]) for record in decided]
-        return [hint.extra for hint in hints if (hint.request_id, hint.status) not in said]
+        notifications = [WebhookNotification.of(record["request_id"], record["decision"]) for record in decided]
+        return [each.extra for each in notifications if (each.request_id, each.status) not in said]
 
-    @task(outlets=[verifications], map_index_template="{{ hint['request_id'] }}")
-    def announce(hint: dict[str, str], outlet_events: Any = None) -> None:
+    @task(outlets=[verifications], map_index_template="{{ notification['request_id'] }}")
+    def announce(notification: dict[str, str], outlet_events: Any = None) -> None:
         """Emit one event of the asset `verifications`, with the same content as the event after a webhook."""
         event = outlet_events[verifications]
-        event.extra = hint
+        event.extra = notification
         if hasattr(event, "add_partitions"):
-            event.add_partitions(hint["request_id"])
+            event.add_partitions(notification["request_id"])
 
     @task(trigger_rule="none_failed")
     def close(cases: list[str], fetched: Any) -> list[str]:
@@ -101,4 +101,4 @@ with DAG(
     fetch = FacekiFetchRecordsOperator.partial(task_id="fetch", fail_if_missing=False).expand(
         record_identifier=cases
     )
-    announce.expand(hint=missed(fetch.output)) >> close(cases, fetch.output)
+    announce.expand(notification=missed(fetch.output)) >> close(cases, fetch.output)

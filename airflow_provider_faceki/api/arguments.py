@@ -77,7 +77,7 @@ def check_scalars(name: str, mapping: object) -> None:
         raise ValidationError(f"{name} must be a mapping or None, not {type(mapping).__name__}")
     for key, value in mapping.items():
         if not isinstance(key, str) or not _is_sendable(key):
-            raise ValidationError(f"{name} must have text that UTF-8 can carry as names")
+            raise ValidationError(f"{name}: each key must be text that can be encoded as UTF-8")
         _scalar(f"{name}[{key[:MAX_SHOWN_CHARACTERS]!r}]", value)
 
 
@@ -118,7 +118,7 @@ def check_part_names(name: str, parts: Iterable[object]) -> None:
     """
     for part in parts:
         if not isinstance(part, str) or not re.fullmatch(r"[A-Za-z0-9_.\[\]-]{1,100}", part):
-            raise ValidationError(f"{name}: names of parts must be letters, digits and _ . - [ ]")
+            raise ValidationError(f"{name}: the name of a part must consist of 1 to 100 letters, digits and _ . - [ ]")
 
 
 def _scalar(name: str, value: object) -> None:
@@ -127,7 +127,7 @@ def _scalar(name: str, value: object) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValidationError(f"{name} must be a finite number")
     if not _is_sendable(value):
-        raise ValidationError(f"{name} must be text that UTF-8 can carry, or a number of sane length")
+        raise ValidationError(f"{name} must be text that can be encoded as UTF-8, or a number with fewer digits")
 
 
 def _is_sendable(value: object) -> bool:
@@ -144,13 +144,13 @@ def _is_sendable(value: object) -> bool:
 def check_path(name: str, value: object) -> None:
     """Raise an error if ``value`` is not a path below the base URL, or longer than :data:`MAX_URL_CHARACTERS`."""
     if not isinstance(value, str) or not re.fullmatch(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*", value):
-        raise ValidationError(f"{name} must begin with / and hold neither host, query, fragment nor spaces")
+        raise ValidationError(f"{name} must begin with / and contain no host, query, fragment or space")
     if len(value) > MAX_URL_CHARACTERS:
         raise ValidationError(f"{name} must have at most {MAX_URL_CHARACTERS} characters")
     # Servers and proxies normalise the path, and both `%2e%2e` and `..` mean the parent directory. Therefore both are
     # refused.
     if value.startswith("//") or ".." in unquote(value).split("/"):
-        raise ValidationError(f"{name} must stay below the base URL")
+        raise ValidationError(f"{name} must stay below the base URL: // at the beginning and .. are not allowed")
 
 
 def path_segment(name: str, value: str) -> str:
@@ -160,7 +160,9 @@ def path_segment(name: str, value: str) -> str:
         and ``..`` from a path.
     """
     if not value.strip("."):
-        raise ValidationError(f"{name} is no id but a folder of a path")
+        raise ValidationError(
+            f"{name} must not be empty or consist only of dots, because it becomes a part of a URL path"
+        )
     return quote(value, safe="")
 
 

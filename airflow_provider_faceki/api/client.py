@@ -54,7 +54,8 @@ class _SharedValue:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            f"a {type(self).__name__} holds a client secret and is not pickled; make one where it is used"
+            f"a {type(self).__name__} contains a client secret and cannot be pickled; create it in the "
+                "process that uses it"
         )
 
 
@@ -101,15 +102,15 @@ class FacekiClient(_SharedValue):
         :raises FacekiError: if the call failed. The tree in ``api/errors.py`` shows its subclasses.
         """
         with self._charging(endpoint):
-            return self._driver.run(session.call(self._account, endpoint))
+            return self._driver.run(session.call(self._session, endpoint))
 
     def get_access_token(self) -> str:
         """Return the stored access token if it is usable. Otherwise fetch a new token and return it."""
-        return self._driver.run(session.token(self._account)).value
+        return self._driver.run(session.token(self._session)).value
 
     def fetch_access_token(self) -> AccessToken:
         """Request a new token from FACEKI without reading or writing the token store."""
-        return self._driver.run(session.fetch_token(self._account))
+        return self._driver.run(session.fetch_token(self._session))
 
     def as_async(self) -> AsyncFacekiClient:
         """Return an asynchronous client with the same account, settings and access token."""
@@ -123,7 +124,7 @@ class FacekiClient(_SharedValue):
         return SyncDriver(self._shared_transport(), self.retry, self.secret_masker, self.observer)
 
     @lazy_property
-    def _account(self) -> AuthSession:
+    def _session(self) -> AuthSession:
         request = TokenRequest(self.service.base_url, self.client_id, self.client_secret, self.auth_flow)
         return AuthSession(self.service, request, self._store(request), time.time)
 
@@ -170,11 +171,11 @@ class AsyncFacekiClient(_SharedValue):
     async def call(self, endpoint: Endpoint[T]) -> T:
         """Perform one call of FACEKI's API. The parameter, result and errors are those of :meth:`FacekiClient.call`."""
         with self._client._charging(endpoint):
-            return await self._driver.run(session.call(self._client._account, endpoint))
+            return await self._driver.run(session.call(self._client._session, endpoint))
 
     async def get_access_token(self) -> str:
         """Return the stored access token if it is usable. Otherwise fetch a new token and return it."""
-        return (await self._driver.run(session.token(self._client._account))).value
+        return (await self._driver.run(session.token(self._client._session))).value
 
     @lazy_property
     def _driver(self) -> AsyncDriver:

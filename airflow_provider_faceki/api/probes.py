@@ -40,7 +40,7 @@ from airflow_provider_faceki.api.errors import (
 from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
 from airflow_provider_faceki.api.protocol.http import HttpRequest, HttpResponse
 from airflow_provider_faceki.api.protocol.session import Endpoint
-from airflow_provider_faceki.api.service import FILTER_PLACEHOLDERS, AuthFlow, Service
+from airflow_provider_faceki.api.service import FACEKI, FILTER_PLACEHOLDERS, OTHER_RECORDS_PATH, AuthFlow, Service
 from airflow_provider_faceki.api.tokens.memory import MemoryTokenStore
 from airflow_provider_faceki.api.transport.http_transport import Transport
 from airflow_provider_faceki.api.transport.retry import RetryPolicy
@@ -67,7 +67,7 @@ FREE_CALLS = (
 )
 #: Paths that the test requests try for fetching records, and spellings that they try for the names of the filters. The
 #: most probable values are first.
-_RECORDS_PATHS = ("/api/v3/kyc_verification", "/kycverify/api/kycverify/records", "/api/v3/records")
+_RECORDS_PATHS = (FACEKI.records_path, OTHER_RECORDS_PATH, "/api/v3/records")
 _FILTER_NAMES = {
     "record_identifier": ("record_identifier", "recordIdentifier", "referenceId", "applicationId"),
     "request_id": ("requestId", "request_id"),
@@ -288,7 +288,9 @@ class Diagnosis:
 
     def _try_auth_flow(self, flow: AuthFlow) -> FacekiError | None:
         if flow.sends_headers and not (self._client.client_id + self._client.client_secret).isascii():
-            return ConfigurationError("no HTTP header can carry the Client ID or Secret")
+            return ConfigurationError(
+                "the Client ID or the Client Secret contains characters that are not allowed in an HTTP header"
+            )
         client = replace(self._client, auth_flow=flow)
         try:
             token = client.fetch_access_token()
@@ -314,7 +316,7 @@ class Diagnosis:
             question = _TOKEN_IS_SENT if is_about_token else _RECORDS_ARE
             answer = _error_text(error)
             if not isinstance(error, TransportError):
-                answer = f"nowhere that was tried: {answer}; the answer was: {shape}"
+                answer = f"no setting that was tried works: {answer}; the answer was: {shape}"
             yield question(answer, Level.BROKEN)
             return False
         yield _setting_row(_TOKEN_IS_SENT, changes, ("auth_header", "auth_scheme"))
@@ -385,21 +387,23 @@ class Diagnosis:
         value = self._unused_identifier if name == "record_identifier" else str(uuid.uuid4())
         endpoint = FetchRecords(**{name: value})
         before = self._recorder.sent
-        outcome = self._ask(endpoint, service)
+        outcome = self._probe(endpoint, service)
         if isinstance(outcome.error, UnexpectedResponseError) and NULL_ADVICE in outcome.error.message:
             # The request contains a new random identifier, which no record has. Therefore null in the answer means that
             # there is no record.
-            outcome = self._ask(endpoint, replace(service, null_result="no_record"))
+            outcome = self._probe(endpoint, replace(service, null_result="no_record"))
         self._records_requests += self._recorder.sent - before
         if outcome.result:
             # No record has the random identifier of the request. So FACEKI has ignored the filter.
-            ignored = UnexpectedResponseError("records of others are answered: the filter is not known")
+            ignored = UnexpectedResponseError(
+                "FACEKI returned records of other verifications, so it does not know the filter"
+            )
             return replace(outcome, error=ignored)
         # A LinkError means that FACEKI looked for the random link of the request and did not find it. So FACEKI did not
         # ignore the filter `link`. Therefore the test of this filter is successful.
         return replace(outcome, error=None) if isinstance(outcome.error, LinkError) else outcome
 
-    def _ask(self, endpoint: Endpoint[object], service: Service) -> _Outcome:
+    def _probe(self, endpoint: Endpoint[object], service: Service) -> _Outcome:
         client = replace(self._client, service=service)
         try:
             result = client.call(endpoint)
@@ -415,7 +419,7 @@ class Diagnosis:
         except AuthenticationError:
             return _WRONG_TOKEN(f"recognised: {self._recorder.last}")
         except FacekiError as error:
-            answer = f"not recognised as such ({_error_text(error)}): {self._recorder.last}"
+            answer = f"not recognised as a refused token ({_error_text(error)}): {self._recorder.last}"
             return _WRONG_TOKEN(answer, Level.OPEN)
         return _WRONG_TOKEN(f"accepted: {self._recorder.last}", Level.OPEN)
 
@@ -426,9 +430,9 @@ class Diagnosis:
             endpoint = GetWorkflowRules(workflow_id=self._workflow_id)
         except ValidationError:
             return _RULES(_NO_WORKFLOW_ID, Level.CHANGE, _WORKFLOW_SETTING)
-        outcome = self._ask(endpoint, self._client.service)
+        outcome = self._probe(endpoint, self._client.service)
         if isinstance(outcome.result, WorkflowRules):
-            kept = "kept" if outcome.result.stores_records else "not kept, so nothing can be looked up"
+            kept = "stored" if outcome.result.stores_records else "not stored, so no verification can be looked up"
             return _RULES(
                 f"{len(outcome.result.documents)} kinds of document; records are {kept}; {outcome.shape}"
             )
@@ -444,7 +448,7 @@ class Diagnosis:
         configured, first = self._client.service, None
         for method in dict.fromkeys((configured.pdf_report_method, "GET", "POST")):
             service = replace(configured, pdf_report_method=method)
-            outcome = self._ask(FetchPdfReport(str(uuid.uuid4())), service)
+            outcome = self._probe(FetchPdfReport(str(uuid.uuid4())), service)
             first = first or outcome
             error = outcome.error
             is_route = error is None or (isinstance(error, NotFoundError) and error.is_stated)
@@ -465,11 +469,11 @@ class Diagnosis:
             )
         except ValidationError:
             return _LINK(f"not made: {_NO_WORKFLOW_ID}", Level.OPEN)
-        outcome = self._ask(endpoint, self._client.service)
+        outcome = self._probe(endpoint, self._client.service)
         if outcome.error is not None:
             return _LINK(f"none: {_error_text(outcome.error)}; {outcome.shape}", Level.OPEN)
         url = getattr(outcome.result, "url", None)
-        host = f"a page at {urlsplit(url).hostname}" if url else "no page's address with it"
+        host = f"a page at {urlsplit(url).hostname}" if url else "no URL of a page"
         return _LINK(f"made, with {host}; {outcome.shape}")
 
 
@@ -516,10 +520,10 @@ def _differences(before: Service, after: Service) -> dict[str, str]:
 def _no_form(tried: list[tuple[AuthFlow, FacekiError]]) -> str:
     refusals = ", ".join(f"{flow.value}: {_status(error)}" for flow, error in tried)
     known = [error for _, error in tried if not isinstance(error, ConfigurationError)]
-    hint = "check Client ID and Client Secret" if known else "check the API base URL"
+    advice = "check Client ID and Client Secret" if known else "check the API base URL"
     if any(isinstance(error, UnexpectedResponseError) for error in known):
-        hint = "check the API base URL"
-    return f"none ({refusals}); {hint}"
+        advice = "check the API base URL"
+    return f"none ({refusals}); {advice}"
 
 
 def _status(error: FacekiError) -> str:
@@ -551,7 +555,7 @@ def describe(response: HttpResponse) -> str:
     try:
         document = parse_json(response.body) if response.body.strip() else None
     except ValueError:
-        return ", ".join([*parts, f"{len(response.body)} bytes that are no JSON"])
+        return ", ".join([*parts, f"{len(response.body)} bytes that are not JSON"])
     if isinstance(document, dict):
         parts.append(f"{_envelope(document)} with {_keys(document)}")
         parts += [f"{name}: {_kind(document[name])}" for name in ("result", "data") if name in document]

@@ -122,8 +122,8 @@ class SystemicErrorGuard:
         # still the refusal of a single row.
         error = copy.copy(first)
         error.message = (
-            f"no row has succeeded and {count} rows were refused alike, so the cause is likely not in the rows, and "
-            f"none of them counts as an error yet: {first.message}"
+            f"no row has succeeded and {count} rows were refused for the same reason, so the cause is "
+                f"probably not in the rows, and none of them counts as an error yet: {first.message}"
         )
         return error
 
@@ -133,8 +133,8 @@ class SystemicErrorGuard:
         if count < needed or self._last_failure is None:
             return None
         return ImageStorageError(
-            f"the storage of the images failed for {count} rows in succession, so the cause is likely not in the "
-            f"rows, and none of them counts as an error: {self._last_failure}"
+            f"the storage of the images failed for {count} consecutive rows, so the cause is probably "
+                f"not in the rows, and none of them counts as an error: {self._last_failure}"
         )
 
 

@@ -116,9 +116,9 @@ class RecordExport:
     def check(self) -> None:
         """Check that the tables can be created and that the output is writable. Call this before the first request.
 
-        :raises ConfigurationError: If a required package is not installed.
-        :raises ValidationError: If the path of the output is wrong.
-        :raises OSError: If the storage failed, or refused to write.
+        :raises ConfigurationError: if a required package is not installed.
+        :raises ValidationError: if the path of the output is wrong.
+        :raises OSError: if the storage failed, or refused to write.
         """
         self._new_tables()
         probe = f"{self.journal.root}/_journal/writable"
@@ -252,12 +252,12 @@ class RecordExport:
 
         Then replaced files and the journal are deleted.
 
-        :raises OSError: If the storage failed, or if lines have disappeared from the journal.
+        :raises OSError: if the storage failed, or if lines have disappeared from the journal.
         """
         tables = self._new_tables()
         if self._fill(tables) != self._rows:
             raise OSError(
-                "what was fetched has gone from the output's _journal; the next try fetches it again"
+                "fetched records are missing from the output's _journal; the next try fetches them again"
             )
         # The table of verifications is written last. If a reader finds a verification in it, the rows of its documents
         # already exist in the other tables.

@@ -94,8 +94,8 @@ class SegmentLog:
         A storage sometimes reports an error although it has written the file. Therefore the next call writes the failed
         segment again, with the same name and the same lines.
 
-        :raises OSError: If the storage failed. The next call can succeed.
-        :raises ValidationError: If the path of the folder is wrong.
+        :raises OSError: if the storage failed. The next call can succeed.
+        :raises ValidationError: if the path of the folder is wrong.
         """
         while self._segment or self._lines:
             if self._segment is None:
@@ -338,7 +338,7 @@ class Journal:
         that later tries ignore. Thus a segment is ignored even if it cannot be deleted. The tombstones are deleted
         last.
 
-        :raises OSError: If the tombstones cannot be written. Then no segment is deleted.
+        :raises OSError: if the tombstones cannot be written. Then no segment is deleted.
         """
         self._tombstones.add({"segments": self.results.names() + self.errors.names()})
         retry_storage(self._tombstones.write, self._clock.sleep)
@@ -358,7 +358,7 @@ class Journal:
     def flush_intents(self) -> None:
         """Write the recorded intents to the storage. Send their rows only after this method has returned.
 
-        :raises OSError: If the storage failed. The next call can succeed.
+        :raises OSError: if the storage failed. The next call can succeed.
         """
         self._intents.write()
 
@@ -392,7 +392,7 @@ class Journal:
 
         New intents are written by :meth:`flush_intents`. If the writing fails, the lines stay in the buffer.
 
-        :raises OSError: If the storage failed. The next call can succeed.
+        :raises OSError: if the storage failed. The next call can succeed.
         """
         for segment_log in self._flushed:
             segment_log.write()

@@ -60,8 +60,8 @@ class Lease:
     def acquire(self) -> None:
         """Acquire the lease on the batch. After this call, the leases of all older tries are no longer valid.
 
-        :raises ValidationError: If the folder belongs to another batch, or if a newer try has acquired the lease.
-        :raises OSError: If the storage failed.
+        :raises ValidationError: if the folder belongs to another batch, or if a newer try has acquired the lease.
+        :raises OSError: if the storage failed.
         """
         names = self._retry(self._names)
         owner = next(
@@ -69,8 +69,8 @@ class Lease:
         )
         if owner is not None and owner != self._batch_id:
             raise ValidationError(
-                f"output_path holds another batch, {owner!r}; this one is {self._batch_id!r}. To go on with it, give "
-                "this one the same batch_id; else give it an output_path of its own"
+                f"output_path contains another batch, {owner!r}; this one is {self._batch_id!r}. To "
+                    "continue the other batch, set its batch_id; otherwise set another output_path"
             )
         tokens = [int(name[4:10]) for name in names if name[4:10].isdigit()]
         self._name = f"try-{max(tokens, default=0) + 1:06d}-{os.urandom(4).hex()}.json"
@@ -88,8 +88,8 @@ class Lease:
     def ensure_held(self) -> None:
         """Check that this try still has the lease.
 
-        :raises LeaseLostError: If a newer try has the lease.
-        :raises OSError: If the storage failed.
+        :raises LeaseLostError: if a newer try has the lease.
+        :raises OSError: if the storage failed.
         """
         # The clock is read before the folder is listed, and this time is stored as the time of the check. If the
         # process is suspended during the listing, the stored time is then old. Therefore the lease is checked again
@@ -104,8 +104,8 @@ class Lease:
 
         For example, the last check is too old after the process was suspended.
 
-        :raises LeaseLostError: If a newer try has the lease.
-        :raises OSError: If the storage failed.
+        :raises LeaseLostError: if a newer try has the lease.
+        :raises OSError: if the storage failed.
         """
         if self._is_fresh():
             return
@@ -116,8 +116,8 @@ class Lease:
     def ensure_fresh_while_sending(self) -> None:
         """Call :meth:`ensure_fresh` while the images of a row are read and sent.
 
-        :raises LeaseLostError: If a newer try has the lease.
-        :raises LeaseUncheckedError: If the storage failed. An ``OSError`` would look like an unreadable image.
+        :raises LeaseLostError: if a newer try has the lease.
+        :raises LeaseUncheckedError: if the storage failed. An ``OSError`` would look like an unreadable image.
         """
         try:
             self.ensure_fresh()

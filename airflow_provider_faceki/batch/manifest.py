@@ -102,9 +102,9 @@ def read_manifest(
     :param conn_id: Id of the Connection for the storage of the manifest.
     :param format: ``ndjson``, ``csv`` or ``parquet``. Default: derived from the suffix of the file.
     :param required: Names in ``COLUMNS`` that a file with a header must contain.
-    :raises ValidationError: If the manifest as a whole is not readable.
-    :raises ConfigurationError: If it is a Parquet file, and pyarrow is not installed.
-    :raises OSError: If the storage failed.
+    :raises ValidationError: if the manifest as a whole is not readable.
+    :raises ConfigurationError: if it is a Parquet file, and pyarrow is not installed.
+    :raises OSError: if the storage failed.
     """
     if not isinstance(uri, str):
         raise ValidationError(f"manifest must be a URI, not {type(uri).__name__}")
@@ -122,7 +122,7 @@ def read_manifest(
 def check_identifiers(identifiers: object) -> Sequence[object]:
     """Check that ``identifiers`` are a list or Airflow's lazy sequence of XComs, and return them.
 
-    :raises ValidationError: If they have another type. For example, a string would be split into its letters.
+    :raises ValidationError: if they have another type. For example, a string would be split into its letters.
     """
     if isinstance(identifiers, str | bytes) or not isinstance(identifiers, Sequence):
         raise ValidationError(
@@ -173,7 +173,7 @@ def split(
         rows to other shards.
     :param columns: Mapping from the column names in the shards to the column names in the manifest.
     :param output_conn_id: Id of the Connection for the storage of the folder.
-    :raises ValidationError: If the manifest as a whole is not readable, or ``shards`` is out of range.
+    :raises ValidationError: if the manifest as a whole is not readable, or ``shards`` is out of range.
     """
     if not 1 <= shards <= MAX_SHARDS:
         raise ValidationError(f"shards must be between 1 and {MAX_SHARDS}, not {shards}")
@@ -230,7 +230,7 @@ def _to_row(number: int, parsed: ParsedRow, columns: Mapping[str, str]) -> Row:
             return _wrong(number, f"column {column!r} must be text, not {type(value).__name__}", value)
         text = str(value).strip()
         if not text.isprintable():
-            return _wrong(number, f"column {column!r} holds what is not UTF-8, or not printable", text)
+            return _wrong(number, f"column {column!r} contains text that is not UTF-8, or not printable", text)
         values[name] = text
     return Row(number, values)
 

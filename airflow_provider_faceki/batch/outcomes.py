@@ -26,14 +26,14 @@ _ERRORS: tuple[tuple[type[api.FacekiError], str, str], ...] = (
     (
         api.ValidationError,
         "INVALID_INPUT",
-        "mend the row, or the image that it names, and put it into a new batch",
+        "correct the row, or the image that it names, and put it into a new batch",
     ),
-    (api.InvalidRequestError, "INVALID_REQUEST", "mend the row, and put it into a new batch"),
-    (api.WorkflowError, "WORKFLOW", "mend the workflow in FACEKI's portal, and put the row into a new batch"),
+    (api.InvalidRequestError, "INVALID_REQUEST", "correct the row, and put it into a new batch"),
+    (api.WorkflowError, "WORKFLOW", "correct the workflow in FACEKI's portal, and put the row into a new batch"),
     (api.VerificationError, "NOT_PASSED", "ask the person for other images"),
     (api.LinkError, "LINK", "make another link"),
     (api.NotFoundError, "NOT_FOUND", "check the id, or ask again later"),
-    (api.UnexpectedResponseError, "UNEXPECTED_RESPONSE", "see whether the Connection's addresses are right"),
+    (api.UnexpectedResponseError, "UNEXPECTED_RESPONSE", "check the URLs and paths in the Connection"),
 )
 
 
@@ -127,14 +127,14 @@ def check_row(row: Row) -> tuple[str, str, str] | None:
     A row is invalid if it cannot be read or has no valid identifier.
     """
     if row.problem is not None:
-        return "BAD_ROW", row.problem, "mend the row, and put it into a new batch"
+        return "BAD_ROW", row.problem, "correct the row, and put it into a new batch"
     identifier = row.values.get("record_identifier")
     if is_missing(identifier):
-        return "NO_IDENTIFIER", "the row has no identifier", "give each row an identifier of its own"
+        return "NO_IDENTIFIER", "the row has no identifier", "give each row its own identifier"
     try:
         check_identifier("the identifier", identifier)
     except api.ValidationError as error:
-        return "BAD_IDENTIFIER", error.message, "give each row an identifier of its own"
+        return "BAD_IDENTIFIER", error.message, "give each row its own identifier"
     return None
 
 
@@ -172,7 +172,7 @@ def triage(
         problem = (
             "DUPLICATE_IDENTIFIER",
             "an earlier row has this identifier",
-            "nothing, if it is the same person; else give the row an identifier of its own",
+            "nothing, if it is the same person; otherwise give the row its own identifier",
         )
     key = convert_key(invalid_row_key(row, problem[0]))
     return Triage(key, _line(row.number, identifier, *problem), mark_seen(key))
@@ -194,7 +194,7 @@ def error_line(row: Row, error: api.FacekiError) -> Mapping[str, object]:
 
 def storage_line(row: Row, error: Exception) -> Mapping[str, object]:
     """Return the line for the output folder ``errors`` of a row with an image that cannot be read from its storage."""
-    advice = "see why the storage does not give the image, and put the row into a new batch"
+    advice = "check why the storage does not return the image, and put the row into a new batch"
     return _line(row.number, row.values.get("record_identifier"), "STORAGE", str(error), advice)
 
 

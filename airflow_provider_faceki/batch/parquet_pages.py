@@ -62,7 +62,7 @@ def read_pages(file: RandomAccess, start: int, size: int) -> Iterator[Page]:
     :param file: The Parquet file.
     :param start: Offset of the chunk in the file, in bytes.
     :param size: Length of the chunk in the file, in bytes.
-    :raises PageError: If a header is corrupt.
+    :raises PageError: if a header is corrupt.
     """
     end = start + size
     if start < 0:
@@ -105,8 +105,8 @@ def _read_header(file: RandomAccess, offset: int) -> tuple[dict[int, object], in
 class _CompactParser:
     """Parser of one struct in Thrift's compact protocol. It returns integers and structs, and skips all other values.
 
-    :raises IndexError: If the data is too short.
-    :raises PageError: If the data is corrupt.
+    :raises IndexError: if the data is too short.
+    :raises PageError: if the data is corrupt.
     """
 
     def __init__(self, data: bytes) -> None:

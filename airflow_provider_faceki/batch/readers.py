@@ -84,7 +84,7 @@ def read_csv(file: BinaryIO, columns: Collection[str], required: Collection[str]
     :param file: The CSV file.
     :param columns: Names of the columns that are used.
     :param required: Names of the columns that the header must contain.
-    :raises ValidationError: If the header is not readable, lacks a required column or contains a used column twice, or
+    :raises ValidationError: if the header is not readable, lacks a required column or contains a used column twice, or
         if ``MAX_BYTES_WITHOUT_ROW`` bytes contain no row.
     """
     records = _csv_records(_lines(file))
@@ -106,15 +106,15 @@ def read_csv(file: BinaryIO, columns: Collection[str], required: Collection[str]
 def read_parquet(file: BinaryIO, columns: Collection[str], required: Collection[str]) -> Iterator[ParsedRow]:
     """Yield the rows of a Parquet file. Only the used columns are read. The parameters are those of :func:`read_csv`.
 
-    :raises ValidationError: If the file is not readable, or would need too much memory.
-    :raises ConfigurationError: If pyarrow is not installed.
-    :raises OSError: If the storage failed.
+    :raises ValidationError: if the file is not readable, or would need too much memory.
+    :raises ConfigurationError: if pyarrow is not installed.
+    :raises OSError: if the storage failed.
     """
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise ConfigurationError("Parquet needs pyarrow: install airflow-provider-faceki[parquet]") from None
+        raise ConfigurationError("Parquet needs pyarrow: install the extra 'parquet'") from None
     recorder = _ErrorRecorder(file)
     try:
         table = parquet.ParquetFile(recorder, buffer_size=PARQUET_BUFFER_BYTES, pre_buffer=False)
@@ -140,7 +140,7 @@ def read_parquet(file: BinaryIO, columns: Collection[str], required: Collection[
 def _lines(file: BinaryIO) -> Iterator[bytes | UnreadableRow]:
     """Yield the lines of a file that are not blank.
 
-    :raises ValidationError: If one line, or a sequence of blank lines, has more than ``MAX_BYTES_WITHOUT_ROW`` bytes.
+    :raises ValidationError: if one line, or a sequence of blank lines, has more than ``MAX_BYTES_WITHOUT_ROW`` bytes.
     """
     is_first, without_row = True, 0
     while line := file.readline(MAX_LINE_BYTES + 1):
@@ -164,8 +164,8 @@ def _lines(file: BinaryIO) -> Iterator[bytes | UnreadableRow]:
 def _check_has_rows(without_row: int) -> None:
     if without_row > MAX_BYTES_WITHOUT_ROW:
         raise ValidationError(
-            f"manifest: {MAX_BYTES_WITHOUT_ROW // 2**20} MiB without a row, only one endless line or blank lines (each "
-            f"counts as {BLANK_LINE_BYTES} bytes); is it CSV or NDJSON?"
+            f"manifest: {MAX_BYTES_WITHOUT_ROW // 2**20} MiB without a row, only one very long line or "
+                f"blank lines (each counts as {BLANK_LINE_BYTES} bytes); is the file CSV or NDJSON?"
         )
 
 
@@ -175,7 +175,7 @@ def _parse_json(line: bytes) -> ParsedRow:
     except _RepeatedNameError:
         # If a JSON object contains a name twice, with two values, JSON does not define which value is valid. With the
         # wrong value, the wrong person would be verified.
-        return UnreadableRow("the line has a name twice", line)
+        return UnreadableRow("the line contains a name twice", line)
     except (ValueError, RecursionError):
         return UnreadableRow("the line is not JSON", line)
     return values if isinstance(values, dict) else UnreadableRow("the line is not a JSON object", line)
@@ -284,7 +284,7 @@ def _check_no_lists(schema: Any, used: Collection[str]) -> None:
     for column in map(schema.column, range(len(schema))):
         if column.max_repetition_level and _is_used(column.path, used):
             raise ValidationError(
-                f"manifest: column {column.path!r} of the Parquet file holds lists, not text"
+                f"manifest: column {column.path!r} of the Parquet file contains lists, not text"
             )
 
 
@@ -293,8 +293,9 @@ def _check_chunk(chunk: Any) -> None:
     size: int = chunk.total_uncompressed_size
     if size > min(MAX_COLUMN_BYTES, MAX_CELL_BYTES + chunk.num_values * MAX_AVERAGE_CELL_BYTES):
         raise ValidationError(
-            f"manifest: column {chunk.path_in_schema!r} of the Parquet file holds {size} bytes in {chunk.num_values} "
-            f"value(s); at most {MAX_AVERAGE_CELL_BYTES} a value are read"
+            f"manifest: column {chunk.path_in_schema!r} of the Parquet file contains {size} bytes in "
+                f"{chunk.num_values} value(s); at most {MAX_AVERAGE_CELL_BYTES} bytes for each value are "
+                "read"
         )
 
 
@@ -374,11 +375,11 @@ def _sizes(column: Any) -> list[int | None]:
 
 def _cell(name: str, value: Any, size: int | None) -> object:
     if size is not None and size > MAX_CELL_BYTES:
-        return UnreadableRow(f"column {name!r} holds {size} bytes, more than {MAX_CELL_BYTES}")
+        return UnreadableRow(f"column {name!r} contains {size} bytes, more than {MAX_CELL_BYTES}")
     try:
         return value.as_py()
     except (ValueError, OverflowError):
-        return UnreadableRow(f"column {name!r} holds what is not UTF-8, or cannot be read")
+        return UnreadableRow(f"column {name!r} contains text that is not UTF-8, or cannot be read")
 
 
 class _ErrorRecorder:

@@ -27,7 +27,7 @@ from airflow_provider_faceki.batch.outcomes import (
     Succeeded,
 )
 from airflow_provider_faceki.batch.store import Clock, retry_storage
-from airflow_provider_faceki.failures import are_rules_missing
+from airflow_provider_faceki.hooks.workflow_rules import are_records_stored
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.hooks.faceki import FacekiHook
@@ -95,7 +95,7 @@ class VerificationGateway:
     #: decision. ``_shows_records`` contains the result of the lookup, for each workflow.
     _accepted: dict[str, tuple[str, float]] = field(default_factory=dict)
     _shows_records: dict[str, bool] = field(default_factory=dict)
-    _asking: threading.Lock = field(default_factory=threading.Lock)
+    _shows_records_lock: threading.Lock = field(default_factory=threading.Lock)
     #: For each storage: column name and URI of one image that was read successfully. If the reading of another
     #: image fails, this stored URI is read again. If this also fails, the whole storage is assumed to fail.
     _readable: dict[_Host, tuple[str, str]] = field(default_factory=dict)
@@ -109,10 +109,10 @@ class VerificationGateway:
             ``None`` means that a record of any age is accepted.
         :param known_request_ids: FACEKI's ids of earlier verifications with the same identifier. Their records are not
             accepted as the result of this call.
-        :raises ValidationError: If the row or one of its images is not valid.
-        :raises ConfigurationError: If neither the row nor the batch nor the Connection contains a workflow.
-        :raises FacekiError: If the rules of the workflow cannot be read.
-        :raises OSError: If the storage does not deliver an image. The message does not contain the URI of the image.
+        :raises ValidationError: if the row or one of its images is not valid.
+        :raises ConfigurationError: if neither the row nor the batch nor the Connection contains a workflow.
+        :raises FacekiError: if the rules of the workflow cannot be read.
+        :raises OSError: if the storage does not deliver an image. The message does not contain the URI of the image.
         """
         workflow_id = self._workflow(row)
         documents = list(self._documents(row.values))
@@ -153,17 +153,17 @@ class VerificationGateway:
         records = self.hook.call(api.FetchRecords(record_identifier=row.values["record_identifier"]))
         return frozenset(record.request_id for record in records if record.request_id)
 
-    def keeps_records(self, row: Row) -> bool:
+    def stores_records(self, row: Row) -> bool:
         """Return whether FACEKI stores the records of the row's workflow, as far as this is known.
 
         The result is false in two cases: the rules of the workflow say that FACEKI stores none, or the record of a row
         with the decision ACCEPTED is missing. Then the row was possibly verified although its record is missing. If
         neither is known yet, the result is true.
 
-        :raises FacekiError: If FACEKI cannot be called now.
+        :raises FacekiError: if FACEKI cannot be called now.
         """
         workflow_id = self._workflow(row)
-        return self._promises_records(workflow_id) and self._shows_record(workflow_id)
+        return self._are_records_stored(workflow_id) and self._shows_record(workflow_id)
 
     def record(self, identifier: str, request_id: str | None) -> api.VerificationRecord | None:
         """Return the full record of a verification. If FACEKI stores no record, return ``None``."""
@@ -200,22 +200,17 @@ class VerificationGateway:
             return False
         return True
 
-    def _promises_records(self, workflow_id: str) -> bool:
+    def _are_records_stored(self, workflow_id: str) -> bool:
         """Return whether the rules of a workflow say that FACEKI stores its records.
 
         If FACEKI has no rules of the workflow, or the endpoint of the rules is missing, the result is true.
 
-        :raises FacekiError: If FACEKI does not deliver the rules now. The rules possibly say that nothing is stored.
+        :raises FacekiError: if FACEKI does not deliver the rules now. The rules possibly say that nothing is stored.
         """
         try:
-            # The hook returns ``None`` for a failing and for a missing endpoint. The error of another request says
-            # which of the two is the case.
-            rules = self.hook.workflow_rules(workflow_id) or self.hook.get_workflow_rules(workflow_id)
-        except api.FacekiError as error:
-            if isinstance(error, api.WorkflowError) or are_rules_missing(error):
-                return True
-            raise
-        return rules.stores_records
+            return are_records_stored(self.hook, workflow_id)
+        except api.WorkflowError:
+            return True
 
     def _shows_record(self, workflow_id: str) -> bool:
         """Return whether FACEKI stores the records of a workflow, as far as this can be tested now.
@@ -224,7 +219,7 @@ class VerificationGateway:
         Therefore this method looks up the record of a row that got the decision ACCEPTED in this try. If FACEKI returns
         the record, the result is true, otherwise it is false. If no such row can be looked up yet, the result is true.
         """
-        with self._asking:
+        with self._shows_records_lock:
             if workflow_id not in self._shows_records:
                 identifier, accepted_at = self._accepted.get(workflow_id, ("", self.clock.time()))
                 if self.clock.time() < accepted_at + self.options.resubmit_after or not identifier:
@@ -240,7 +235,8 @@ class VerificationGateway:
         )
         if not workflow_id:
             raise api.ConfigurationError(
-                f"row {row.number} names no workflow, and neither do workflow_id and the Connection"
+                f"row {row.number} has no workflow: set the workflow_id of the row, of the task or of "
+                    "the Connection"
             )
         return workflow_id
 
@@ -252,7 +248,7 @@ class VerificationGateway:
                     self._image(front, values), self._image(back, values) if back in values else None
                 )
             elif back in values:
-                raise api.ValidationError(f"{back} is given, but no {front}")
+                raise api.ValidationError(f"{back} is given without {front}")
 
     def _image(self, name: str, values: Mapping[str, str]) -> api.Image:
         if name not in values:
@@ -397,7 +393,7 @@ class RowProcessor:
                 return self._send(row, since, known, is_last=True)
         except api.FacekiError as error:
             return _lookup_failed(row, error, sent_by=None)
-        unknown = api.OutcomeUnknownError(f"this may have been sent and billed, and {problem}")
+        unknown = api.OutcomeUnknownError(f"the row may have been sent and billed, and {problem}")
         return _failed(outcomes.error_line(row, unknown), is_billed=None)
 
     def _known_request_ids(self, row: Row) -> frozenset[str]:
@@ -411,11 +407,14 @@ class RowProcessor:
         # clock differs by more than CLOCK_MARGIN_SECONDS, the record can belong to this row, and a second request would
         # possibly be billed again. Therefore, if there is an older record, the row is not sent and gets an error.
         if not self._accepts_older_records and self.gateway.find(row, None) is not None:
-            return "what FACEKI has under its identifier is of another verification, or of another clock"
+            return (
+                "FACEKI's record with this identifier belongs to another verification, or FACEKI's clock "
+                "and this clock differ"
+            )
         if self.options.resubmit == "never":
             return "FACEKI has no record of it"
-        if not self.gateway.keeps_records(row):
-            return "FACEKI has no record of it, as its workflow keeps none"
+        if not self.gateway.stores_records(row):
+            return "FACEKI has no record of it, because its workflow stores no records"
         return None
 
     def _send(self, row: Row, since: float, known: frozenset[str], *, is_last: bool) -> Outcome:

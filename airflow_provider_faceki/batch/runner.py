@@ -284,7 +284,7 @@ class BatchRunner:
     def retry_storage(self, operation: Callable[[], None]) -> None:
         """Call a storage operation without which the batch cannot continue. If the operation fails, repeat it.
 
-        :raises OSError: If the last attempt also failed.
+        :raises OSError: if the last attempt also failed.
         """
         retry_storage(operation, self._sleep)
 
@@ -293,8 +293,8 @@ class BatchRunner:
 
         If too many rows are errors, stop the batch.
 
-        :raises TaskKilledError: If the task was killed.
-        :raises OSError: If the storage fails, and more than ``MAX_BUFFERED_LINES`` lines are buffered.
+        :raises TaskKilledError: if the task was killed.
+        :raises OSError: if the storage fails, and more than ``MAX_BUFFERED_LINES`` lines are buffered.
         """
         raise_if_killed(self.is_killed)
         waited = self.clock.monotonic() - self._last_flush
@@ -408,7 +408,7 @@ class BatchRunner:
         except OSError as error:
             if self.journal.buffered > MAX_BUFFERED_LINES:
                 raise
-            log.warning("The storage failed to take a segment; it is written later: %s", type(error).__name__)
+            log.warning("A segment could not be written to the storage; it is written later: %s", type(error).__name__)
 
     def _check_error_rate(self, min_rows: int) -> None:
         # The guard (error_guard.py) keeps rows that FACEKI refused until it knows whether the rows or the whole batch
@@ -461,7 +461,7 @@ class BatchRunner:
 def raise_if_killed(is_killed: Callable[[], bool]) -> None:
     """Raise :class:`TaskKilledError` if Airflow has killed the task."""
     if is_killed():
-        raise TaskKilledError("the task was killed; what is done is written")
+        raise TaskKilledError("the task was killed; the finished rows are written")
 
 
 def _printable(name: str) -> str:

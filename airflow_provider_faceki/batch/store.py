@@ -86,7 +86,7 @@ def retry_storage(operation: Callable[[], T], sleep: Callable[[float], None] = t
 
     :param operation: Storage operation that is safe to call several times.
     :param sleep: Function that waits a number of seconds.
-    :raises OSError: If the last attempt also failed.
+    :raises OSError: if the last attempt also failed.
     """
     retrying = Retrying(
         sleep=sleep,
@@ -102,7 +102,7 @@ def retry_storage(operation: Callable[[], T], sleep: Callable[[float], None] = t
 def write_file(uri: str, file: IO[bytes], conn_id: str | None) -> str:
     """Write a complete temporary file to ``uri``, and return ``uri``. If the storage fails, repeat this after a pause.
 
-    :raises OSError: If the last attempt also failed.
+    :raises OSError: if the last attempt also failed.
     """
 
     def write() -> str:

@@ -35,8 +35,8 @@ class ColumnPolicy:
         choice, the default applies: ids, decisions, codes, flags and times are written, and all data about the person
         is dropped.
     :param hash_key: Secret key for ``hash``. The same value and the same key give the same hash in every run.
-    :raises ValidationError: If the name of a column or a choice is unknown.
-    :raises ConfigurationError: If a column has to be hashed, and there is no key.
+    :raises ValidationError: if the name of a column or a choice is unknown.
+    :raises ConfigurationError: if a column has to be hashed, and there is no key.
     """
 
     choices: Mapping[str, str]
@@ -46,7 +46,8 @@ class ColumnPolicy:
         check_choices(self.choices)
         if "hash" in self.choices.values() and not self.hash_key:
             raise ConfigurationError(
-                "personal_data asks for hashes: set pii_hash_secret, 32 or more characters, in the Connection's extra"
+                "personal_data hashes a column: set pii_hash_secret, 32 or more characters, in the "
+                    "Connection's extra"
             )
 
     def choice(self, table: str, column: Column) -> str:
@@ -96,7 +97,7 @@ def check_choices(choices: Mapping[str, str]) -> None:
     """Check the choices of a column policy.
 
     :param choices: Mapping from a column (``table.column`` or ``table.*``) to ``keep``, ``drop`` or ``hash``.
-    :raises ValidationError: If a column or a choice is unknown.
+    :raises ValidationError: if a column or a choice is unknown.
     """
     names = {f"{table}.{column.name}" for table, columns in TABLES.items() for column in columns}
     names |= {f"{table}.*" for table in TABLES}
@@ -137,7 +138,7 @@ class NdjsonWriter:
 class ParquetWriter:
     """:class:`TableWriter` that writes a Parquet file with typed columns.
 
-    :raises ConfigurationError: If pyarrow is not installed.
+    :raises ConfigurationError: if pyarrow is not installed.
     """
 
     def __init__(self, columns: Sequence[Column]) -> None:
@@ -146,7 +147,7 @@ class ParquetWriter:
             from pyarrow import parquet
         except ImportError:
             raise ConfigurationError(
-                "Parquet needs pyarrow: install airflow-provider-faceki[parquet]"
+                "Parquet needs pyarrow: install the extra 'parquet'"
             ) from None
         self._arrow = pyarrow
         self._schema = pyarrow.schema([(column.name, _arrow_type(pyarrow, column)) for column in columns])

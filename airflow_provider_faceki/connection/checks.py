@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from airflow_provider_faceki.api.service import FILTER_PLACEHOLDERS, AuthFlow
+from airflow_provider_faceki.api.service import FACEKI, FILTER_PLACEHOLDERS, AuthFlow
 from airflow_provider_faceki.connection.schema import (
     MIN_KEY_LENGTH,
     NO_AUTH_SCHEME,
@@ -219,14 +219,14 @@ def port(value: object) -> int | None:
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,5}", value):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 65535:
-        raise InvalidValue("a port from 1 to 65535, or none")
+        raise InvalidValue("a port from 1 to 65535, or no value")
     return value or None
 
 
 def scheme(value: object) -> str:
     """Check the field ``schema`` of a Connection. The field must contain the scheme of the base URL: https or http."""
     if not isinstance(value, str) or value.lower() not in _DEFAULT_PORTS:
-        raise InvalidValue("https, http, or none; a path belongs into the API base URL")
+        raise InvalidValue("https, http or no value; put a path into the API base URL")
     return value.lower()
 
 
@@ -238,7 +238,7 @@ def base_url(value: object, _: FieldSpec) -> str:
 def url_with_defaults(value: object, default_scheme: str | None, default_port: int | None) -> str:
     """Check a base URL. If the URL has no scheme or no port, use the given default."""
     allowed = (
-        "https://host, with a port and a path if need be; http:// for localhost, 127.x.x.x and [::1] only"
+        "https://host, optionally with a port and a path; http:// only for localhost, 127.x.x.x and [::1]"
     )
     found_scheme, host, found_port, path = _url_parts(value, allowed)
     used_scheme = found_scheme or default_scheme or "https"
@@ -248,7 +248,7 @@ def url_with_defaults(value: object, default_scheme: str | None, default_port: i
     if used_scheme == "http" and not _is_loopback(host):
         raise InvalidValue(allowed, "http would send the secret unencrypted")
     if path and not _good_path(path):
-        raise InvalidValue(allowed, "a path that is not plain")
+        raise InvalidValue(allowed, "a path with spaces, special characters or dots as a folder")
     shown_port = "" if used_port in (None, _DEFAULT_PORTS[used_scheme]) else f":{used_port}"
     return f"{used_scheme}://{host}{shown_port}{path}"
 
@@ -307,9 +307,9 @@ def records_path(value: object, _: FieldSpec) -> str:
 
     A placeholder is a name in braces, such as ``{requestId}``. In a request, the id with this name replaces it.
 
-    :raises InvalidValue: If the value is not a path, or if it has more than one placeholder.
+    :raises InvalidValue: if the value is not a path, or if it has more than one placeholder.
     """
-    allowed = f"a path such as /api/v3/kyc_verification, with at most one of {', '.join(_PLACEHOLDERS)} in it"
+    allowed = f"a path such as {FACEKI.records_path}, with at most one of {', '.join(_PLACEHOLDERS)} in it"
     if not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH:
         raise InvalidValue(allowed)
     found = [placeholder for placeholder in _PLACEHOLDERS if placeholder in value]
@@ -387,17 +387,17 @@ def proxies(value: object, _: FieldSpec) -> tuple[tuple[str, str], ...]:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            raise InvalidValue(allowed, "text that is no JSON") from None
+            raise InvalidValue(allowed, "text that is not JSON") from None
     if not isinstance(value, Mapping):
         raise InvalidValue(allowed)
     if set(value) - {"http", "https"}:
-        raise InvalidValue(allowed, "other keys in it")
+        raise InvalidValue(allowed, "an object with other keys")
     return tuple((name, _proxy(url, allowed)) for name, url in sorted(value.items()) if url not in (None, ""))
 
 
 def _proxy(url: object, allowed: str) -> str:
     if not isinstance(url, str) or not url.isprintable() or " " in url:
-        raise InvalidValue(allowed, "an address that is none")
+        raise InvalidValue(allowed, "an invalid proxy URL")
     full = url if "://" in url else f"http://{url}"
     scheme_part, _, authority = full.partition("://")
     user, _, server = authority.rpartition("@")

@@ -19,6 +19,7 @@ from airflow_provider_faceki.api.service import (
     FACEKI,
     FILTER_PLACEHOLDERS,
     NULL_RESULTS,
+    OTHER_RECORDS_PATH,
     AuthFlow,
     Service,
 )
@@ -281,7 +282,7 @@ class ConnectionSettings:
     records_path: str = _field(
         "records_path",
         "Records path",
-        "Path for fetching records. FACEKI's documentation also names /kycverify/api/kycverify/records.",
+        f"Path for fetching records. FACEKI's documentation also names {OTHER_RECORDS_PATH}.",
         default=FACEKI.records_path,
     )
     pdf_report_path: str | None = _field(

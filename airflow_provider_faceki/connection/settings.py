@@ -88,8 +88,8 @@ def _wrong_type(conn_id: str, found: object) -> ConfigurationError:
     plain = isinstance(found, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,40}", found)
     shown = repr(found) if plain else "another one"
     return ConfigurationError(
-        f"This is no FACEKI Connection: its type is {shown}; allowed is {CONN_TYPE!r}, generic, or none. "
-        "Nothing was sent.",
+        f"This is not a FACEKI Connection: its type is {shown}; allowed are {CONN_TYPE!r}, 'generic' "
+            "and an empty type. Nothing was sent.",
         conn_id=conn_id,
     )
 
@@ -172,7 +172,8 @@ class _FieldReader:
         self.check_webhook()
         plain = (settings.client_id + settings.client_secret).isascii()
         if settings.auth_flow.sends_headers and not plain:
-            self.problem("auth_flow", "a Client ID or Secret that no HTTP header can carry", "another form")
+            found = "a Client ID or Secret with characters that are not allowed in an HTTP header"
+            self.problem("auth_flow", found, "another form")
         return settings
 
     def value(self, name: str) -> Any:

@@ -338,7 +338,7 @@ class FacekiHook(BaseHook):
             # Airflow's Test button uses a new Connection id for each test. The cache would keep the secrets of each.
             _cached_connections.pop(self.faceki_conn_id, None)
         mask_secret(token.value)
-        return True, f"FACEKI gave a token that is good for {token.lifetime:.0f} s."
+        return True, f"FACEKI issued a token that is valid for {token.lifetime:.0f} s."
 
     def _suggest_auth_flow(self) -> str:
         """Try the forms of the token request that are not configured, until one of them works.
@@ -350,7 +350,7 @@ class FacekiHook(BaseHook):
         # A wrong base URL possibly leads to a server of somebody else, whose log would contain the URL.
         found = Diagnosis(self.get_conn()).other_auth_flow(in_url=False)
         if found is not None:
-            return f". FACEKI gives a token for auth_flow={found.value!r}: set that"
+            return f". FACEKI issues a token with auth_flow={found.value!r}: set this value"
         if self.settings.auth_flow.sends_url:
             return ""
         untried = api.AuthFlow.ACCESS_TOKEN_QUERY.value

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.failures import are_rules_unavailable
+from airflow_provider_faceki.failures import are_rules_missing, are_rules_unavailable
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.api.endpoints.workflows import WorkflowRules
+    from airflow_provider_faceki.hooks.faceki import FacekiHook
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,30 @@ def cached_rules(key: Key, fetch: Callable[[], WorkflowRules]) -> WorkflowRules 
     return cached.found
 
 
+def are_records_stored(hook: FacekiHook, workflow_id: str, *, is_decisive: bool = True) -> bool:
+    """Return whether the rules of a workflow say that FACEKI stores records of its verifications.
+
+    If the endpoint of the rules is missing, this is unknown. Then the result is ``True``.
+
+    :param is_decisive: Whether a verification is sent if the result is ``True``. Then it is an error if FACEKI does not
+        return the rules now, because they possibly say that FACEKI stores no records. If the parameter is false, the
+        result is ``True`` instead.
+    :raises WorkflowError: if FACEKI answers that the workflow is unknown or has no rules.
+    :raises FacekiError: if FACEKI does not return the rules now, and ``is_decisive`` is true. Credentials that FACEKI
+        does not accept are always an error.
+    """
+    rules = hook.workflow_rules(workflow_id)
+    if rules is None and is_decisive:
+        # The hook returns ``None`` both for a failing and for a missing endpoint. The error of another request says
+        # which of the two is the case.
+        try:
+            rules = hook.get_workflow_rules(workflow_id)
+        except api.FacekiError as error:
+            if not are_rules_missing(error):
+                raise
+    return rules is None or rules.stores_records
+
+
 def _fetch(key: Key, fetch: Callable[[], WorkflowRules]) -> WorkflowRules | api.WorkflowError | None:
     try:
         return fetch()
@@ -85,5 +110,5 @@ def _fetch(key: Key, fetch: Callable[[], WorkflowRules]) -> WorkflowRules | api.
     except api.FacekiError as error:
         if not are_rules_unavailable(error):
             raise
-        log.warning("The workflow's rules cannot be had, so documents go unchecked: %s", error)
+        log.warning("The workflow's rules cannot be fetched, so the documents are not checked against them: %s", error)
         return None

@@ -338,9 +338,9 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         _check_finished(batch.unfinished, batch.problem, total)
         if batch.over_ceiling:
             raise api.ValidationError(
-                f"max_verifications={self.max_verifications} is reached: {journal.charged} rows of this batch were "
-                f"billed or may have been, and {batch.over_ceiling} of {total} rows were not sent. They stay open: a "
-                "run with a higher max_verifications goes on with them"
+                f"max_verifications={self.max_verifications} is reached: {journal.charged} rows of "
+                    f"this batch were billed or may have been, and {batch.over_ceiling} of {total} rows "
+                    "were not sent. To continue with them, raise max_verifications and clear the task"
             )
         _check_any_succeeded(journal.decisions, journal.failures, journal.errors.folder)
 
@@ -552,7 +552,7 @@ def _has_newer_try(ti: Any) -> bool:
 
 def _rows_left(journal: Journal, total: int) -> str:
     left = max(0, total - journal.done)
-    return f"; {left} of {total} rows are left, and a further try goes on with them"
+    return f"; {left} of {total} rows are left, and the next try continues with them"
 
 
 def _check_finished(unfinished: int, problem: Exception | None, total: int) -> None:
@@ -564,7 +564,7 @@ def _check_finished(unfinished: int, problem: Exception | None, total: int) -> N
     text = f": {problem}" if isinstance(problem, api.FacekiError | OSError) else ""
     cause = f" ({type(problem).__name__}{text})" if problem is not None else ""
     raise api.OutcomeUnknownError(
-        f"{unfinished} of {total} rows could not be finished{cause}; the next try goes on with them"
+        f"{unfinished} of {total} rows could not be finished{cause}; the next try continues with them"
     )
 
 

@@ -68,7 +68,7 @@ class FacekiDecisionBranchOperator(BaseBranchOperator):
         if isinstance(summary, Sequence) and not isinstance(summary, str | list | tuple):
             # Airflow passes the results of a mapped task as a lazy sequence. This is neither a list nor a tuple.
             # Therefore a sequence that is neither a list nor a tuple is treated as the results of a mapped task.
-            raise AirflowFailException(f"summary holds what {len(summary)} tasks returned; {_FOR_ONE}")
+            raise AirflowFailException(f"summary contains the results of {len(summary)} tasks; {_FOR_ONE}")
         if isinstance(summary, list | tuple):
             summary = summary[-1] if summary else {"decision": None}
         if not isinstance(summary, Mapping) or "decision" not in summary:
@@ -89,9 +89,9 @@ class FacekiDecisionBranchOperator(BaseBranchOperator):
         if getattr(context.get("ti"), "map_index", -1) < 0:
             return
         if self.get_closest_mapped_task_group() is None:
-            raise AirflowFailException(f"a branch that is mapped would follow every way at once; {_FOR_ONE}")
+            raise AirflowFailException(f"a mapped branch would run all of its paths at the same time; {_FOR_ONE}")
         if AIRFLOW_V_3_2_PLUS:
             raise AirflowFailException(
-                "this Airflow runs what a branch in a mapped task group did not choose (apache/airflow#67265); "
-                f"{_FOR_ONE}"
+                "this version of Airflow also runs the tasks that a branch in a mapped task group did "
+                    f"not choose (apache/airflow#67265); {_FOR_ONE}"
             )

@@ -44,8 +44,8 @@ _SLOW_STORE = (
     "call; this execution does not make it: clear the task to make it"
 )
 _NOT_SAFE = (
-    "an earlier try made this call and ended before its result was safe; the call may have been charged, so it is not "
-    "made again by itself: clear the task to make it again"
+    "an earlier try made this call and ended before its result was saved; the call may have been "
+        "charged, so it is not repeated automatically: clear the task to repeat it"
 )
 
 
@@ -117,9 +117,10 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
             try:
                 return state.send(self.hook, endpoint)
             except api.FacekiError as error:
-                # ``acquire`` has stored a mark, which means that the call was possibly sent. A try that finds the mark
-                # does not send the call. If FACEKI has not processed the call, ``send`` has removed the mark. If the
-                # task is killed or times out during the call, this code does not run, and the mark remains.
+                # ``acquire`` has stored an intent, which means that the call was possibly sent. A try that finds the
+                # intent does not send the call. If FACEKI has not processed the call, ``send`` has removed the
+                # intent. If the task is killed or times out during the call, this code does not run, and the intent
+                # remains.
                 is_unknown = isinstance(error, api.OutcomeUnknownError)
                 if not error.is_ambiguous:
                     raise
@@ -274,7 +275,9 @@ class FacekiGenerateKycLinkOperator(FacekiOperator):
         try:
             return (datetime.now(UTC) + timedelta(minutes=self.expires_in_minutes)).isoformat()
         except OverflowError:
-            raise api.ValidationError("expires_in_minutes: that is beyond the year 9999") from None
+            raise api.ValidationError(
+                "expires_in_minutes is too large: the link would expire after the year 9999"
+            ) from None
 
     def _make(self, endpoint: api.GenerateKycLink) -> api.KycLink:
         try:
@@ -531,8 +534,8 @@ class FacekiApiOperator(FacekiOperator):
         size = len(json.dumps(document))
         if size > self.max_xcom_bytes:
             raise AirflowFailException(
-                f"FACEKI's response has {size} bytes, more than max_xcom_bytes={self.max_xcom_bytes} allows in "
-                "XCom; give output_path to have it written to storage"
+                f"FACEKI's response has {size} bytes, more than max_xcom_bytes={self.max_xcom_bytes} "
+                    "allows in XCom; set output_path to write it to a storage"
             )
         if self.multiple_outputs and not isinstance(document, dict):
             raise AirflowFailException(
@@ -548,8 +551,8 @@ class FacekiApiOperator(FacekiOperator):
             if endpoint.is_idempotent:
                 raise
             raise AirflowFailException(
-                "the call was made, but its response could not be written to output_path; it is not repeated by "
-                "itself: clear the task to make it again"
+                "the call was made, but its response could not be written to output_path; it is not "
+                    "repeated automatically: clear the task to repeat it"
             ) from error
 
 

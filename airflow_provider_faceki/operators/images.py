@@ -265,8 +265,9 @@ class FacekiFaceMatchOperator(_ImageOperator):
                 raise
             context["ti"].xcom_push(key="found", value=[record.summary() for record in records])
             raise AirflowFailException(
-                "the records that were found could not be written; their summaries are in XCom 'found', and the "
-                "image is not sent again by itself: clear the task to send it again"
+                "the records that were found could not be written; their summaries are in XCom "
+                    "'found', and the image is not sent again automatically: clear the task to send it "
+                    "again"
             ) from error
 
 

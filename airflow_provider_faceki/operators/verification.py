@@ -19,8 +19,9 @@ from airflow_provider_faceki.api.arguments import DEFAULT_LOOKUP_TIMEOUT_SECONDS
 from airflow_provider_faceki.api.lazy import lazy_property
 from airflow_provider_faceki.api.values import loggable, storable
 from airflow_provider_faceki.charged_call import ChargedCallState, digest
-from airflow_provider_faceki.failures import are_rules_missing, fail_if_declined, translate_errors
+from airflow_provider_faceki.failures import fail_if_declined, translate_errors
 from airflow_provider_faceki.hooks.documents import load_documents
+from airflow_provider_faceki.hooks.workflow_rules import are_records_stored
 from airflow_provider_faceki.links.faceki import FacekiOutputLink, FacekiRecordLink
 from airflow_provider_faceki.operators.faceki import check_output
 from airflow_provider_faceki.operators.images import _ImageOperator, images_fingerprint
@@ -216,8 +217,8 @@ class FacekiKycVerificationOperator(_ImageOperator):
         index = context["ti"].map_index
         if self.record_identifier is None and not self._is_derived and index is not None and index >= 0:
             raise api.ValidationError(
-                "record_identifier is None in a mapped task, and you would not find the person by a derived one: give "
-                "each instance its own, or leave the argument out"
+                "record_identifier is None in a mapped task, and you would not find the person by a "
+                    "derived identifier: set one for each mapped task instance, or leave the argument out"
             )
         check_output(self.output_path, self.output_conn_id)
 
@@ -260,11 +261,11 @@ class FacekiKycVerificationOperator(_ImageOperator):
             known = time.time()
         if known is not None:
             # If another execution has possibly sent the verification after this wait began, ``resubmit_at`` is too
-            # early. Then the time is computed from the newer mark.
+            # early. Then the time is computed from the newer intent.
             computed = min(known, time.time() + self.resubmit_after)
-            marked_at = self._open_state(context).marked_at
-            if marked_at is not None:
-                computed = max(computed, marked_at + self.resubmit_after)
+            intent_at = self._open_state(context).intent_at
+            if intent_at is not None:
+                computed = max(computed, intent_at + self.resubmit_after)
         if given.status != "timeout" and time.time() < limit.deadline:
             return self._find_or_submit(context, computed, given)
         return self._find_or_submit(context, computed, given, limit)
@@ -294,7 +295,8 @@ class FacekiKycVerificationOperator(_ImageOperator):
         found = self._find(context)
         if found is None:
             raise AirflowFailException(
-                "FACEKI no longer has the verification that it reviewed; a further try would pay for another"
+                "FACEKI no longer returns the verification that was in review; another try would send "
+                    "a new verification, which is charged, so none is sent"
             )
         limit = restore_limit(deadline, parameter, self._review_limit(context))
         if self.wait_for_review and found.decision is api.Decision.REVIEW:
@@ -338,7 +340,7 @@ class FacekiKycVerificationOperator(_ImageOperator):
             return self._finish(context, found)
         if resubmit_at is None:
             return self._submit(context)
-        if found is None and not self._are_records_kept(is_decisive=may_resubmit):
+        if found is None and not self._are_records_stored(is_decisive=may_resubmit):
             raise self._unknowable()
         if not may_resubmit:
             if expired is not None and expired.is_execution_timeout:
@@ -358,7 +360,7 @@ class FacekiKycVerificationOperator(_ImageOperator):
         )
         return self._submit(context)
 
-    def _are_records_kept(self, *, is_decisive: bool) -> bool:
+    def _are_records_stored(self, *, is_decisive: bool) -> bool:
         """Return whether FACEKI stores records, so that a missing record shows that nothing was sent.
 
         If the endpoint of the rules is missing, this is unknown. Then the result is ``True``.
@@ -370,21 +372,13 @@ class FacekiKycVerificationOperator(_ImageOperator):
             return True
         with translate_errors():
             workflow_id = self.hook.workflow(self.workflow_id)
-            rules = self.hook.workflow_rules(workflow_id)
-            if rules is None and is_decisive:
-                # The hook returns ``None`` for a failing and for a missing endpoint. The error of another request says
-                # which of the two is the case.
-                try:
-                    rules = self.hook.get_workflow_rules(workflow_id)
-                except api.FacekiError as error:
-                    if not are_rules_missing(error):
-                        raise
-        return rules is None or rules.stores_records
+            return are_records_stored(self.hook, workflow_id, is_decisive=is_decisive)
 
     def _unknowable(self) -> AirflowFailException:
         error = api.OutcomeUnknownError(
-            "an earlier try may have sent this verification, and the workflow keeps no records that would show "
-            "it: look at FACEKI's portal, then clear the task with resubmit='always' to send it again"
+            "an earlier try may have sent this verification, and the workflow stores no records that "
+                "would show it: look at FACEKI's portal, then clear the task with resubmit='always' to "
+                "send it again"
         ).with_conn_id(self.faceki_conn_id)
         failure = AirflowFailException(f"OutcomeUnknownError: {error}")
         failure.__cause__ = error
@@ -530,12 +524,12 @@ class FacekiKycVerificationOperator(_ImageOperator):
             if self.output_path:
                 raise
             self.log.warning(
-                "The record cannot be fetched, so the summary holds FACEKI's response alone: %s", error
+                "The record cannot be fetched, so the summary contains only FACEKI's response: %s", error
             )
             return made
         if whole is None:
             self.log.warning(
-                "FACEKI keeps no record of this verification; the summary holds its response alone"
+                "FACEKI stores no record of this verification; the summary contains only its response"
             )
         return whole or made
 

@@ -44,27 +44,38 @@ def missing_packages() -> str:
     missing = [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]
     if not missing:
         return ""
-    return f"the sandbox needs {', '.join(missing)}: install airflow-provider-faceki with its extra 'sandbox'"
+    return f"the sandbox needs {', '.join(missing)}: install the extra 'sandbox'"
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command-line options."""
     made = argparse.ArgumentParser(
         prog="faceki-sandbox",
-        description="A local stand-in for FACEKI. Its people, credentials and decisions are made up.",
+        description=(
+            "A local server that simulates FACEKI. Its persons, credentials and decisions are invented."
+        ),
     )
-    made.add_argument("--host", default="127.0.0.1", help="a loopback address (default 127.0.0.1)")
-    made.add_argument("--port", type=_port, default=0, help="0 takes a free one (default)")
     made.add_argument(
-        "--expose", action="store_true", help="first half of allowing an address that is not loopback"
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on (default 127.0.0.1); an address that is not loopback needs --expose",
     )
-    made.add_argument("--i-know-this-is-a-toy", action="store_true", help="second half")
+    made.add_argument("--port", type=_port, default=0, help="port to listen on; 0, the default, selects a free port")
+    made.add_argument(
+        "--expose",
+        action="store_true",
+        help="allow a --host that other machines can reach; needs --allow-remote-access too",
+    )
+    made.add_argument("--allow-remote-access",
+        action="store_true",
+        help="confirm that everyone who can connect to the sandbox can control it",
+    )
     made.add_argument("--client-id", default=DEFAULT_CLIENT_ID)
     made.add_argument("--client-secret", default=DEFAULT_CLIENT_SECRET)
     made.add_argument("--token-lifetime", type=float, default=3600, metavar="SECONDS")
     made.add_argument("--latency", type=float, default=0.0, metavar="SECONDS", help="before every answer")
     made.add_argument(
-        "--auto-answer", type=float, metavar="SECONDS", help="links answer themselves after this time"
+        "--auto-answer", type=float, metavar="SECONDS", help="decide each link automatically after this time"
     )
     made.add_argument(
         "--dialect",
@@ -73,15 +84,20 @@ def parser() -> argparse.ArgumentParser:
         help="differences from FACEKI's documentation; docs/sandbox.md lists them",
     )
     webhooks = made.add_mutually_exclusive_group()
-    webhooks.add_argument("--webhook-url", metavar="URL", help="where webhooks are sent")
+    webhooks.add_argument("--webhook-url", metavar="URL", help="URL that webhooks are sent to")
     webhooks.add_argument(
         "--airflow-url",
         metavar="URL",
-        help="send webhooks to this Airflow; the Connection that is printed holds the token for them",
+        help="send webhooks to this Airflow; the printed Connection contains the token for them",
     )
     made.add_argument("--tls-cert", metavar="FILE")
     made.add_argument("--tls-key", metavar="FILE")
-    made.add_argument("--port-file", type=Path, metavar="FILE", help="gets the URL once the server is ready")
+    made.add_argument(
+        "--port-file",
+        type=Path,
+        metavar="FILE",
+        help="file to which the URL is written when the server is ready",
+    )
     made.add_argument(
         "--exit-with-parent",
         nargs="?",
@@ -103,14 +119,14 @@ def _port(text: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code.
 
-    :raises SystemExit: If an option is invalid, a package is missing, or the sandbox cannot start. The exit code is 2.
+    :raises SystemExit: if an option is invalid, a package is missing, or the sandbox cannot start. The exit code is 2.
     """
     command = parser()
     chosen = command.parse_args(arguments)
     if problem := missing_packages():
         command.exit(2, f"faceki-sandbox: {problem}\n")
     if (chosen.tls_cert is None) != (chosen.tls_key is None):
-        command.error("--tls-cert and --tls-key go together")
+        command.error("--tls-cert and --tls-key must be given together")
     ended = threading.Event()
     # The signal handlers are installed before the server starts, so that a signal during the start is handled too.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -145,10 +161,11 @@ def _sandbox(chosen: argparse.Namespace, log: LineLog | None) -> FacekiSandbox:
     from airflow_provider_faceki.sandbox.control import is_loopback
     from airflow_provider_faceki.sandbox.server import ExposureError, FacekiSandbox, no_log
 
-    if not is_loopback(chosen.host) and not (chosen.expose and chosen.i_know_this_is_a_toy):
+    if not is_loopback(chosen.host) and not (chosen.expose and chosen.allow_remote_access):
         raise ExposureError(
-            f"--host: found {chosen.host!r}, allowed is a loopback address; anything else needs both "
-            "--expose and --i-know-this-is-a-toy, since all who reach it can control it"
+            f"--host: found {chosen.host!r}, allowed is a loopback address; another address needs both "
+                "--expose and --allow-remote-access, because everyone who can connect to the sandbox can "
+                "control it"
         )
     if chosen.airflow_url is not None:
         chosen.webhook_token = secrets.token_urlsafe(32)
@@ -167,7 +184,7 @@ def _sandbox(chosen: argparse.Namespace, log: LineLog | None) -> FacekiSandbox:
         host=chosen.host,
         port=chosen.port,
         tls=(chosen.tls_cert, chosen.tls_key) if chosen.tls_cert else None,
-        expose=chosen.expose and chosen.i_know_this_is_a_toy,
+        expose=chosen.expose and chosen.allow_remote_access,
         log=log or no_log,
     )
 

@@ -179,7 +179,7 @@ def _text(document: Mapping[str, object], *names: str) -> str:
     """Search a JSON object for several members, and return the first value that is not empty.
 
     :param names: the names of the members, in the order of the search.
-    :raises ValueError: If no member has such a value, or the value is not a text.
+    :raises ValueError: if no member has such a value, or the value is not a text.
     """
     for name in names:
         if value := document.get(name):

@@ -80,7 +80,7 @@ class DagResult:
 
         :param task: the task id. If the task is mapped, the map index follows, for example `fetch[2]`.
         :param key: the key of the XCom.
-        :raises KeyError: If the XCom does not exist.
+        :raises KeyError: if the XCom does not exist.
         """
         rows = self._rows("task_id, map_index, key, value", "xcom", "timestamp")
         found = {(_instance(task_id, index), name): value for task_id, index, name, value in rows}
@@ -92,7 +92,7 @@ class DagResult:
         """Return the rendered template fields of a task instance, which Airflow stores for its user interface.
 
         :param task: the task id. If the task is mapped, the map index follows, for example `fetch[2]`.
-        :raises KeyError: If Airflow stored no fields of this task instance.
+        :raises KeyError: if Airflow stored no fields of this task instance.
         """
         rows = self._rows("task_id, map_index, rendered_fields", "rendered_task_instance_fields")
         found = {_instance(task_id, map_index): fields for task_id, map_index, fields in rows}
@@ -147,7 +147,7 @@ class AirflowHome:
         The command `airflow db migrate` creates the tables. It runs in a separate process, because it changes the
         logging configuration of the process in which it runs.
 
-        :raises DagError: If the command fails.
+        :raises DagError: if the command fails.
         """
         done = subprocess.run(
             [sys.executable, "-m", "airflow", "db", "migrate"],
@@ -201,7 +201,7 @@ class AirflowHome:
         :param source: a DAG, a function with the decorator `@dag`, a module, or the path of a file.
         :param dag_id: the id of the DAG in the module or file. It is required only if there are several DAGs.
         :param conf: the `conf` of the DAG run.
-        :raises DagError: If `source` is of another kind, or if the file does not exist, cannot be imported or does not
+        :raises DagError: if `source` is of another kind, or if the file does not exist, cannot be imported or does not
             contain the DAG.
         """
         dag = _dag(source, dag_id)

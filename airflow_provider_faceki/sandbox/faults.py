@@ -177,7 +177,7 @@ def _label(name: str, value: object) -> None:
 def fault_from(document: Mapping[str, object]) -> Fault:
     """Create a fault from a JSON object.
 
-    :raises ValueError: If the kind is missing or unknown, if the kind does not have an option, or if a value is
+    :raises ValueError: if the kind is missing or unknown, if the kind does not have an option, or if a value is
         invalid.
     """
     names = {each.name for each in fields(Fault)}

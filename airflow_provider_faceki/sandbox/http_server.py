@@ -276,7 +276,7 @@ def http_server(
     :param tls: the paths of a certificate and its private key. If None, the server uses plain HTTP.
     :param log: a function that receives one line for each request that is not a control call.
     :param on_ready: a function that is called once, when the server listens.
-    :raises OSError: If the certificate or its key cannot be read.
+    :raises OSError: if the certificate or its key cannot be read.
     """
     tracker = ConnectionTracker()
     config = Config(

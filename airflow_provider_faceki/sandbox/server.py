@@ -62,7 +62,7 @@ class FacekiSandbox(Backend):
         shows the real time.
     :param expose: whether an address that is not loopback is allowed.
     :param log: a function that receives one line for each request that is not a control call.
-    :raises ExposureError: If `host` is not a loopback address and `expose` is false.
+    :raises ExposureError: if `host` is not a loopback address and `expose` is false.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class FacekiSandbox(Backend):
     ) -> None:
         if not expose and not is_loopback(host):
             raise ExposureError(
-                f"host: found {host!r}, allowed is a loopback address, unless exposed on purpose"
+                f"host: found {host!r}, allowed is a loopback address; expose=True allows any address"
             )
         super().__init__(settings or Settings(), clock or Clock(), ROUTE_NAMES)
         self.url = ""
@@ -110,9 +110,9 @@ class FacekiSandbox(Backend):
     def start(self) -> Self:
         """Start the server and return when it accepts requests.
 
-        :raises RuntimeError: If the sandbox is already running, or the server does not start within
+        :raises RuntimeError: if the sandbox is already running, or the server does not start within
             `START_TIMEOUT_SECONDS`.
-        :raises OSError: If the address cannot be used, or the certificate or its key cannot be read.
+        :raises OSError: if the address cannot be used, or the certificate or its key cannot be read.
         """
         if self._thread is not None:
             raise RuntimeError("this sandbox is already running")
@@ -216,7 +216,7 @@ class SandboxProcess:
             while not ready.exists():
                 if self._process.poll() is not None or real_monotonic() > deadline:
                     self.stop()
-                    raise RuntimeError("faceki-sandbox did not start; its own message is above")
+                    raise RuntimeError("faceki-sandbox did not start; its error message is above")
                 time.sleep(0.01)
             self.url = ready.read_text().strip()
         return self

@@ -83,7 +83,7 @@ def _http_url(value: object) -> object:
 
 def _report_path(value: object) -> object:
     if not isinstance(value, str) or not value.startswith("/") or value.count("{requestId}") != 1:
-        raise ValueError("a path that begins with / and holds {requestId} once")
+        raise ValueError("a path that begins with / and contains {requestId} once")
     return value
 
 
@@ -174,7 +174,7 @@ class Settings:
     def update(self, values: Mapping[str, object]) -> None:
         """Set several values.
 
-        :raises ValueError: If one value is invalid. In this case no value is changed.
+        :raises ValueError: if one value is invalid. In this case no value is changed.
         """
         for name, value in {name: _checked(name, value) for name, value in values.items()}.items():
             setattr(self, name, value)

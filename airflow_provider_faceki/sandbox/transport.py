@@ -52,7 +52,7 @@ async def read_limited(request: Request, limit: int, consume: Callable[[bytes], 
 
     :param limit: the maximal size of the body in bytes.
     :param consume: a function that receives each piece.
-    :raises TooLarge: If the body has more than `limit` bytes. The rest of the body is not read.
+    :raises TooLarge: if the body has more than `limit` bytes. The rest of the body is not read.
     """
     received = 0
     async for piece in request.stream():
@@ -69,7 +69,7 @@ class FormReader:
     write the files to disk, so this class uses `MultipartParser`, which passes the pieces of a file to callbacks.
 
     :param content_type: the header `Content-Type` of the request.
-    :raises FormError: If the content type is not that of a form. `feed` and `end` raise it if the body is invalid.
+    :raises FormError: if the content type is not that of a form. `feed` and `end` raise it if the body is invalid.
     """
 
     def __init__(self, content_type: str) -> None:

@@ -252,8 +252,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
     def _warn_of_form(self) -> None:
         if self.request_id is not None and not looks_like_faceki_id(self.request_id):
             self.log.warning(
-                "request_id= does not have the form of an id of FACEKI (a UUID); an id of your own belongs into "
-                "record_identifier="
+                "request_id= does not look like an id of FACEKI (a UUID); pass your own id as record_identifier="
             )
 
     @lazy_property
@@ -281,10 +280,10 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
 
     def _first_poke(self, context: Context) -> float | None:
         """Return the Unix time of a rescheduled sensor's first poke. If this is the first poke, return ``None``."""
-        ask = getattr(context.get("ti"), "get_first_reschedule_date", None)
-        if not self.reschedule or ask is None:
+        get_first = getattr(context.get("ti"), "get_first_reschedule_date", None)
+        if not self.reschedule or get_first is None:
             return None
-        first: Any = ask(context)
+        first: Any = get_first(context)
         return first.timestamp() if first else None
 
     def _tolerate(self, error: api.FacekiError, context: Context) -> None:

@@ -61,13 +61,13 @@ def raise_for_status(event: DecisionEvent, conn_id: str) -> None:
     """
     if event.status == "refused":
         raise api.ConfigurationError(
-            "the triggerer cannot ask FACEKI, and this worker can; the triggerer's log says why. "
-            f"Do both have the same connection {conn_id!r}?"
+            "the triggerer cannot call FACEKI, but this worker can; the triggerer's log contains the "
+                f"reason. Do both have the same connection {conn_id!r}?"
         )
     if event.status == "failed":
         raise api.TransportError(
-            "FACEKI did not answer the triggerer, too often in a row, and answers this worker; the "
-            "triggerer's log says why"
+            "too many consecutive polls of the triggerer got no answer from FACEKI, but this worker "
+                "gets an answer; the triggerer's log contains the reason"
         ).with_conn_id(conn_id)
 
 

@@ -106,7 +106,7 @@ class SharedPoller:
                 raise
             if self._failed_reads == 1:
                 log.warning(
-                    "Connection %r could not be read again (%s); going on with its last values",
+                    "Connection %r could not be read again (%s); continuing with its last values",
                     self._conn_id,
                     type(error).__name__,
                 )
@@ -125,7 +125,7 @@ class SharedPoller:
 
 def _outage_text(error: api.FacekiError) -> str:
     if is_gateway_error(error) or isinstance(error, api.UnexpectedResponseError):
-        text = "FACEKI answers in a way that is not understood; its circuit is open, so waits poll rarely"
+        text = "FACEKI's answers cannot be read; its circuit is open, so waits poll rarely"
     else:
         text = "FACEKI does not answer; its circuit is open, so waits poll rarely"
     return f"{text}, until their timeout or max_failures ends them"

@@ -129,7 +129,7 @@ def test_size_limit(faceki_sandbox: FacekiSandbox, room: int, fits: bool) -> Non
     if fits:
         assert execute(operator)[0] == [record]
         return
-    told = f"has {size} bytes, more than max_xcom_bytes={size - 1} allows in XCom; give output_path"
+    told = f"has {size} bytes, more than max_xcom_bytes={size - 1} allows in XCom; set output_path"
     with pytest.raises(AirflowFailException, match=told):
         execute(operator)
 
@@ -196,7 +196,7 @@ def test_a_call_that_was_not_made_is_left_to_airflows_retries(
 
 
 @pytest.mark.parametrize(
-    ("idempotent", "error"), [(None, AirflowFailException), (True, OSError)], ids=["made once", "repeatable"]
+    ("idempotent", "error"), [(None, AirflowFailException), (True, OSError)], ids=["made once", "idempotent"]
 )
 def test_an_answer_that_cannot_be_written(
     faceki_sandbox: FacekiSandbox,
@@ -292,7 +292,7 @@ def test_a_repeatable_call_leaves_no_mark(faceki_sandbox: FacekiSandbox) -> None
 
 def test_a_body_that_cannot_be_sent_fails_the_task_at_once(faceki_sandbox: FacekiSandbox) -> None:
     store = StateStore()
-    with pytest.raises(AirflowFailException, match="JSON has no form"):
+    with pytest.raises(AirflowFailException, match="cannot be written as JSON"):
         _try(store, 1, json={"a": {1, 2}})
     assert store == {}
     assert faceki_sandbox.counters.total == 0
@@ -341,7 +341,7 @@ def test_what_is_repeated(
     given = {"json": {"workflowId": DEFAULT_WORKFLOW}, **call} if call["path"] == LINK else call
     # If a call must not be sent twice, Airflow's retries must not send it again either.
     told = error if is_idempotent else AirflowFailException
-    with pytest.raises(told, match=None if is_idempotent else "clear the task to do so"):
+    with pytest.raises(told, match=None if is_idempotent else "clear the task to repeat it"):
         execute(FacekiApiOperator(task_id="call", **given))
     requests = 3 if is_idempotent else 1
     counted = faceki_sandbox.counters.requests

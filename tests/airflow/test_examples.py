@@ -18,7 +18,7 @@ pytestmark = pytest.mark.process
 
 WELCOMED = {"welcome": "success", "decline": "skipped", "ask_a_person": "skipped"}
 DECLINED = {"welcome": "skipped", "decline": "success", "ask_a_person": "skipped"}
-ASKED = {"welcome": "skipped", "decline": "skipped", "ask_a_person": "success"}
+REVIEWED_BY_HAND = {"welcome": "skipped", "decline": "skipped", "ask_a_person": "success"}
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ ASKED = {"welcome": "skipped", "decline": "skipped", "ask_a_person": "success"}
     [
         pytest.param("accepted-1001", 0.5, "ACCEPTED", WELCOMED, id="accepted, after a wait"),
         pytest.param("declined-1002", 0.0, "DECLINED", DECLINED, id="declined"),
-        pytest.param("decision-escalated-1", 0.0, "ESCALATED", ASKED, id="a word that nobody has documented"),
+        pytest.param("decision-escalated-1", 0.0, "ESCALATED", REVIEWED_BY_HAND, id="a word that nobody has documented"),
     ],
 )
 def test_from_a_link_to_a_decision(

@@ -75,7 +75,7 @@ def test_shapes_of_a_link(faceki_sandbox: FacekiSandbox, kind: Any, shape: Any) 
             id="a page as an identifier",
         ),
         pytest.param(
-            "request_id", {"link": "a", "url": "b"}, "belongs into link=", id="an output as request_id"
+            "request_id", {"link": "a", "url": "b"}, "as link=", id="an output as request_id"
         ),
         pytest.param("link", ["a", "b"], r"\.expand\(link=", id="many links"),
         pytest.param("link", {"request_id": "a"}, "without 'link'", id="another mapping"),
@@ -112,6 +112,6 @@ def test_an_id_without_the_form_of_one_is_warned_of(
     monkeypatch.setattr(FacekiKycDecisionSensor, "log", log)
     FacekiKycDecisionSensor(task_id="wait", **given).poke(context())
     (name,) = given
-    told = [line for line in log.lines if line.startswith(f"WARNING {name}= does not have the form of")]
+    told = [line for line in log.lines if line.startswith(f"WARNING {name}= does not look like")]
     assert bool(told) is warned
     assert "customer-1" not in "".join(told)

@@ -95,7 +95,7 @@ class FakeDriver:
     def __post_init__(self) -> None:
         self.store = RecordingStore(self.events)
         asked = TokenRequest(FACEKI.base_url, "client-1", "s3cret")
-        self.account = AuthSession(self.service, asked, self.store, lambda: self.now)
+        self.session = AuthSession(self.service, asked, self.store, lambda: self.now)
 
     def run(self, steps: Steps[T], *answers: Payload | FacekiError) -> T:
         """Run ``steps`` with these answers. Fail if an answer is not used."""

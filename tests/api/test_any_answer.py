@@ -192,10 +192,10 @@ TOKEN = HttpResponse(200, {}, b'{"responseCode":0,"data":{"access_token":"t","ex
 @given(st.sampled_from(ENDPOINTS), RESPONSES)
 def test_any_answer_to_any_question(endpoint: Endpoint[object], response: HttpResponse) -> None:
     driver = FakeDriver()
-    account = replace(driver.account, service=HERE)
+    auth_session = replace(driver.session, service=HERE)
     driver.store.set(token("t0"))
     try:
-        _look_at(_perform(session.call(account, endpoint), {False: response, True: TOKEN}))
+        _look_at(_perform(session.call(auth_session, endpoint), {False: response, True: TOKEN}))
     except FacekiError as error:
         _look_at_error(error)
 
@@ -204,7 +204,7 @@ def test_any_answer_to_any_question(endpoint: Endpoint[object], response: HttpRe
 def test_any_answer_to_the_token_request(response: HttpResponse) -> None:
     driver = FakeDriver()
     try:
-        found = _perform(session.token(driver.account), {True: response})
+        found = _perform(session.token(driver.session), {True: response})
     except FacekiError as error:
         _look_at_error(error)
     else:

@@ -164,7 +164,7 @@ def _read_token(asks: TokenRequest, response: HttpResponse) -> AccessToken:
             "does not accept the client id",
             id="failure without a code",
         ),
-        pytest.param(500, b'{"message":"oops"}', "so to wrong credentials", id="500"),
+        pytest.param(500, b'{"message":"oops"}', "this answer to wrong credentials", id="500"),
         pytest.param(301, b"", "check the API base URL", id="redirect"),
         pytest.param(200, b"<html><body>hello", "an HTML page; check the API base URL", id="page"),
         pytest.param(204, b"", "HTTP 204 without a body. Check the API base URL", id="no content"),
@@ -305,7 +305,7 @@ def _failed(status: int, body: bytes) -> ResponseError:
         pytest.param(
             200, b'{"responseCode":8013}', errors.ConfigurationError, "does not know", id="code not found"
         ),
-        pytest.param(429, b"", errors.RateLimitError, "fewer requests", id="429"),
+        pytest.param(429, b"", errors.RateLimitError, "rate limit", id="429"),
         pytest.param(408, b"", errors.ServiceError, "failed", id="408"),
         pytest.param(500, b"", errors.ServiceError, "failed", id="500"),
         pytest.param(503, b"<html>", errors.ServiceError, "failed", id="503"),

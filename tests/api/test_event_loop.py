@@ -68,7 +68,7 @@ def test_calls_wait_for_the_token_of_another_process_off_the_loop(
         await sharing.as_async().call(FETCH)
         server.live.clear()
         other = token_file.FileTokenStore(
-            tmp_path / "tokens", TokenSeal(sharing._account.token_request), print
+            tmp_path / "tokens", TokenSeal(sharing._session.token_request), print
         )
         lock = other.try_lock()
         assert lock is not None

@@ -59,7 +59,7 @@ def test_a_child_speaks_on_connections_of_its_own(server: FakeServer, sharing: F
 
 
 def test_a_child_forked_while_every_lock_is_held(server: FakeServer, sharing: FacekiClient) -> None:
-    store = sharing._account.tokens
+    store = sharing._session.tokens
     assert isinstance(store, FileTokenStore)
     pool = sharing._driver._transport
     with (
@@ -76,7 +76,7 @@ def test_a_child_forked_while_every_lock_is_held(server: FakeServer, sharing: Fa
 def test_a_child_forked_while_its_parent_fetches_waits_for_the_parent(
     server: FakeServer, sharing: FacekiClient
 ) -> None:
-    store = sharing._account.tokens
+    store = sharing._session.tokens
     lock = store.try_lock()
     assert lock is not None
     child = fork(lambda: _both_ways(sharing))
@@ -92,7 +92,7 @@ def test_a_child_of_a_process_with_a_lock_in_memory_has_no_part_in_it(
     server: FakeServer, client: FacekiClient
 ) -> None:
     server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
-    lock = client._account.tokens.try_lock()
+    lock = client._session.tokens.try_lock()
     assert lock is not None
     assert exit_code(fork(lambda: _both_ways(client))) == 0
     assert server.token_requests == 1

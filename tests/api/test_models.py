@@ -286,7 +286,7 @@ def test_records_of_others_are_not_taken(fetch: FetchRecords, field: str, same: 
     other: Json = {field: "somebody-else", "decision": "ACCEPTED"}
     answer: Json = [other, own, silent, other]
     assert [record.document for record in fetch.read(Payload(answer, answer))] == [own, silent]
-    with pytest.raises(UnexpectedResponseError, match="others than asked for") as caught:
+    with pytest.raises(UnexpectedResponseError, match="only records of other verifications") as caught:
         fetch.read(Payload([other, other], [other, other]))
     assert not caught.value.is_transient
     assert "somebody" not in str(caught.value)

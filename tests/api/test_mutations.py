@@ -185,7 +185,7 @@ def test_records(documents: tuple[Json, Json]) -> None:
     asked = FetchRecords(request_id=REQUEST_ID)
     try:
         records, _ = _perform(
-            session.call(driver.account, asked), {"GET": _encoded(document), "token": TOKEN}
+            session.call(driver.session, asked), {"GET": _encoded(document), "token": TOKEN}
         )
     except FacekiError:
         return
@@ -219,7 +219,7 @@ def test_paid_outcomes(documents: tuple[Json, Json], is_recorded: bool) -> None:
     found = _lone(truth) if truth and is_recorded else none
     answers = {"POST": _encoded(document), "GET": _encoded(found), "token": TOKEN}
     try:
-        made, sent = _perform(session.call(driver.account, call), answers)
+        made, sent = _perform(session.call(driver.session, call), answers)
     except FacekiError as error:
         made, sent = error, []
     if isinstance(made, FacekiError):
@@ -243,7 +243,7 @@ def test_nobody_is_paid_for_twice_because_a_record_looks_different(documents: tu
     driver.store.set(token("t0"))
     asked = FindKycVerification(record_identifier=IDENTIFIER)
     try:
-        found, _ = _perform(session.call(driver.account, asked), {"GET": _encoded(document), "token": TOKEN})
+        found, _ = _perform(session.call(driver.session, asked), {"GET": _encoded(document), "token": TOKEN})
     except FacekiError:
         return
     assert found is not None, document
@@ -256,7 +256,7 @@ def test_rules_never_ask_for_nothing_by_mistake(documents: tuple[Json, Json]) ->
     driver.store.set(token("t0"))
     asked = GetWorkflowRules(workflow_id="w")
     try:
-        rules, _ = _perform(session.call(driver.account, asked), {"GET": _encoded(document), "token": TOKEN})
+        rules, _ = _perform(session.call(driver.session, asked), {"GET": _encoded(document), "token": TOKEN})
     except FacekiError:
         return
     assert len(rules.documents) == 3, document  # type: ignore[attr-defined]

@@ -96,7 +96,7 @@ def test_what_decides_needs_no_library_either() -> None:
 
 def test_asking_brings_neither_airflow_nor_without_need_cryptography() -> None:
     brought = _brought_by(
-        "from airflow_provider_faceki.api import FacekiClient; FacekiClient('i', 's')._account"
+        "from airflow_provider_faceki.api import FacekiClient; FacekiClient('i', 's')._session"
     )
     assert "requests" in brought
     assert not {name for name in brought if name == "airflow" or name.startswith("airflow.")}

@@ -82,12 +82,12 @@ CANARY = "canary-4711"
         pytest.param(
             RawCall("DELETE", "/a", idempotent=True),
             HttpRequest("DELETE", "https://kyc.example.com/prefix/a", (), (ACCEPT,), idempotent=True),
-            id="said to be repeatable",
+            id="declared idempotent",
         ),
         pytest.param(
             RawCall("GET", "/a", idempotent=False),
             HttpRequest("GET", "https://kyc.example.com/prefix/a", (), (ACCEPT,)),
-            id="said not to be",
+            id="declared not idempotent",
         ),
     ],
 )
@@ -186,7 +186,7 @@ def _loop() -> list[object]:
     ],
 )
 def test_what_json_has_no_form_for(document: Any) -> None:
-    with pytest.raises(ValidationError, match="^json holds something that JSON has no form for$") as caught:
+    with pytest.raises(ValidationError, match="^json contains a value that cannot be written as JSON$") as caught:
         RawCall("POST", "/a", json=document).request()
     assert caught.value.__context__ is None
 

@@ -204,10 +204,10 @@ def test_attempts_are_counted(
     ("endpoint", "sent"),
     [
         pytest.param(RawCall("POST", "/x", json={}), 1, id="post"),
-        pytest.param(RawCall("POST", "/x", json={}, idempotent=True), 4, id="post, said to be repeatable"),
+        pytest.param(RawCall("POST", "/x", json={}, idempotent=True), 4, id="post, declared idempotent"),
         pytest.param(RawCall("DELETE", "/x"), 1, id="delete"),
         pytest.param(RawCall("GET", "/x"), 4, id="get"),
-        pytest.param(RawCall("GET", "/x", idempotent=False), 1, id="get, said not to be"),
+        pytest.param(RawCall("GET", "/x", idempotent=False), 1, id="get, declared not idempotent"),
     ],
 )
 def test_the_caller_of_a_call_decides(
@@ -231,10 +231,10 @@ def test_where_nobody_listens_nothing_was_sent_so_anything_is_repeated(
     server.on(RECORDS_PATH, FOUND)
     call(client, FETCH)
     # This client has a valid token and a base URL at a port without a server.
-    token = client._account.tokens.peek()
+    token = client._session.tokens.peek()
     assert token is not None
     gone = replace(client, service=Service(base_url=f"http://127.0.0.1:{free_port()}"))
-    gone._account.tokens.set(token)
+    gone._session.tokens.set(token)
     with pytest.raises(errors.ConnectError, match="refused") as caught:
         call(gone, endpoint)
     assert (len(sleeps.seconds), caught.value.is_ambiguous) == (3, False)

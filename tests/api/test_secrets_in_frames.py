@@ -279,7 +279,7 @@ def test_a_client_copies_as_itself_and_refuses_to_be_pickled(
     server.on(RECORDS_PATH, reply_json({"status": True, "code": 200, "result": []}))
     for one in (secret_client, secret_client.as_async()):
         assert copy.copy(one) is copy.deepcopy(one) is one
-        with pytest.raises(TypeError, match="holds a client secret and is not pickled") as caught:
+        with pytest.raises(TypeError, match="contains a client secret and cannot be pickled") as caught:
             pickle.dumps(one)
         assert SECRET not in str(caught.value)
     used = copy.deepcopy({"client": secret_client})["client"]

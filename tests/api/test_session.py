@@ -45,14 +45,14 @@ def test_a_usable_token_in_memory_is_used() -> None:
     driver = FakeDriver()
     driver.store.set(token("t1"))
     driver.events.clear()
-    assert driver.run(session.call(driver.account, FETCH), NONE) == ()
+    assert driver.run(session.call(driver.session, FETCH), NONE) == ()
     assert driver.events == ["mask t1", "request"]
     assert _bearers(driver) == ["Bearer t1"]
 
 
 def test_without_a_token_one_is_fetched_under_the_lock_and_stored() -> None:
     driver = FakeDriver()
-    driver.run(session.call(driver.account, FETCH), token_answer("t1", 900.0), NONE)
+    driver.run(session.call(driver.session, FETCH), token_answer("t1", 900.0), NONE)
     assert driver.events == [*COLD, "set t1", "release", "mask t1", "request"]
     assert _bearers(driver) == [None, "Bearer t1"]
     assert driver.store.peek() == token("t1", lifetime=900.0)
@@ -70,13 +70,13 @@ def test_a_token_that_is_not_usable_is_renewed(age: float, renewed: bool) -> Non
     driver = FakeDriver()
     driver.store.set(token("t1", age))
     answers = [token_answer("t2"), NONE] if renewed else [NONE]
-    driver.run(session.call(driver.account, FETCH), *answers)
+    driver.run(session.call(driver.session, FETCH), *answers)
     assert _bearers(driver)[-1] == ("Bearer t2" if renewed else "Bearer t1")
 
 
 def test_the_lifetime_of_a_token_begins_with_its_request() -> None:
     driver = FakeDriver()
-    steps = session.token(driver.account)
+    steps = session.token(driver.session)
     effect = next(steps)
     while isinstance(effect, RunBlocking):
         effect = steps.send(effect.operation())
@@ -90,7 +90,7 @@ def test_the_lifetime_of_a_token_begins_with_its_request() -> None:
 
 def test_another_caller_finishes_between_read_and_lock() -> None:
     driver = FakeDriver()
-    steps = session.token(driver.account)
+    steps = session.token(driver.session)
     assert isinstance(read := next(steps), RunBlocking)
     assert isinstance(lock := steps.send(read.operation()), RunBlocking)
     driver.store.set(token("theirs"))
@@ -111,7 +111,7 @@ def test_while_another_caller_fetches_the_store_is_polled() -> None:
             theirs.release()
 
     driver.between = finish
-    driver.run(session.call(driver.account, FETCH), NONE)
+    driver.run(session.call(driver.session, FETCH), NONE)
     waiting = ["read", "no lock", "sleep"]
     assert driver.events == [*waiting * 3, "set theirs", "release", "read", "mask theirs", "request"]
 
@@ -122,7 +122,7 @@ def test_a_holder_that_gives_up_leaves_the_lock_to_the_next() -> None:
     assert theirs is not None
     driver.events.clear()
     driver.between = theirs.release
-    driver.run(session.call(driver.account, FETCH), token_answer("ours"), NONE)
+    driver.run(session.call(driver.session, FETCH), token_answer("ours"), NONE)
     assert driver.events[:4] == ["read", "no lock", "sleep", "release"]
     assert driver.events[4:] == [*COLD, "set ours", "release", "mask ours", "request"]
 
@@ -131,7 +131,7 @@ def test_a_lock_that_is_never_released_is_waited_for_until_the_limit() -> None:
     driver = FakeDriver()
     theirs = driver.store.try_lock()
     driver.events.clear()
-    driver.run(session.call(driver.account, FETCH), token_answer("ours"), NONE)
+    driver.run(session.call(driver.session, FETCH), token_answer("ours"), NONE)
     assert driver.now - NOW == pytest.approx(MAX_LOCK_WAIT_SECONDS, abs=2 * LOCK_POLL_SECONDS)
     assert driver.events[-7:] == [
         "lock",
@@ -151,7 +151,7 @@ def test_the_first_caller_that_times_out_fetches_for_the_others() -> None:
     driver = FakeDriver()
     held = [driver.store.try_lock()]
     driver.between = lambda: held.append(driver.store.try_lock(1)) if len(held) == 1 else None
-    driver.run(session.call(driver.account, FETCH), token_answer("ours"), NONE)
+    driver.run(session.call(driver.session, FETCH), token_answer("ours"), NONE)
     # The caller waits for the second owner as long as for the first one.
     assert None not in held
     assert driver.now - NOW == pytest.approx(2 * MAX_LOCK_WAIT_SECONDS, abs=2 * LOCK_POLL_SECONDS)
@@ -178,7 +178,7 @@ def test_a_refused_token_is_replaced_once(status: int, document: Json) -> None:
     driver.store.set(token("old"))
     driver.events.clear()
     refusal = _refusal(status, document)
-    assert driver.run(session.call(driver.account, FETCH), refusal, token_answer("new"), NONE) == ()
+    assert driver.run(session.call(driver.session, FETCH), refusal, token_answer("new"), NONE) == ()
     assert driver.events == [
         *("mask old", "request", "invalidate old"),
         *(*COLD, "set new", "release", "mask new", "request"),
@@ -192,7 +192,7 @@ def test_a_second_refusal_is_the_answer(status: int, document: Json) -> None:
     driver.store.set(token("old"))
     first, second = _refusal(status, document), _refusal(status, document)
     with pytest.raises(FacekiError) as caught:
-        driver.run(session.call(driver.account, FETCH), first, token_answer("new"), second)
+        driver.run(session.call(driver.session, FETCH), first, token_answer("new"), second)
     assert caught.value is second
     assert isinstance(second, errors.AuthenticationError)
     assert len(driver.requests) == 3
@@ -204,7 +204,7 @@ def test_a_second_refusal_is_the_answer(status: int, document: Json) -> None:
 def test_a_refused_token_that_others_have_replaced_costs_no_token_request() -> None:
     driver = FakeDriver()
     driver.store.set(token("old"))
-    steps = session.call(driver.account, FETCH)
+    steps = session.call(driver.session, FETCH)
     assert next(steps) == MaskSecret("old")
     assert isinstance(steps.send(None), SendRequest)
     driver.store.set(token("theirs"))
@@ -231,7 +231,7 @@ def test_any_other_error_costs_no_token(error: FacekiError) -> None:
     driver = FakeDriver()
     driver.store.set(token("t1"))
     with pytest.raises(FacekiError) as caught:
-        driver.run(session.call(driver.account, FETCH), error)
+        driver.run(session.call(driver.session, FETCH), error)
     assert caught.value is error
     assert driver.store.peek() == token("t1")
 
@@ -250,7 +250,7 @@ def test_any_other_error_costs_no_token(error: FacekiError) -> None:
 def test_a_failed_fetch_releases_the_lock(answer: Payload | FacekiError, kind: type[FacekiError]) -> None:
     driver = FakeDriver()
     with pytest.raises(kind) as caught:
-        driver.run(session.call(driver.account, FETCH), answer)
+        driver.run(session.call(driver.session, FETCH), answer)
     assert type(caught.value) is kind
     assert driver.events == [*COLD, "release"]
     assert driver.store.is_free
@@ -264,7 +264,7 @@ def test_a_renewal_that_fails_is_the_answer() -> None:
     driver = FakeDriver()
     driver.store.set(token("old"))
     with pytest.raises(errors.AuthenticationError, match="does not accept the client id"):
-        driver.run(session.call(driver.account, FETCH), _refusal(401, None), _refusal(401, None))
+        driver.run(session.call(driver.session, FETCH), _refusal(401, None), _refusal(401, None))
     assert len(driver.requests) == 2
     assert driver.store.peek() is None
     assert driver.store.is_free
@@ -273,7 +273,7 @@ def test_a_renewal_that_fails_is_the_answer() -> None:
 @pytest.mark.parametrize("effects", range(1, 8))
 def test_steps_that_are_closed_midway_release_the_lock(effects: int) -> None:
     driver = FakeDriver()
-    steps = session.call(driver.account, FETCH)
+    steps = session.call(driver.session, FETCH)
     effect = next(steps)
     for _ in range(effects):
         match effect:
@@ -294,10 +294,10 @@ def test_each_token_is_masked_once() -> None:
     driver = FakeDriver()
     for _ in range(3):
         answers = [NONE] if driver.requests else [token_answer("t1"), NONE]
-        driver.run(session.call(driver.account, FETCH), *answers)
+        driver.run(session.call(driver.session, FETCH), *answers)
     driver.store.invalidate(token("t1"))
-    driver.run(session.call(driver.account, FETCH), token_answer("t2"), NONE)
-    driver.run(session.call(driver.account, FETCH), NONE)
+    driver.run(session.call(driver.session, FETCH), token_answer("t2"), NONE)
+    driver.run(session.call(driver.session, FETCH), NONE)
     assert [event for event in driver.events if event.startswith("mask")] == ["mask t1", "mask t2"]
     for before, after in (("mask t1", "request"), ("mask t2", "request")):
         assert driver.events[driver.events.index(before) + 1] == after
@@ -306,7 +306,7 @@ def test_each_token_is_masked_once() -> None:
 def test_by_link_no_token_is_requested_or_sent() -> None:
     driver = FakeDriver()
     rules = driver.run(
-        session.call(driver.account, GetWorkflowRules(link="l-1")),
+        session.call(driver.session, GetWorkflowRules(link="l-1")),
         Payload({"documents": ["Passport"]}, {"documents": ["Passport"]}),
     )
     assert rules.documents == ("Passport",)
@@ -318,7 +318,7 @@ def test_a_refusal_of_a_call_without_a_token_renews_none() -> None:
     driver = FakeDriver()
     driver.store.set(token("t1"))
     with pytest.raises(errors.AuthenticationError):
-        driver.run(session.call(driver.account, GetWorkflowRules(link="l-1")), _refusal(401, None))
+        driver.run(session.call(driver.session, GetWorkflowRules(link="l-1")), _refusal(401, None))
     assert driver.store.peek() == token("t1")
 
 
@@ -333,7 +333,7 @@ def test_not_found_is_a_result_for_some_endpoints(refusal: object) -> None:
     assert callable(refusal)
     driver = FakeDriver()
     driver.store.set(token("t1"))
-    assert driver.run(session.call(driver.account, FETCH), refusal()) == ()
+    assert driver.run(session.call(driver.session, FETCH), refusal()) == ()
 
 
 @pytest.mark.parametrize("refusal", NOT_FOUND)
@@ -345,7 +345,7 @@ def test_not_found_is_an_error_for_the_others(refusal: object, endpoint: Generat
     driver = FakeDriver()
     driver.store.set(token("t1"))
     with pytest.raises(errors.NotFoundError):
-        driver.run(session.call(driver.account, endpoint), refusal())
+        driver.run(session.call(driver.session, endpoint), refusal())
 
 
 def test_an_unknown_token_route_is_not_mistaken_for_no_records() -> None:
@@ -353,14 +353,14 @@ def test_an_unknown_token_route_is_not_mistaken_for_no_records() -> None:
     with pytest.raises(
         errors.ConfigurationError, match=r"does not know the token request.*faceki\.check` finds out"
     ):
-        driver.run(session.call(driver.account, FETCH), _refusal(404, None))
+        driver.run(session.call(driver.session, FETCH), _refusal(404, None))
 
 
 def test_fetching_a_token_bypasses_the_store() -> None:
     driver = FakeDriver()
     driver.store.set(token("t1"))
     driver.events.clear()
-    assert driver.run(session.fetch_token(driver.account), token_answer("t2")) == token("t2")
+    assert driver.run(session.fetch_token(driver.session), token_answer("t2")) == token("t2")
     assert driver.events == ["token request"]
     assert driver.store.peek() == token("t1")
 
@@ -376,4 +376,4 @@ def test_fetching_a_token_bypasses_the_store() -> None:
 )
 def test_what_is_no_endpoint_is_refused_before_any_effect(asked: object, told: str) -> None:
     with pytest.raises(ValidationError, match=told):
-        next(session.call(FakeDriver().account, asked))  # type: ignore[arg-type]
+        next(session.call(FakeDriver().session, asked))  # type: ignore[arg-type]

@@ -256,7 +256,7 @@ def test_a_cancelled_task_holds_nobody_up(
 ) -> None:
     """Check that a task that is cancelled while it acquires a lock does not keep the lock."""
     reached, released = threading.Event(), threading.Event()
-    store = client._account.tokens
+    store = client._session.tokens
     take = store.try_lock
     if moment == "lock":
 

@@ -525,7 +525,7 @@ def test_a_host_that_is_killed_while_it_fetches_holds_the_others_up_for_a_while_
     server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
     backend = DirectoryTokenBackend(tmp_path / "volume")
     killed = replace(client, token_directory=tmp_path / "a", token_backend=backend)
-    assert killed._account.tokens.try_lock() is not None
+    assert killed._session.tokens.try_lock() is not None
     other = replace(client, token_directory=tmp_path / "b", token_backend=backend)
     assert other.call(FETCH) == ()
     assert server.token_requests == 1

@@ -114,7 +114,7 @@ CALLS = [
 @pytest.mark.parametrize("word", ["None", "null", "Undefined", " None ", "NaN", "<NA>", "#N/A"])
 @pytest.mark.parametrize("make", CALLS)
 def test_no_call_takes_a_missing_value_for_an_identifier(make: Callable[[str], object], word: str) -> None:
-    with pytest.raises(api.ValidationError, match=f"is '{word.strip()}', which is what a template"):
+    with pytest.raises(api.ValidationError, match=f"is '{word.strip()}', which a template or an export writes"):
         make(word)
 
 
@@ -154,7 +154,7 @@ def test_what_a_faceki_sdk_sends_for_none_can_be_fetched() -> None:
     assert api.FetchRecords(record_identifier="undefined").request().query == (
         ("record_identifier", "undefined"),
     )
-    with pytest.raises(api.ValidationError, match="which is what a template"):
+    with pytest.raises(api.ValidationError, match="which a template or an export writes"):
         api.FetchRecords(record_identifier="None")
 
 

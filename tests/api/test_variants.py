@@ -69,7 +69,7 @@ class Played:
 
     def call(self, endpoint: Endpoint[Any]) -> Any:
         """Perform the call and return its result."""
-        steps = session.call(self.driver.account, endpoint)
+        steps = session.call(self.driver.session, endpoint)
         effect = next(steps)
         while True:
             try:
@@ -189,8 +189,8 @@ NOT_UNDERSTOOD = [
     pytest.param({**OK, "result": {PERSON + " Invented": 1}}, "in it 1 keys", id="a key that is a value"),
     pytest.param({**OK, "result": {OTHER_ID: 1}}, "in it 1 keys", id="a key that is an id"),
     pytest.param({**OK, "result": f"text about {PERSON}"}, "the keys code, result, status", id="text"),
-    pytest.param({**OK, "result": 7}, "is not understood", id="number"),
-    pytest.param({**OK, "result": [RECORD, PERSON]}, "is not understood", id="a record and a text"),
+    pytest.param({**OK, "result": 7}, "has an unknown format", id="number"),
+    pytest.param({**OK, "result": [RECORD, PERSON]}, "has an unknown format", id="a record and a text"),
     pytest.param({**OK, "result": [_without("decision", status=PERSON)]}, "has no decision", id="status"),
     pytest.param({**OK, "result": [_without("decision", decision=5)]}, "has no decision", id="a number"),
 ]
@@ -257,7 +257,7 @@ MATCH = api.FaceMatch(IMAGE)
     ],
 )
 def test_null_is_no_silent_nothing(document: Json, endpoint: Endpoint[Any], kind: type[FacekiError]) -> None:
-    with pytest.raises(kind, match=r"it holds .* set null_result to no_record"):
+    with pytest.raises(kind, match=r"it contains .* set null_result to no_record"):
         Played(answer(document)).call(endpoint)
 
 
@@ -493,10 +493,10 @@ def test_a_webhook_with_the_names_of_the_connection() -> None:
             id="other keys",
         ),
         pytest.param(
-            _body({"requestId": PERSON, "status": "ACCEPTED"}), "requestId is no UUID", id="no UUID"
+            _body({"requestId": PERSON, "status": "ACCEPTED"}), "requestId is not a UUID", id="no UUID"
         ),
         pytest.param(
-            _body({"requestId": UUID, "status": f"{PERSON} passed"}), "status is no word", id="no word"
+            _body({"requestId": UUID, "status": f"{PERSON} passed"}), "status is not a word", id="no word"
         ),
         pytest.param(_body([1, 2]), "neither a JSON object nor a form", id="list of two"),
         pytest.param(PERSON.encode(), "neither a JSON object nor a form", id="text"),
@@ -515,7 +515,7 @@ REPORT = api.FetchPdfReport(REQUEST_ID)
 
 def _reports(service: Service, *answers: HttpResponse) -> tuple[Played, Callable[[], bytes]]:
     played = Played(*answers)
-    object.__setattr__(played.driver.account, "service", service)
+    object.__setattr__(played.driver.session, "service", service)
     return played, lambda: played.call(REPORT).file.read()
 
 
@@ -562,7 +562,7 @@ def test_reports(answers: list[HttpResponse], sent: int, method: str) -> None:
 def test_a_redirect_to_plain_http_is_not_followed() -> None:
     service = Service(pdf_report_path="/reports/{requestId}")
     played, fetch = _reports(service, HttpResponse(302, {"location": "http://files.example/r"}))
-    with pytest.raises(errors.UnexpectedResponseError, match="is not https"):
+    with pytest.raises(errors.UnexpectedResponseError, match="begin with https://"):
         fetch()
     assert played.sent == ["GET"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_faceki.batch import row_processor, store
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from tests.batch.people import People
+from tests.batch.harness import BatchHarness
 
 #: Connection settings for tests that cause faults: few attempts and short timeouts.
 IMPATIENT: dict[str, object] = {"max_attempts": 2, "max_wait": 0.2, "timeout": 5, "upload_timeout": 5}
@@ -45,6 +45,6 @@ def faceki(faceki_sandbox: FacekiSandbox, connect: Connect) -> FacekiSandbox:
 
 
 @pytest.fixture
-def people(tmp_path: Path) -> People:
+def harness(tmp_path: Path) -> BatchHarness:
     """The manifests, images and outputs of one test."""
-    return People(tmp_path)
+    return BatchHarness(tmp_path)

@@ -12,22 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_faceki.batch import lease, runner
-from tests.batch.people import People
+from tests.batch.harness import BatchHarness
 from tests.waiting import wait_until
 
 
-def die(people: People, manifest: str, moment: Callable[[], object], **arguments: Any) -> None:
+def die(harness: BatchHarness, manifest: str, moment: Callable[[], object], **arguments: Any) -> None:
     """Start a try, and kill it when `moment()` is true."""
-    with begun(people, manifest, **arguments) as started:
+    with begun(harness, manifest, **arguments) as started:
         wait_until(lambda: moment() or started.exitcode is not None)
         assert started.exitcode is None, "the try was over before it could be killed"
 
 
 @contextmanager
-def begun(people: People, manifest: str, **arguments: Any) -> Iterator[BaseProcess]:
+def begun(harness: BatchHarness, manifest: str, **arguments: Any) -> Iterator[BaseProcess]:
     """Start a try in a process of its own, and kill the process at the end if it is still running.
 
-    :param people: The files of the test.
+    :param harness: The files of the test.
     :param manifest: The manifest.
     :param arguments: Arguments of the operator, and two more: ``max_unchecked`` sets the maximum age of the last check
         of the lease, and ``flush_seconds`` sets how often the main thread writes the journal and checks the lease.
@@ -35,7 +35,7 @@ def begun(people: People, manifest: str, **arguments: Any) -> Iterator[BaseProce
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     connection = os.environ["AIRFLOW_CONN_FACEKI_DEFAULT"]
-    started = context.Process(target=_run, args=(people.folder, connection, manifest, arguments), daemon=True)
+    started = context.Process(target=_run, args=(harness.folder, connection, manifest, arguments), daemon=True)
     started.start()
     try:
         yield started
@@ -52,4 +52,4 @@ def _run(folder: Path, connection: str, manifest: str, arguments: dict[str, Any]
     with open(folder / "try.log", "a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    People(folder).verify(manifest, **arguments)
+    BatchHarness(folder).verify(manifest, **arguments)

@@ -20,7 +20,7 @@ from airflow_provider_faceki.batch.journal import SegmentLog
 from airflow_provider_faceki.operators.batch import FacekiBatchFetchRecordsOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.fakes import context
-from tests.batch.people import People, names
+from tests.batch.harness import BatchHarness, names
 
 READINGS = {
     "counted": (manifest, "read_manifest", 1),
@@ -31,12 +31,12 @@ READINGS = {
 
 @pytest.mark.parametrize("reading", READINGS)
 def test_a_kill_is_heard_while_what_is_done_is_read(
-    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch, reading: str
+    faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch, reading: str
 ) -> None:
-    everybody = people.everybody(*names(200))
-    people.verify(everybody)
+    everybody = harness.everybody(*names(200))
+    harness.verify(everybody)
     monkeypatch.setattr(store, "ITEMS_PER_CHECKPOINT", 10)
-    operator: Any = people.batch(everybody)
+    operator: Any = harness.batch(everybody)
     place, name, number = READINGS[reading]
     read = getattr(place, name)
     readings, seen = 0, 0
@@ -96,7 +96,7 @@ MIB = 1024 * 1024
 @pytest.mark.parametrize("how", ["SIGTERM", "execution_timeout"])
 def test_an_endless_manifest_does_not_hold_up_the_end_of_a_task(
     faceki: FacekiSandbox,
-    people: People,
+    harness: BatchHarness,
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
     text: bytes,
@@ -109,10 +109,10 @@ def test_an_endless_manifest_does_not_hold_up_the_end_of_a_task(
     number = signal.SIGTERM if how == "SIGTERM" else signal.SIGALRM
     file = Endless(text, number, after=MIB // 4)
     monkeypatch.setattr(storage, "open_binary", lambda *_: io.BufferedReader(Chained(first, file)))
-    operator: Any = people.batch(f"s3://kyc/people.{ending}")
+    operator: Any = harness.batch(f"s3://kyc/people.{ending}")
     if kind == "fetch":
         operator = FacekiBatchFetchRecordsOperator(
-            task_id="fetch", manifest=f"s3://kyc/people.{ending}", output_path=people.out.as_uri()
+            task_id="fetch", manifest=f"s3://kyc/people.{ending}", output_path=harness.out.as_uri()
         )
 
     def handle(*_: object) -> None:
@@ -148,13 +148,13 @@ class Chained(io.RawIOBase):
 
 
 def test_progress_tells_how_far_it_is(
-    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(runner, "PROGRESS_SECONDS", 0.2)
     faceki.settings.latency = 0.05
-    lines = [people.line(name) for name in [*names(60), "declined-1", "code-5004-1"]]
+    lines = [harness.line(name) for name in [*names(60), "declined-1", "code-5004-1"]]
     with caplog.at_level(logging.INFO, logger=runner.__name__):
-        people.verify(people.manifest([*lines, {}, people.line("x", selfie=None)]), concurrency=2)
+        harness.verify(harness.manifest([*lines, {}, harness.line("x", selfie=None)]), concurrency=2)
     told = [record.getMessage() for record in caplog.records if record.name == runner.__name__]
     errors = [line for line in told if " is an error: " in line]
     assert errors == [
@@ -179,9 +179,9 @@ def test_progress_tells_how_far_it_is(
 
 
 def test_progress_of_a_further_try_counts_its_own(
-    faceki: FacekiSandbox, people: People, caplog: pytest.LogCaptureFixture
+    faceki: FacekiSandbox, harness: BatchHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    people.verify(people.everybody(*names(3)))
+    harness.verify(harness.everybody(*names(3)))
     with caplog.at_level(logging.INFO, logger=runner.__name__):
-        people.verify(people.everybody(*names(5)))
+        harness.verify(harness.everybody(*names(5)))
     assert "5 of 5 rows done, 2 of them by this try" in caplog.messages[-1]

@@ -28,7 +28,7 @@ from airflow_provider_faceki.sandbox.backend.store import Store
 from tests.airflow.canaries import NOWHERE, PERSON, files_below
 from tests.airflow.fakes import TaskInstance, context
 from tests.batch.conftest import Connect
-from tests.batch.people import People
+from tests.batch.harness import BatchHarness
 from tests.waiting import wait_until
 
 KEEP = {f"{table}.*": "keep" for table in TABLES}
@@ -41,27 +41,27 @@ def known(faceki: FacekiSandbox, count: int) -> list[str]:
     return names
 
 
-def table(people: People, name: str) -> list[dict[str, Any]]:
-    return people.lines(name)
+def table(harness: BatchHarness, name: str) -> list[dict[str, Any]]:
+    return harness.lines(name)
 
 
-def test_tables_counts_and_uris(faceki: FacekiSandbox, people: People) -> None:
+def test_tables_counts_and_uris(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     names = known(faceki, 3)
     faceki.add_record(names[0], "DECLINED", code=5008)
-    done = people.fetch(identifiers=[*names, "nobody", "", names[1]])
+    done = harness.fetch(identifiers=[*names, "nobody", "", names[1]])
     assert (done["rows"], done["decisions"]) == (6, {"ACCEPTED": 3, "DECLINED": 1})
     assert done["errors"] == {"NOT_FOUND": 1, "NO_IDENTIFIER": 1, "DUPLICATE_IDENTIFIER": 1}
-    assert sorted(row["record_identifier"] for row in table(people, "verifications")) == ["case-0", *names]
-    requests = {row["request_id"] for row in table(people, "verifications")}
-    assert {row["request_id"] for row in table(people, "documents")} == requests
-    assert {line["row"]: line["record_identifier"] for line in table(people, "errors")} == {
+    assert sorted(row["record_identifier"] for row in table(harness, "verifications")) == ["case-0", *names]
+    requests = {row["request_id"] for row in table(harness, "verifications")}
+    assert {row["request_id"] for row in table(harness, "documents")} == requests
+    assert {line["row"]: line["record_identifier"] for line in table(harness, "errors")} == {
         4: "nobody",
         5: None,
         6: "case-1",
     }
     assert [Path(uri.removeprefix("file://")).is_file() for uri in done["tables"].values()] == [True] * 4
     assert faceki.counters.tokens_issued == 1
-    assert people.parts("_journal") == []
+    assert harness.parts("_journal") == []
 
 
 VALUES = {
@@ -84,20 +84,20 @@ STRANGER = {"record_identifier": "x", "requestId": "y", "face_id": "z", "link": 
     ],
 )
 def test_by_each_kind_of_identifier(
-    faceki: FacekiSandbox, people: People, caplog: pytest.LogCaptureFixture, by: str, field: str
+    faceki: FacekiSandbox, harness: BatchHarness, caplog: pytest.LogCaptureFixture, by: str, field: str
 ) -> None:
     faceki.add_record("case-1", fields=VALUES)
     unknown = "9d1c2b7e-90aa-4b1e-8a52-b6f0f3c3beef"
     with caplog.at_level(logging.DEBUG):
-        done = people.fetch(identifiers=[{by: VALUES[field]}, {by: unknown}], by=by)
+        done = harness.fetch(identifiers=[{by: VALUES[field]}, {by: unknown}], by=by)
     assert done["decisions"] == {"ACCEPTED": 1}
-    (error,) = table(people, "errors")
+    (error,) = table(harness, "errors")
     assert (error["row"], error.get(by)) == (2, None if by == "link" else unknown)
     assert unknown not in caplog.text
     if by == "link":
         # Anyone who has a link can open its page, so the link must not appear anywhere.
         assert VALUES["link"] not in caplog.text
-        content = b"".join(content for _, content in files_below(people.out))
+        content = b"".join(content for _, content in files_below(harness.out))
         assert not any(link.encode() in content for link in (VALUES["link"], unknown))
 
 
@@ -121,11 +121,11 @@ class Lazy(Sequence[object]):
 
 
 def test_a_lazy_sequence_is_read_in_slices(
-    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch
+    faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(manifest, "IDENTIFIERS_PER_QUERY", 4)
     lazy = Lazy([{"record_identifier": name} for name in known(faceki, 10)])
-    assert people.fetch(identifiers=lazy)["decisions"] == {"ACCEPTED": 10}
+    assert harness.fetch(identifiers=lazy)["decisions"] == {"ACCEPTED": 10}
     assert lazy.asked == [slice(0, 4), slice(4, 8), slice(8, 12)]
 
 
@@ -141,10 +141,10 @@ def test_a_lazy_sequence_is_read_in_slices(
     ],
 )
 def test_what_is_no_list_of_identifiers(
-    faceki: FacekiSandbox, people: People, given: dict[str, Any], told: str
+    faceki: FacekiSandbox, harness: BatchHarness, given: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(AirflowFailException, match=told):
-        people.fetch(**given)
+        harness.fetch(**given)
 
 
 @pytest.mark.parametrize(
@@ -162,25 +162,25 @@ def test_what_cannot_be_is_refused_while_the_dag_is_parsed(arguments: dict[str, 
 
 def test_nothing_of_a_person_is_left_anywhere_by_default(
     faceki: FacekiSandbox,
-    people: People,
+    harness: BatchHarness,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     faceki.settings.person = PERSON
     names = [*known(faceki, 5), "nobody"]
     with caplog.at_level(logging.DEBUG):
-        done = people.fetch(identifiers=names)
-        written = dict(files_below(people.out))
-        done_parquet = people.fetch(identifiers=names, output_format="parquet")
-    written |= dict(files_below(people.out))
+        done = harness.fetch(identifiers=names)
+        written = dict(files_below(harness.out))
+        done_parquet = harness.fetch(identifiers=names, output_format="parquet")
+    written |= dict(files_below(harness.out))
     printed = "".join(capsys.readouterr()) + caplog.text
     left = {**written, "log": printed.encode(), "XCom": json.dumps([done, done_parquet]).encode()}
     assert {
         name: NOWHERE.found_in(content) for name, content in left.items() if NOWHERE.found_in(content)
     } == {}
     # This proves that the search works: the canaries are found if their columns are requested.
-    people.fetch(identifiers=names, personal_data=KEEP)
-    assert set(PERSON) <= NOWHERE.found_in(b"".join(content for _, content in files_below(people.out)))
+    harness.fetch(identifiers=names, personal_data=KEEP)
+    assert set(PERSON) <= NOWHERE.found_in(b"".join(content for _, content in files_below(harness.out)))
 
 
 @pytest.mark.parametrize(
@@ -192,53 +192,53 @@ def test_nothing_of_a_person_is_left_anywhere_by_default(
     ],
 )
 def test_errors_tell_no_more_of_an_identifier_than_the_tables(
-    faceki_sandbox: FacekiSandbox, connect: Connect, people: People, policy: dict[str, str], shown: str | None
+    faceki_sandbox: FacekiSandbox, connect: Connect, harness: BatchHarness, policy: dict[str, str], shown: str | None
 ) -> None:
     connect(pii_hash_secret="a key that nobody guesses, made up here")
     with pytest.raises(AirflowFailException, match=r"no row succeeded \(1 NOT_FOUND\)"):
-        people.fetch(identifiers=["jane@example.com"], personal_data=policy)
-    (error,) = table(people, "errors")
+        harness.fetch(identifiers=["jane@example.com"], personal_data=policy)
+    (error,) = table(harness, "errors")
     found: Any = error.get("record_identifier")
     assert (found, error["row"]) == (shown, 1) if shown != "hash" else re.fullmatch("[0-9a-f]{64}", found)
 
 
-def test_what_faceki_has_not_decided_or_not_in_a_word(faceki: FacekiSandbox, people: People) -> None:
+def test_what_faceki_has_not_decided_or_not_in_a_word(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     for name, decision in {"a": None, "b": "", "c": "DECLINED Jane Doe, born 1990"}.items():
         faceki.add_record(name, fields={"decision": decision})
-    done = people.fetch(identifiers=["a", "b", "c"])
+    done = harness.fetch(identifiers=["a", "b", "c"])
     assert done["decisions"] == {"UNDECIDED": 2, "OTHER": 1}
-    assert "Jane" not in "".join(path.read_text() for path in people.parts("."))
+    assert "Jane" not in "".join(path.read_text() for path in harness.parts("."))
 
 
 @pytest.mark.parametrize("value", [20260001, 2026.1, True, {"record_identifier": 20260001}, [1]])
 def test_a_number_is_no_identifier_as_native_rendering_may_have_made_it_another_persons(
-    faceki: FacekiSandbox, people: People, value: object
+    faceki: FacekiSandbox, harness: BatchHarness, value: object
 ) -> None:
     faceki.add_record("2026_0001")
     faceki.add_record("20260001", "DECLINED")
-    done = people.fetch(identifiers=["2026_0001", value])
+    done = harness.fetch(identifiers=["2026_0001", value])
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 1}, {"BAD_ROW": 1})
-    (error,) = table(people, "errors")
+    (error,) = table(harness, "errors")
     assert "render_template_as_native_obj" in error["problem"]
     assert "20260001 " not in error["problem"].replace("becomes 20260001", "")
 
 
 @pytest.mark.parametrize("by", ["record_identifier", "request_id", "link", "face_id"])
 def test_records_of_strangers_are_no_answer(
-    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch, by: str
+    faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     # FACEKI ignores a filter that it does not know, and returns all records.
     documents: list[dict[str, object]] = [{**VALUES, "decision": "ACCEPTED"}, {**STRANGER}]
     everybody = [Record("", "", document, "") for document in documents]
     monkeypatch.setattr(Store, "find", lambda store, **filters: everybody)
     own = {"record_identifier": "case-1", "request_id": VALUES["requestId"].upper()}.get(by) or VALUES[by]
-    done = people.fetch(identifiers=[own, "nobody"], by=by)
+    done = harness.fetch(identifiers=[own, "nobody"], by=by)
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 1}, {"UNEXPECTED_RESPONSE": 1})
-    assert [row["request_id"] for row in table(people, "verifications")] == [VALUES["requestId"]]
+    assert [row["request_id"] for row in table(harness, "verifications")] == [VALUES["requestId"]]
 
 
 def test_kept_and_hashed_only_where_asked_for(
-    faceki_sandbox: FacekiSandbox, connect: Connect, people: People
+    faceki_sandbox: FacekiSandbox, connect: Connect, harness: BatchHarness
 ) -> None:
     connect(pii_hash_secret="a key that nobody guesses, made up here")
     faceki_sandbox.settings.person = PERSON
@@ -246,54 +246,54 @@ def test_kept_and_hashed_only_where_asked_for(
     policy = {"documents.last_name": "keep", "documents.document_number": "hash"}
     hashes = set()
     for _ in range(2):
-        people.fetch(identifiers=names, personal_data=policy)
-        rows = table(people, "documents")
+        harness.fetch(identifiers=names, personal_data=policy)
+        rows = table(harness, "documents")
         assert {row["last_name"] for row in rows} == {PERSON["last_name"]}
         hashes |= {row["document_number"] for row in rows}
     (only,) = hashes
     assert re.fullmatch("[0-9a-f]{64}", only)
-    content = b"".join(content for _, content in files_below(people.out))
+    content = b"".join(content for _, content in files_below(harness.out))
     assert NOWHERE.found_in(content) == {"last_name"}
 
 
-def test_parquet_files(faceki: FacekiSandbox, people: People) -> None:
-    done = people.fetch(identifiers=known(faceki, 4), output_format="parquet", personal_data=KEEP)
+def test_parquet_files(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+    done = harness.fetch(identifiers=known(faceki, 4), output_format="parquet", personal_data=KEEP)
     for name, uri in done["tables"].items():
         made = parquet.read_table(uri.removeprefix("file://"))
         assert made.schema.names == [column.name for column in TABLES[name]]
     assert parquet.read_table(done["tables"]["verifications"].removeprefix("file://")).num_rows == 4
 
 
-def test_partitioned_by_the_runs_date(faceki: FacekiSandbox, people: People) -> None:
+def test_partitioned_by_the_runs_date(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     late = datetime.fromisoformat("2026-01-31T23:30:00-02:00")
     operator: Any = FacekiBatchFetchRecordsOperator(
-        task_id="fetch", output_path=people.out.as_uri(), identifiers=known(faceki, 1), partition_by_date=True
+        task_id="fetch", output_path=harness.out.as_uri(), identifiers=known(faceki, 1), partition_by_date=True
     )
     done = operator.execute(context(dag_run=SimpleNamespace(logical_date=late)))
     assert all("/date=2026-02-01/part-" in uri for uri in [*done["tables"].values(), done["errors_path"]])
 
 
-def test_a_rerun_replaces_its_own_files_and_nobody_elses(faceki: FacekiSandbox, people: People) -> None:
+def test_a_rerun_replaces_its_own_files_and_nobody_elses(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     names = known(faceki, 6)
 
     def go(run_id: str, identifiers: list[str]) -> None:
         operator: Any = FacekiBatchFetchRecordsOperator(
-            task_id="fetch", output_path=people.out.as_uri(), identifiers=identifiers
+            task_id="fetch", output_path=harness.out.as_uri(), identifiers=identifiers
         )
         operator.execute(context(ti=TaskInstance(run_id=run_id)))
 
     go("monday", names)
-    before = {path: path.read_bytes() for path in people.parts("verifications")}
+    before = {path: path.read_bytes() for path in harness.parts("verifications")}
     go("tuesday", names[:2])
     go("tuesday", names[3:4])
     assert {path: path.read_bytes() for path in before} == before
-    others = [path for path in people.parts("verifications") if path not in before]
+    others = [path for path in harness.parts("verifications") if path not in before]
     assert [json.loads(path.read_text())["record_identifier"] for path in others] == [names[3]]
 
 
-def test_readers_never_see_half(faceki: FacekiSandbox, people: People) -> None:
+def test_readers_never_see_half(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     names = known(faceki, 40)
-    done = people.fetch(identifiers=names)
+    done = harness.fetch(identifiers=names)
     place = Path(done["tables"]["verifications"].removeprefix("file://"))
     seen: set[int] = set()
     over = threading.Event()
@@ -305,63 +305,63 @@ def test_readers_never_see_half(faceki: FacekiSandbox, people: People) -> None:
     reader = threading.Thread(target=read)
     reader.start()
     for count in (10, 40, 25):
-        people.fetch(identifiers=names[:count])
+        harness.fetch(identifiers=names[:count])
     over.set()
     reader.join()
     assert seen <= {40, 10, 25}
 
 
-def test_a_further_try_goes_on_where_the_last_one_was(faceki: FacekiSandbox, people: People) -> None:
+def test_a_further_try_goes_on_where_the_last_one_was(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     names = known(faceki, 200)
     faceki.add_fault("status", route="records", status=429, retry_after=0, skip=120, count=None)
     with pytest.raises(api.RateLimitError):
-        people.fetch(identifiers=names)
-    assert people.parts("verifications") == []
+        harness.fetch(identifiers=names)
+    assert harness.parts("verifications") == []
     faceki.clear_faults()
     asked = faceki.counters.requests["records"]
-    assert people.fetch(identifiers=names)["decisions"] == {"ACCEPTED": 200}
+    assert harness.fetch(identifiers=names)["decisions"] == {"ACCEPTED": 200}
     assert faceki.counters.requests["records"] - asked == 80
-    assert people.parts("_journal") == []
+    assert harness.parts("_journal") == []
 
 
 def test_but_not_with_what_was_fetched_under_another_policy_or_long_ago(
-    faceki: FacekiSandbox, people: People
+    faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
     faceki.settings.person = PERSON
     names = known(faceki, 30)
     faceki.add_fault("code", route="records", code=500, record_identifier="case-29", count=None)
     with pytest.raises(api.OutcomeUnknownError, match="1 of 30 rows"):
-        people.fetch(identifiers=names, personal_data=KEEP)
+        harness.fetch(identifiers=names, personal_data=KEEP)
     faceki.clear_faults()
-    people.fetch(identifiers=names)
-    assert NOWHERE.found_in(b"".join(content for _, content in files_below(people.out))) == set()
-    assert len(table(people, "verifications")) == 30
+    harness.fetch(identifiers=names)
+    assert NOWHERE.found_in(b"".join(content for _, content in files_below(harness.out))) == set()
+    assert len(table(harness, "verifications")) == 30
     faceki.add_fault("code", route="records", code=500, record_identifier="case-29", count=None)
     with pytest.raises(api.OutcomeUnknownError):
-        people.fetch(identifiers=names)
+        harness.fetch(identifiers=names)
     faceki.clear_faults()
     long_ago = time.time() - export.JOURNAL_TTL_SECONDS - 1
-    for part in people.parts("_journal"):
+    for part in harness.parts("_journal"):
         part.write_text(re.sub(r'"at": \d+', f'"at": {long_ago:.0f}', part.read_text()))
     asked = faceki.counters.requests["records"]
-    people.fetch(identifiers=names)
+    harness.fetch(identifiers=names)
     assert faceki.counters.requests["records"] - asked == 30
 
 
-def test_one_that_fails_passing_is_asked_for_again_at_the_end(faceki: FacekiSandbox, people: People) -> None:
+def test_one_that_fails_passing_is_asked_for_again_at_the_end(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     names = known(faceki, 30)
     faceki.add_fault("code", route="records", code=500, record_identifier="case-7", count=2)
-    assert people.fetch(identifiers=names)["decisions"] == {"ACCEPTED": 30}
+    assert harness.fetch(identifiers=names)["decisions"] == {"ACCEPTED": 30}
 
 
 def test_a_kill_keeps_what_was_fetched(
-    faceki_sandbox: FacekiSandbox, connect: Connect, people: People
+    faceki_sandbox: FacekiSandbox, connect: Connect, harness: BatchHarness
 ) -> None:
     connect(timeout=60)
     names = known(faceki_sandbox, 100)
     faceki_sandbox.add_fault("slow", route="records", record_identifier="case-50", delay=20.0, count=None)
     operator: Any = FacekiBatchFetchRecordsOperator(
-        task_id="fetch", output_path=people.out.as_uri(), identifiers=names, concurrency=4
+        task_id="fetch", output_path=harness.out.as_uri(), identifiers=names, concurrency=4
     )
     killed_at: list[float] = []
 
@@ -379,5 +379,5 @@ def test_a_kill_keeps_what_was_fetched(
     assert time.monotonic() - killed_at[0] < 15
     faceki_sandbox.clear_faults()
     asked = faceki_sandbox.counters.requests["records"]
-    assert people.fetch(identifiers=names)["decisions"] == {"ACCEPTED": 100}
+    assert harness.fetch(identifiers=names)["decisions"] == {"ACCEPTED": 100}
     assert faceki_sandbox.counters.requests["records"] - asked == 1

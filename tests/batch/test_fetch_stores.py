@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_faceki.batch import store as batch_store
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from tests.batch.people import People, names
+from tests.batch.harness import BatchHarness, names
 from tests.batch.stores import FlakyStore, StoreDown, attached, now_and_then
 
 OUT = "flaky://bucket/out"
@@ -32,17 +32,17 @@ def told(store: FlakyStore) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_store_that_fails_now_and_then(faceki: FacekiSandbox, people: People, seed: int) -> None:
+def test_a_store_that_fails_now_and_then(faceki: FacekiSandbox, harness: BatchHarness, seed: int) -> None:
     store = attached()
     store.fails = now_and_then(0.1, seed, ("write", "write done", "list", "open", "delete", "delete done"))
     everybody = known(faceki, 60)
-    assert people.fetch(identifiers=everybody, output_path=OUT)["decisions"] == {"ACCEPTED": 60}
+    assert harness.fetch(identifiers=everybody, output_path=OUT)["decisions"] == {"ACCEPTED": 60}
     assert told(store) == sorted(everybody)
     assert store.texts("_journal") == []
 
 
 def test_what_cannot_be_deleted_is_believed_by_nobody(
-    faceki: FacekiSandbox, people: People, caplog: pytest.LogCaptureFixture
+    faceki: FacekiSandbox, harness: BatchHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = attached()
 
@@ -52,18 +52,18 @@ def test_what_cannot_be_deleted_is_believed_by_nobody(
 
     store.fails = fails
     everybody = known(faceki, 5)
-    assert people.fetch(identifiers=everybody, output_path=OUT)["decisions"] == {"ACCEPTED": 5}
+    assert harness.fetch(identifiers=everybody, output_path=OUT)["decisions"] == {"ACCEPTED": 5}
     assert "could not be deleted" in caplog.text
     assert store.texts("_journal") != []
     store.fails = lambda operation, path: None
     # Records that have changed since then are fetched again and reported with their new decision.
     for name in everybody:
         faceki.add_record(name, "DECLINED")
-    assert people.fetch(identifiers=everybody, output_path=OUT)["decisions"] == {"ACCEPTED": 5, "DECLINED": 5}
+    assert harness.fetch(identifiers=everybody, output_path=OUT)["decisions"] == {"ACCEPTED": 5, "DECLINED": 5}
     assert store.texts("_journal") == []
 
 
-def test_a_store_that_is_down_for_tables_loses_nothing(faceki: FacekiSandbox, people: People) -> None:
+def test_a_store_that_is_down_for_tables_loses_nothing(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     store = attached()
 
     def fails(operation: str, path: str) -> None:
@@ -73,15 +73,15 @@ def test_a_store_that_is_down_for_tables_loses_nothing(faceki: FacekiSandbox, pe
     store.fails = fails
     everybody = known(faceki, 20)
     with pytest.raises(OSError, match="StoreDown"):
-        people.fetch(identifiers=everybody, output_path=OUT)
+        harness.fetch(identifiers=everybody, output_path=OUT)
     assert told(store) == []
     store.fails = lambda operation, path: None
     asked = faceki.counters.requests["records"]
-    people.fetch(identifiers=everybody, output_path=OUT)
+    harness.fetch(identifiers=everybody, output_path=OUT)
     assert (told(store), faceki.counters.requests["records"]) == (sorted(everybody), asked)
 
 
-def test_a_rerun_in_another_form_leaves_nothing_of_the_first(faceki: FacekiSandbox, people: People) -> None:
+def test_a_rerun_in_another_form_leaves_nothing_of_the_first(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     everybody = known(faceki, 2)
     forms: list[dict[str, Any]] = [
         {},
@@ -90,10 +90,10 @@ def test_a_rerun_in_another_form_leaves_nothing_of_the_first(faceki: FacekiSandb
         {"output_format": "parquet", "partition_by_date": True},
         {},
     ]
-    others = people.out / "verifications" / "part-of-somebody-else.parquet"
+    others = harness.out / "verifications" / "part-of-somebody-else.parquet"
     others.parent.mkdir(parents=True)
     others.write_text("")
     for form in forms:
-        done = people.fetch(identifiers=[*everybody, ""], **form)
+        done = harness.fetch(identifiers=[*everybody, ""], **form)
         uris = {uri.removeprefix("file://") for uri in [*done["tables"].values(), done["errors_path"]]}
-        assert {str(path) for path in people.parts(".")} == uris | {str(others)}
+        assert {str(path) for path in harness.parts(".")} == uris | {str(others)}

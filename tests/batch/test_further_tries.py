@@ -17,7 +17,7 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.clock import Clock
 from tests.airflow.fakes import TaskInstance, context
 from tests.batch.conftest import IMPATIENT, Connect
-from tests.batch.people import People, begin, names, once
+from tests.batch.harness import BatchHarness, begin, names, once
 from tests.batch.stores import StoreDown, attached, now_and_then
 from tests.billing.image_files import image_bytes
 from tests.waiting import wait_until
@@ -27,41 +27,41 @@ def asked(faceki: FacekiSandbox, route: str) -> int:
     return faceki.counters.requests.get(route, 0)
 
 
-def forget_results(people: People) -> None:
-    for part in people.parts("results"):
+def forget_results(harness: BatchHarness) -> None:
+    for part in harness.parts("results"):
         part.unlink()
 
 
 def test_who_is_finished_is_neither_asked_about_nor_billed_again(
-    faceki: FacekiSandbox, people: People
+    faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
-    manifest = people.everybody(*names(20))
-    first = people.verify(manifest)
+    manifest = harness.everybody(*names(20))
+    first = harness.verify(manifest)
     before = faceki.counters.requests
-    assert people.verify(manifest) == first
+    assert harness.verify(manifest) == first
     assert faceki.counters.requests == before
-    assert len(people.results()) == 20
+    assert len(harness.results()) == 20
 
 
-def test_whose_result_was_lost_is_found_at_once(faceki: FacekiSandbox, people: People) -> None:
-    manifest = people.everybody(*names(10))
-    people.verify(manifest)
-    forget_results(people)
+def test_whose_result_was_lost_is_found_at_once(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+    manifest = harness.everybody(*names(10))
+    harness.verify(manifest)
+    forget_results(harness)
     began = time.monotonic()
-    done = people.verify(manifest, resubmit_after=60)
+    done = harness.verify(manifest, resubmit_after=60)
     assert time.monotonic() - began < 60, "it waited for resubmit_after"
     assert done["decisions"] == {"ACCEPTED": 10}
     assert faceki.ledger == once(names(10))
-    assert set(people.results()) == set(names(10))
+    assert set(harness.results()) == set(names(10))
 
 
 def test_who_was_begun_and_not_sent_is_sent_when_faceki_has_had_its_time(
-    faceki: FacekiSandbox, people: People
+    faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
     # The intents are old, so the operator must use the beginning of this try as the latest time of sending.
-    begin(people, *names(40), at=time.time() - 3600)
+    begin(harness, *names(40), at=time.time() - 3600)
     began = time.time()
-    done = people.verify(people.everybody(*names(45)), resubmit_after=4.0)
+    done = harness.verify(harness.everybody(*names(45)), resubmit_after=4.0)
     assert done["decisions"] == {"ACCEPTED": 45}
     assert faceki.ledger == once(names(45))
     sent = {bill.record_identifier: bill.at for bill in faceki.bills}
@@ -73,14 +73,14 @@ def test_who_was_begun_and_not_sent_is_sent_when_faceki_has_had_its_time(
 
 @pytest.mark.parametrize("resubmit", ["if_absent", "never"])
 def test_a_record_of_another_verification_under_the_same_name_is_none_of_this(
-    faceki: FacekiSandbox, people: People, resubmit: str
+    faceki: FacekiSandbox, harness: BatchHarness, resubmit: str
 ) -> None:
     faceki.add_record("a", "DECLINED", fields={"createdAt": "2026-01-01T00:00:00.000Z"})
-    begin(people, "a")
-    done = people.verify(people.everybody("a", "b"), include_records=True, resubmit=resubmit, assume_new=True)
-    assert (people.results(), done["errors"]) == ({"b": "ACCEPTED"}, {"OUTCOME_UNKNOWN": 1})
-    (error,) = people.lines("errors")
-    assert "of another verification, or of another clock" in error["problem"]
+    begin(harness, "a")
+    done = harness.verify(harness.everybody("a", "b"), include_records=True, resubmit=resubmit, assume_new=True)
+    assert (harness.results(), done["errors"]) == ({"b": "ACCEPTED"}, {"OUTCOME_UNKNOWN": 1})
+    (error,) = harness.lines("errors")
+    assert "belongs to another verification, or FACEKI's clock and this clock differ" in error["problem"]
     assert "under a new identifier" in error["what_to_do"]
     assert faceki.ledger == once("b")
 
@@ -96,23 +96,23 @@ def test_a_record_of_another_verification_under_the_same_name_is_none_of_this(
     ],
 )
 def test_clocks_that_differ_bill_nobody_twice(
-    people: People, monkeypatch: pytest.MonkeyPatch, behind: float, outcome: object, fault: str
+    harness: BatchHarness, monkeypatch: pytest.MonkeyPatch, behind: float, outcome: object, fault: str
 ) -> None:
     with FacekiSandbox(clock=Clock(start=time.time() - behind)) as faceki:
         monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(faceki.connection(**IMPATIENT)))
         faceki.add_fault(fault, route="verify", record_identifier="accepted-0")
-        done = people.verify(people.everybody(*names(2)), assume_new=True)
+        done = harness.verify(harness.everybody(*names(2)), assume_new=True)
         assert (done["decisions"], done["errors"]) == outcome
         assert faceki.ledger == once(names(2))
 
 
-def test_several_tries_may_be_interrupted(faceki: FacekiSandbox, people: People) -> None:
+def test_several_tries_may_be_interrupted(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     for number in range(3):
         # The first rows are verified but their results are lost; one more row has an intent but was never sent.
-        people.verify(people.everybody(*names(3 * number + 2)))
-        forget_results(people)
-        begin(people, names(9)[3 * number + 2])
-    done = people.verify(people.everybody(*names(9)))
+        harness.verify(harness.everybody(*names(3 * number + 2)))
+        forget_results(harness)
+        begin(harness, names(9)[3 * number + 2])
+    done = harness.verify(harness.everybody(*names(9)))
     assert done["decisions"] == {"ACCEPTED": 9}
     assert faceki.ledger == once(names(9))
 
@@ -129,53 +129,53 @@ def test_several_tries_may_be_interrupted(faceki: FacekiSandbox, people: People)
     ],
 )
 def test_lost_answers_are_reconciled_in_the_same_try(
-    faceki: FacekiSandbox, people: People, fault: dict[str, Any]
+    faceki: FacekiSandbox, harness: BatchHarness, fault: dict[str, Any]
 ) -> None:
     faceki.add_fault(route="verify", count=12, skip=3, **fault)
-    done = people.verify(people.everybody(*names(40)), resubmit_after=4.0, lookup_timeout=0.3)
+    done = harness.verify(harness.everybody(*names(40)), resubmit_after=4.0, lookup_timeout=0.3)
     assert done["decisions"] == {"ACCEPTED": 40}
     assert faceki.ledger == once(names(40))
-    assert set(people.results()) == set(names(40))
+    assert set(harness.results()) == set(names(40))
 
 
 def test_rows_that_cannot_be_reconciled_are_left_to_the_next_try(
-    faceki: FacekiSandbox, people: People
+    faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
-    manifest = people.everybody(*names(5))
+    manifest = harness.everybody(*names(5))
     faceki.add_fault("reset_after_body", route="verify", record_identifier="accepted-3", count=None)
     with pytest.raises(
         api.OutcomeUnknownError, match=r"1 of 5 rows could not be finished .*the next try goes on"
     ):
-        people.verify(manifest, lookup_timeout=0.1)
-    assert set(people.results()) == set(names(5)) - {"accepted-3"}
+        harness.verify(manifest, lookup_timeout=0.1)
+    assert set(harness.results()) == set(names(5)) - {"accepted-3"}
     faceki.clear_faults()
-    assert people.verify(manifest)["decisions"] == {"ACCEPTED": 5}
+    assert harness.verify(manifest)["decisions"] == {"ACCEPTED": 5}
     assert faceki.ledger == once(names(5))
 
 
 def test_a_search_that_faceki_refuses_makes_nobody_an_error(
-    faceki_sandbox: FacekiSandbox, connect: Connect, people: People
+    faceki_sandbox: FacekiSandbox, connect: Connect, harness: BatchHarness
 ) -> None:
     connect(records_path="/kycverify/api/kycverify/records")
-    begin(people, "a")
+    begin(harness, "a")
     with pytest.raises(api.OutcomeUnknownError, match="1 of 2 rows"):
-        people.verify(people.everybody("a", "b"), assume_new=True)
-    assert people.errors() == {}
+        harness.verify(harness.everybody("a", "b"), assume_new=True)
+    assert harness.errors() == {}
     assert faceki_sandbox.ledger == once("b")
     with pytest.raises(api.OutcomeUnknownError, match="2 of 3 rows"):
-        people.verify(people.everybody("a", "b", "c"))
+        harness.verify(harness.everybody("a", "b", "c"))
     # A row that cannot be looked up is not sent.
     assert faceki_sandbox.ledger == once("b")
 
 
-def test_faceki_down_ends_the_try_soon(faceki: FacekiSandbox, people: People) -> None:
+def test_faceki_down_ends_the_try_soon(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     faceki.add_fault("status", route="verify", status=429, retry_after=0, count=None)
-    manifest = people.everybody(*names(300))
+    manifest = harness.everybody(*names(300))
     with pytest.raises(api.RateLimitError, match="300 of 300 rows are left"):
-        people.verify(manifest, assume_new=True)
+        harness.verify(manifest, assume_new=True)
     assert asked(faceki, "verify") < 200
     faceki.clear_faults()
-    assert people.verify(manifest, assume_new=True)["decisions"] == {"ACCEPTED": 300}
+    assert harness.verify(manifest, assume_new=True)["decisions"] == {"ACCEPTED": 300}
     # FACEKI reported that it did nothing, so a lookup was not necessary.
     assert asked(faceki, "records") == 0
     assert faceki.ledger == once(names(300))
@@ -185,17 +185,17 @@ def test_faceki_down_ends_the_try_soon(faceki: FacekiSandbox, people: People) ->
     ("code", "kind"), [pytest.param(5003, "wallet", id="no credit"), pytest.param(8017, "limit", id="limit")]
 )
 def test_no_credit_stops_at_once_and_goes_on_after_topping_up(
-    faceki: FacekiSandbox, people: People, code: int, kind: str
+    faceki: FacekiSandbox, harness: BatchHarness, code: int, kind: str
 ) -> None:
     faceki.add_fault("code", route="verify", code=code, skip=30, count=None)
-    manifest = people.everybody(*names(100))
+    manifest = harness.everybody(*names(100))
     with pytest.raises(AirflowFailException, match=f"QuotaError.* 70 of 100 rows are left.*{code}"):
-        people.verify(manifest, concurrency=8, assume_new=True)
+        harness.verify(manifest, concurrency=8, assume_new=True)
     assert asked(faceki, "verify") <= 30 + 8
-    assert len(people.results()) == 30
+    assert len(harness.results()) == 30
     faceki.clear_faults()
     began = time.monotonic()
-    done = people.verify(manifest, resubmit_after=60, assume_new=True)
+    done = harness.verify(manifest, resubmit_after=60, assume_new=True)
     assert time.monotonic() - began < 60, "it waited for resubmit_after"
     assert done["decisions"] == {"ACCEPTED": 100}
     assert asked(faceki, "records") == 0
@@ -203,12 +203,12 @@ def test_no_credit_stops_at_once_and_goes_on_after_topping_up(
 
 
 def test_a_kill_keeps_what_is_finished_and_waits_for_nobody(
-    faceki_sandbox: FacekiSandbox, connect: Connect, people: People
+    faceki_sandbox: FacekiSandbox, connect: Connect, harness: BatchHarness
 ) -> None:
     connect(upload_timeout=60, timeout=60)
     faceki_sandbox.add_fault("slow", route="verify", record_identifier="slow", delay=10.0, count=None)
-    manifest = people.everybody(*names(30), "slow-1", "slow-2", *(f"later-{number}" for number in range(200)))
-    operator = people.batch(manifest, concurrency=4)
+    manifest = harness.everybody(*names(30), "slow-1", "slow-2", *(f"later-{number}" for number in range(200)))
+    operator = harness.batch(manifest, concurrency=4)
     faceki_sandbox.settings.latency = 0.02
 
     def kill() -> None:
@@ -220,11 +220,11 @@ def test_a_kill_keeps_what_is_finished_and_waits_for_nobody(
     with pytest.raises(AirflowException, match="the task was killed"):
         operator.execute(context())
     # The task did not wait for the slowest responses.
-    assert not {"slow-1", "slow-2"} & set(people.results())
+    assert not {"slow-1", "slow-2"} & set(harness.results())
     killer.join()
-    assert set(people.results()) == set(faceki_sandbox.ledger)
+    assert set(harness.results()) == set(faceki_sandbox.ledger)
     faceki_sandbox.clear_faults()
-    assert sum(people.verify(manifest, resubmit_after=12)["decisions"].values()) == 232
+    assert sum(harness.verify(manifest, resubmit_after=12)["decisions"].values()) == 232
     assert set(faceki_sandbox.ledger.values()) == {1}
 
 
@@ -256,14 +256,14 @@ class _TryOnAirflow2(TaskInstance):
     ],
 )
 def test_two_tries_at_the_same_time(
-    faceki: FacekiSandbox, people: People, ti: TaskInstance, error: type[Exception]
+    faceki: FacekiSandbox, harness: BatchHarness, ti: TaskInstance, error: type[Exception]
 ) -> None:
     faceki.settings.latency = 0.05
-    manifest = people.everybody(*names(300))
+    manifest = harness.everybody(*names(300))
     failures: list[BaseException] = []
 
     def older() -> None:
-        operator: Any = people.batch(manifest, concurrency=4, resubmit_after=4)
+        operator: Any = harness.batch(manifest, concurrency=4, resubmit_after=4)
         try:
             # In Airflow 2.11 `execute` has a guard that works only in the thread that imported it, so the guard is
             # bypassed.
@@ -274,7 +274,7 @@ def test_two_tries_at_the_same_time(
     thread = threading.Thread(target=older)
     thread.start()
     wait_until(lambda: len(faceki.ledger) >= 50)
-    done = people.verify(manifest, concurrency=8, resubmit_after=8)
+    done = harness.verify(manifest, concurrency=8, resubmit_after=8)
     thread.join()
     assert ["another try has begun to work on this output_path" in str(failure) for failure in failures] == [
         True
@@ -282,14 +282,14 @@ def test_two_tries_at_the_same_time(
     assert faceki.ledger == once(names(300))
     assert done["rows"] == 300
     # Results that the older try wrote after the newer try had read the journal exist twice, with the same content.
-    assert {line["record_identifier"] for line in people.lines("results")} == set(names(300))
+    assert {line["record_identifier"] for line in harness.lines("results")} == set(names(300))
 
 
-def test_a_manifest_that_changes_between_tries(faceki: FacekiSandbox, people: People) -> None:
-    people.verify(people.manifest([people.line("a"), {}, people.line("b", selfie=None), people.line("c")]))
-    changed = [people.line("new"), people.line("c"), people.line("b", selfie=None), {}, people.line("d"), {}]
-    done = people.verify(people.manifest(changed))
-    assert set(people.results()) == {"a", "c", "new", "d"}
+def test_a_manifest_that_changes_between_tries(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+    harness.verify(harness.manifest([harness.line("a"), {}, harness.line("b", selfie=None), harness.line("c")]))
+    changed = [harness.line("new"), harness.line("c"), harness.line("b", selfie=None), {}, harness.line("d"), {}]
+    done = harness.verify(harness.manifest(changed))
+    assert set(harness.results()) == {"a", "c", "new", "d"}
     assert done["errors"] == {"NO_IDENTIFIER": 3, "INVALID_INPUT": 1}
     assert faceki.ledger == once(["a", "c", "new", "d"])
 
@@ -297,15 +297,15 @@ def test_a_manifest_that_changes_between_tries(faceki: FacekiSandbox, people: Pe
 # Storages that fail
 
 
-def flaky(people: People, **arguments: Any) -> dict[str, Any]:
+def flaky(harness: BatchHarness, **arguments: Any) -> dict[str, Any]:
     return {"output_path": "flaky://bucket/out", "resubmit_after": 2.0, **arguments}
 
 
-def test_a_store_that_fails_to_write_now_and_then(faceki: FacekiSandbox, people: People) -> None:
+def test_a_store_that_fails_to_write_now_and_then(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     store = attached()
     store.fails = now_and_then(0.15, 1, ("write", "write done", "list"))
-    manifest = people.everybody(*names(200), names(200)[7])
-    done = people.verify(manifest, **flaky(people))
+    manifest = harness.everybody(*names(200), names(200)[7])
+    done = harness.verify(manifest, **flaky(harness))
     found = [json.loads(line)["record_identifier"] for line in store.texts("results")]
     assert sorted(found) == sorted(names(200))
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 200}, {"DUPLICATE_IDENTIFIER": 1})
@@ -313,7 +313,7 @@ def test_a_store_that_fails_to_write_now_and_then(faceki: FacekiSandbox, people:
 
 
 def test_a_store_that_is_down_for_results_ends_the_try_and_loses_nothing(
-    faceki: FacekiSandbox, people: People
+    faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
     store = attached()
 
@@ -322,16 +322,16 @@ def test_a_store_that_is_down_for_results_ends_the_try_and_loses_nothing(
             raise StoreDown("no")
 
     store.fails = down
-    manifest = people.everybody(*names(50))
+    manifest = harness.everybody(*names(50))
     with pytest.raises(OSError, match="cannot write to 'flaky://bucket/out/results/.*' now: StoreDown"):
-        people.verify(manifest, **flaky(people))
+        harness.verify(manifest, **flaky(harness))
     assert faceki.ledger == once(names(50))
     store.fails = lambda operation, path: None
-    assert people.verify(manifest, **flaky(people))["decisions"] == {"ACCEPTED": 50}
+    assert harness.verify(manifest, **flaky(harness))["decisions"] == {"ACCEPTED": 50}
     assert faceki.ledger == once(names(50))
 
 
-def test_nothing_is_sent_that_is_not_written_down(faceki: FacekiSandbox, people: People) -> None:
+def test_nothing_is_sent_that_is_not_written_down(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     store = attached()
 
     def down(operation: str, path: str) -> None:
@@ -340,18 +340,18 @@ def test_nothing_is_sent_that_is_not_written_down(faceki: FacekiSandbox, people:
 
     store.fails = down
     with pytest.raises(OSError, match="StoreDown"):
-        people.verify(people.everybody(*names(50)), **flaky(people))
+        harness.verify(harness.everybody(*names(50)), **flaky(harness))
     assert faceki.ledger == {}
 
 
-def test_images_in_a_store_that_fails_now_and_then(faceki: FacekiSandbox, people: People) -> None:
+def test_images_in_a_store_that_fails_now_and_then(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     store = attached()
     uris = {}
     for name in ("selfie", "document_1_front", "document_1_back"):
         store.pipe_file(f"/bucket/{name}.jpg", image_bytes())
         uris[name] = f"flaky://bucket/{name}.jpg"
     store.fails = now_and_then(0.05, 2, ("open",))
-    manifest = people.manifest(people.line(name, **uris) for name in names(100))
-    done = people.verify(manifest)
+    manifest = harness.manifest(harness.line(name, **uris) for name in names(100))
+    done = harness.verify(manifest)
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 100}, {})
     assert faceki.ledger == once(names(100))

@@ -15,7 +15,7 @@ from airflow_provider_faceki.batch import runner, store
 from airflow_provider_faceki.operators import batch, images
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.canaries import files_below
-from tests.batch.people import People, names, once
+from tests.batch.harness import BatchHarness, names, once
 from tests.batch.stores import FlakyStore, StoreDown, attached
 from tests.billing.image_files import image_bytes
 
@@ -53,90 +53,90 @@ def never_given(error: Exception) -> tuple[FlakyStore, str]:
 )
 def test_an_image_that_no_storage_gives_is_an_error_of_its_row(
     faceki: FacekiSandbox,
-    people: People,
+    harness: BatchHarness,
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
     error: Exception,
     told: str,
 ) -> None:
     _, uri = never_given(error)
-    manifest = people.manifest(
-        [people.line("bad", selfie=uri), *(people.line(name, selfie=GOOD) for name in names(3))]
+    manifest = harness.manifest(
+        [harness.line("bad", selfie=uri), *(harness.line(name, selfie=GOOD) for name in names(3))]
     )
     with caplog.at_level(logging.INFO):
-        done = people.verify(manifest)
+        done = harness.verify(manifest)
     assert done["decisions"] == {"ACCEPTED": 3}
-    (line,) = people.lines("errors")
+    (line,) = harness.lines("errors")
     assert (line["record_identifier"], line["problem"]) == ("bad", told)
     assert line["code"] == "STORAGE"
-    left = b"".join(content for _, content in files_below(people.out)).decode()
+    left = b"".join(content for _, content in files_below(harness.out)).decode()
     assert PERSON not in left + caplog.text + "".join(capsys.readouterr())
 
 
 def test_a_uri_that_cannot_be_parsed_beside_an_image_that_no_storage_gives(
-    faceki: FacekiSandbox, people: People
+    faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
     _, uri = never_given(OSError(5, "archived"))
-    bad = people.line("bad", selfie="s3://[x/selfie.jpg") | {"document_1_front": uri}
-    good = [people.line(name, selfie=GOOD) for name in names(3)]
-    done = people.verify(people.manifest([bad, *good]))
+    bad = harness.line("bad", selfie="s3://[x/selfie.jpg") | {"document_1_front": uri}
+    good = [harness.line(name, selfie=GOOD) for name in names(3)]
+    done = harness.verify(harness.manifest([bad, *good]))
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 3}, {"STORAGE": 1})
 
 
 def test_many_of_them_at_the_head_stop_nobody(
-    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch
+    faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "FAILURES_BEFORE_DOWN", 10)
     _, uri = never_given(OSError(5, "archived"))
-    dead = [people.line(f"dead-{number}", selfie=uri) for number in range(90)]
-    done = people.verify(people.manifest([*dead, *(people.line(name, selfie=GOOD) for name in names(20))]))
+    dead = [harness.line(f"dead-{number}", selfie=uri) for number in range(90)]
+    done = harness.verify(harness.manifest([*dead, *(harness.line(name, selfie=GOOD) for name in names(20))]))
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 20}, {"STORAGE": 90})
     assert faceki.ledger == once(names(20))
 
 
 def test_a_storage_that_gives_nothing_at_all_makes_nobody_an_error(
-    faceki: FacekiSandbox, people: People, caplog: pytest.LogCaptureFixture
+    faceki: FacekiSandbox, harness: BatchHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     store, uri = never_given(OSError(5, PERSON))
-    manifest = people.manifest(people.line(name, selfie=uri) for name in names(60))
+    manifest = harness.manifest(harness.line(name, selfie=uri) for name in names(60))
     with pytest.raises(api.OutcomeUnknownError, match="60 of 60 rows could not be finished") as caught:
-        people.verify(manifest)
+        harness.verify(manifest)
     assert PERSON not in str(caught.value) + caplog.text
-    assert people.lines("errors") == []
+    assert harness.lines("errors") == []
     store.fails = lambda operation, path: None
-    assert people.verify(manifest)["decisions"] == {"ACCEPTED": 60}
+    assert harness.verify(manifest)["decisions"] == {"ACCEPTED": 60}
 
 
 def test_what_nobody_foresaw_before_anything_is_sent_is_an_error_of_its_row(
-    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch
+    faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load = images.load_image
 
     def odd(hook: object, name: str, uri: str, *more: object) -> object:
         if "odd" in uri:
             raise LookupError(uri)
-        return load(hook, name, people.selfie if uri.startswith("s3:") else uri, *more)  # type: ignore[arg-type]
+        return load(hook, name, harness.selfie if uri.startswith("s3:") else uri, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(batch, "load_image", odd)
-    done = people.verify(
-        people.manifest(
+    done = harness.verify(
+        harness.manifest(
             [
-                people.line("bad", selfie="s3://bucket/odd.jpg"),
-                *(people.line(name, selfie="s3://bucket/good.jpg") for name in names(5)),
+                harness.line("bad", selfie="s3://bucket/odd.jpg"),
+                *(harness.line(name, selfie="s3://bucket/good.jpg") for name in names(5)),
             ]
         )
     )
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 5}, {"STORAGE": 1})
-    assert people.lines("errors")[0]["problem"] == "selfie cannot be read now: LookupError"
+    assert harness.lines("errors")[0]["problem"] == "selfie cannot be read now: LookupError"
 
 
 def test_a_connection_for_all_images_that_is_not_there_is_no_rows_fault(
-    faceki: FacekiSandbox, people: People
+    faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
     with pytest.raises(AirflowFailException, match="image_conn_id: there is no Connection 'nobodys'"):
-        people.verify(people.everybody("a"), image_conn_id="nobodys")
-    assert people.parts("errors") == []
-    assert people.verify(people.everybody("a"))["decisions"] == {"ACCEPTED": 1}
+        harness.verify(harness.everybody("a"), image_conn_id="nobodys")
+    assert harness.parts("errors") == []
+    assert harness.verify(harness.everybody("a"))["decisions"] == {"ACCEPTED": 1}
 
 
 @pytest.mark.parametrize(
@@ -149,24 +149,24 @@ def test_a_connection_for_all_images_that_is_not_there_is_no_rows_fault(
     ],
 )
 def test_a_storage_that_fails_alike_for_all_rows_ends_the_try_soon_and_leaves_the_rows_open(
-    faceki: FacekiSandbox, people: People, error: Exception
+    faceki: FacekiSandbox, harness: BatchHarness, error: Exception
 ) -> None:
     store, uri = never_given(error)
-    manifest = people.manifest(people.line(name, selfie=uri) for name in names(200))
+    manifest = harness.manifest(harness.line(name, selfie=uri) for name in names(200))
     with pytest.raises(
         OSError, match=r"the storage of the images failed for \d+ rows in succession"
     ) as caught:
-        people.verify(manifest)
+        harness.verify(manifest)
     assert PERSON not in str(caught.value)
     assert "200 of 200 rows are left" in str(caught.value)
-    assert (people.lines("errors"), faceki.ledger) == ([], {})
+    assert (harness.lines("errors"), faceki.ledger) == ([], {})
     store.fails = lambda operation, path: None
-    assert people.verify(manifest)["decisions"] == {"ACCEPTED": 200}
+    assert harness.verify(manifest)["decisions"] == {"ACCEPTED": 200}
     assert faceki.ledger == once(names(200))
 
 
 def test_credentials_that_expire_within_a_batch_leave_the_rest_open(
-    faceki: FacekiSandbox, people: People
+    faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
     store, _ = never_given(OSError(5))
     opened = 0
@@ -178,23 +178,23 @@ def test_credentials_that_expire_within_a_batch_leave_the_rest_open(
             raise PermissionError("expired")
 
     store.fails = expired
-    manifest = people.manifest(people.line(name, selfie=GOOD) for name in names(40))
+    manifest = harness.manifest(harness.line(name, selfie=GOOD) for name in names(40))
     with pytest.raises(api.OutcomeUnknownError, match=r"\d+ of 40 rows could not be finished"):
-        people.verify(manifest, concurrency=2)
-    assert 0 < len(people.results()) < 40
-    assert people.lines("errors") == []
+        harness.verify(manifest, concurrency=2)
+    assert 0 < len(harness.results()) < 40
+    assert harness.lines("errors") == []
     store.fails = lambda operation, path: None
-    assert people.verify(manifest)["decisions"] == {"ACCEPTED": 40}
+    assert harness.verify(manifest)["decisions"] == {"ACCEPTED": 40}
     assert faceki.ledger == once(names(40))
 
 
-def test_one_image_whose_access_is_refused_leaves_its_row_open(faceki: FacekiSandbox, people: People) -> None:
+def test_one_image_whose_access_is_refused_leaves_its_row_open(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     _, uri = never_given(PermissionError(PERSON))
-    lines = [people.line("bad", selfie=uri), *(people.line(name, selfie=GOOD) for name in names(3))]
+    lines = [harness.line("bad", selfie=uri), *(harness.line(name, selfie=GOOD) for name in names(3))]
     with pytest.raises(api.OutcomeUnknownError, match="1 of 4 rows could not be finished") as caught:
-        people.verify(people.manifest(lines))
+        harness.verify(harness.manifest(lines))
     assert PERSON not in str(caught.value)
-    assert (set(people.results()), people.lines("errors")) == (set(names(3)), [])
+    assert (set(harness.results()), harness.lines("errors")) == (set(names(3)), [])
 
 
 @pytest.mark.parametrize(
@@ -207,28 +207,28 @@ def test_one_image_whose_access_is_refused_leaves_its_row_open(faceki: FacekiSan
     ],
 )
 def test_a_manifest_names_only_images_that_the_task_allows(
-    faceki: FacekiSandbox, people: People, allowed: dict[str, object], expected: dict[str, str]
+    faceki: FacekiSandbox, harness: BatchHarness, allowed: dict[str, object], expected: dict[str, str]
 ) -> None:
-    manifest = people.manifest(
+    manifest = harness.manifest(
         [
-            people.line("by name"),
-            people.line("of the host", selfie="/etc/passwd"),
-            people.line("not there", selfie="/etc/none"),
-            people.line("of another team", selfie="s3://aws_prod_admin@hr-bucket/scan.jpg"),
+            harness.line("by name"),
+            harness.line("of the host", selfie="/etc/passwd"),
+            harness.line("not there", selfie="/etc/none"),
+            harness.line("of another team", selfie="s3://aws_prod_admin@hr-bucket/scan.jpg"),
         ]
     )
     fails = pytest.raises(AirflowFailException, match="no row succeeded")
     with nullcontext() if expected else fails:
-        people.verify(manifest, **allowed)
-    assert people.results() == expected
-    problems = {str(line["problem"]).partition(":")[2] for line in people.lines("errors")}
+        harness.verify(manifest, **allowed)
+    assert harness.results() == expected
+    problems = {str(line["problem"]).partition(":")[2] for line in harness.lines("errors")}
     assert problems == {f" {storage.NOT_ALLOWED}"}
-    assert "admin" not in json.dumps(people.lines("errors"))
+    assert "admin" not in json.dumps(harness.lines("errors"))
     assert faceki.ledger == once(expected)
 
 
 @pytest.mark.parametrize("allowed", ["/data", ["data"], [], [7], {"s3://kyc": 1}])
-def test_what_is_no_list_of_folders(faceki: FacekiSandbox, people: People, allowed: object) -> None:
+def test_what_is_no_list_of_folders(faceki: FacekiSandbox, harness: BatchHarness, allowed: object) -> None:
     with pytest.raises(AirflowFailException, match="allowed"):
-        people.verify(people.everybody("a"), allowed_image_prefixes=allowed)
+        harness.verify(harness.everybody("a"), allowed_image_prefixes=allowed)
     assert faceki.ledger == {}

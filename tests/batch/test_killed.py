@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.batch.dying import die
-from tests.batch.people import People, begin, names, once
+from tests.batch.harness import BatchHarness, begin, names, once
 
 pytestmark = pytest.mark.process
 
@@ -19,43 +19,43 @@ def asked(faceki: FacekiSandbox, route: str) -> int:
 
 
 def test_killed_while_it_waits_to_reconcile_rows_that_were_possibly_sent(
-    faceki: FacekiSandbox, people: People
+    faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
     faceki.add_record("accepted-0")
-    begin(people, *names(3))
-    manifest = people.everybody(*names(6))
+    begin(harness, *names(3))
+    manifest = harness.everybody(*names(6))
     # Three rows are sent, and three are looked up. One of these is found, so two remain to be waited for.
-    die(people, manifest, lambda: len(people.lines("results")) == 4, resubmit_after=120.0)
+    die(harness, manifest, lambda: len(harness.lines("results")) == 4, resubmit_after=120.0)
     assert faceki.ledger == once(names(6)[3:])
     asked_before = asked(faceki, "verify")
-    done = people.verify(manifest)
+    done = harness.verify(manifest)
     assert (done["decisions"], asked(faceki, "verify") - asked_before) == ({"ACCEPTED": 6}, 2)
     assert faceki.ledger == once(names(6)[1:])
 
 
-def test_killed_while_it_fetches_records(faceki: FacekiSandbox, people: People) -> None:
-    manifest = people.everybody(*names(40))
+def test_killed_while_it_fetches_records(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+    manifest = harness.everybody(*names(40))
     faceki.add_fault("slow", route="records", delay=0.3, count=None)
     die(
-        people,
+        harness,
         manifest,
         lambda: asked(faceki, "records") >= 20,
         include_records=True,
         concurrency=4,
         assume_new=True,
     )
-    assert len(people.results()) == 40
+    assert len(harness.results()) == 40
     faceki.clear_faults()
-    people.verify(manifest, include_records=True)
-    kept = Counter(line["record_identifier"] for line in people.lines("records"))
+    harness.verify(manifest, include_records=True)
+    kept = Counter(line["record_identifier"] for line in harness.lines("records"))
     assert (kept, asked(faceki, "verify")) == (once(names(40)), 40)
     assert faceki.ledger == once(names(40))
 
 
-def test_killed_twice_between_what_was_sent_and_its_result(faceki: FacekiSandbox, people: People) -> None:
+def test_killed_twice_between_what_was_sent_and_its_result(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     faceki.settings.latency = 0.05
-    manifest = people.everybody(*names(200))
+    manifest = harness.everybody(*names(200))
     for billed in (20, 120):
-        die(people, manifest, lambda billed=billed: len(faceki.ledger) >= billed)  # type: ignore[misc]
-    assert people.verify(manifest)["decisions"] == {"ACCEPTED": 200}
+        die(harness, manifest, lambda billed=billed: len(faceki.ledger) >= billed)  # type: ignore[misc]
+    assert harness.verify(manifest)["decisions"] == {"ACCEPTED": 200}
     assert faceki.ledger == once(names(200))

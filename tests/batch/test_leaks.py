@@ -16,21 +16,21 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.batch import store as batch_store
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.canaries import NOWHERE, PERSON, files_below
-from tests.batch.people import Line, People
+from tests.batch.harness import Line, BatchHarness
 from tests.batch.stores import attached
 from tests.billing.image_files import image_bytes, write
 
 NAME = "-".join(PERSON.values())
 
 
-def everything_that_can_be_wrong(people: People) -> list[Line | str | bytes]:
+def everything_that_can_be_wrong(harness: BatchHarness) -> list[Line | str | bytes]:
     """Return rows whose images are named after a person."""
-    folder = people.folder / NAME
+    folder = harness.folder / NAME
     folder.mkdir()
     painted = io.BytesIO()
     Image.new("RGB", (100, 80)).save(painted, "JPEG")
     for name in ("front.jpg", "back.jpg"):
-        write(people.folder, name, painted.getvalue())
+        write(harness.folder, name, painted.getvalue())
     good, text, empty = (
         write(folder, f"{NAME}-{number}.jpg", content)
         for number, content in enumerate([painted.getvalue(), b"no image", b""])
@@ -63,17 +63,17 @@ def everything_that_can_be_wrong(people: People) -> list[Line | str | bytes]:
         "dead": f"flaky://bucket/{NAME}.jpg",
         "long": f"/{NAME * 20}.jpg",
     }
-    rows = [people.line(name, selfie=selfie) for name, selfie in selfies.items()]
+    rows = [harness.line(name, selfie=selfie) for name, selfie in selfies.items()]
     rows += [
-        people.line(name, selfie=good) for name in ("accepted-1", "declined-2", "code-5004-3", "code-5006-4")
+        harness.line(name, selfie=good) for name in ("accepted-1", "declined-2", "code-5004-3", "code-5006-4")
     ]
-    return [*rows, {"selfie": good}, people.line("list", selfie=[good]), f'{{"selfie": "{NAME}'.encode()]
+    return [*rows, {"selfie": good}, harness.line("list", selfie=[good]), f'{{"selfie": "{NAME}'.encode()]
 
 
 @pytest.mark.parametrize("resize_to", [None, 64])
 def test_of_a_batch(
     faceki: FacekiSandbox,
-    people: People,
+    harness: BatchHarness,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
@@ -82,11 +82,11 @@ def test_of_a_batch(
     monkeypatch.setattr(batch_store, "RETRY_PAUSES_SECONDS", (0.0,))
     faceki.settings.person = PERSON
     faceki.add_fault("process_then_reset", route="verify", record_identifier="accepted-1")
-    manifest = people.manifest(everything_that_can_be_wrong(people))
+    manifest = harness.manifest(everything_that_can_be_wrong(harness))
     with caplog.at_level(logging.INFO):
-        done = people.verify(manifest, resize_to=resize_to)
+        done = harness.verify(manifest, resize_to=resize_to)
     printed = "".join(capsys.readouterr()) + caplog.text
-    left = {**dict(files_below(people.out)), "log": printed.encode(), "XCom": json.dumps(done).encode()}
+    left = {**dict(files_below(harness.out)), "log": printed.encode(), "XCom": json.dumps(done).encode()}
     found = {name: NOWHERE.found_in(content) for name, content in left.items()}
     assert {name: names for name, names in found.items() if names} == {}
     assert {part.split("/out/")[1].split("/")[0] for part in left if "/out/" in part} == {
@@ -95,26 +95,26 @@ def test_of_a_batch(
         "_journal",
     }
     # This proves that the search works: the canaries are found if full records are requested.
-    people.verify(manifest, include_records=True, resize_to=resize_to)
-    records = b"".join(content for name, content in files_below(people.out / "records"))
+    harness.verify(manifest, include_records=True, resize_to=resize_to)
+    records = b"".join(content for name, content in files_below(harness.out / "records"))
     assert set(PERSON) <= NOWHERE.found_in(records)
 
 
 def test_of_a_batch_whose_images_cannot_be_had_at_all(
-    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(batch_store, "RETRY_PAUSES_SECONDS", (0.0,))
-    rows = everything_that_can_be_wrong(people)
+    rows = everything_that_can_be_wrong(harness)
     dead = [row for row in rows if isinstance(row, dict) and row.get("record_identifier") == "dead"]
     with pytest.raises(api.OutcomeUnknownError) as caught:
-        people.verify(people.manifest(dead))
+        harness.verify(harness.manifest(dead))
     assert NOWHERE.found_in(f"{caught.value!r} {caplog.text}".encode()) == set()
 
 
-def test_of_a_manifest_without_a_header(faceki: FacekiSandbox, people: People, tmp_path: Path) -> None:
-    place = people.folder / "people.csv"
-    place.write_text(f"{NAME},{people.selfie},{people.front}\n")
-    for go in (people.verify, lambda uri: people.fetch(manifest=uri)):
+def test_of_a_manifest_without_a_header(faceki: FacekiSandbox, harness: BatchHarness, tmp_path: Path) -> None:
+    place = harness.folder / "people.csv"
+    place.write_text(f"{NAME},{harness.selfie},{harness.front}\n")
+    for go in (harness.verify, lambda uri: harness.fetch(manifest=uri)):
         with pytest.raises(AirflowFailException) as caught:
             go(place.as_uri())
         assert NOWHERE.found_in(str(caught.value).encode()) == set()

@@ -44,7 +44,7 @@ def test_of_two_batches_at_the_same_moment_one_is_left(
     monkeypatch.undo()
     winner, loser = ("tuesday", "monday") if later == "ffffffff" else ("monday", "tuesday")
     lease(tmp_path, winner).acquire()
-    with pytest.raises(ValidationError, match="holds another batch"):
+    with pytest.raises(ValidationError, match="contains another batch"):
         lease(tmp_path, loser).acquire()
 
 
@@ -52,7 +52,7 @@ def test_of_two_batches_at_the_same_moment_one_is_left(
 def test_a_marker_that_cannot_be_read_keeps_nobody_out(tmp_path: Path, content: bytes) -> None:
     lease(tmp_path, "monday").acquire()
     (tmp_path / "try-000002-00000000.json").write_bytes(content)
-    with pytest.raises(ValidationError, match="holds another batch, 'monday'"):
+    with pytest.raises(ValidationError, match="contains another batch, 'monday'"):
         lease(tmp_path, "tuesday").acquire()
     lease(tmp_path, "monday").acquire()
     assert len(list(tmp_path.iterdir())) == 3

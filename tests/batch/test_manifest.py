@@ -246,7 +246,7 @@ def test_a_value_of_a_parquet_file_that_is_not_utf_8_spoils_its_own_row(tmp_path
     assert [row.values.get("record_identifier") for row in found if row.number != 701] == [
         f"p{number}" for number in range(1500) if number != 700
     ]
-    assert found[700].problem == "column 'id' holds what is not UTF-8, or cannot be read"
+    assert found[700].problem == "column 'id' contains text that is not UTF-8, or cannot be read"
 
 
 def test_a_damaged_page_is_no_failure_of_the_storage(tmp_path: Path) -> None:
@@ -449,7 +449,7 @@ def test_a_large_value_of_any_type_spoils_its_own_row(tmp_path: Path, kind: str)
         place, {"id": ids.dictionary_encode() if kind == "dictionary" else ids.cast(getattr(pyarrow, kind)())}
     )
     first, *others = read_manifest(place.as_uri(), COLUMNS)
-    assert first.problem == "column 'id' holds 100000 bytes, more than 65536"
+    assert first.problem == "column 'id' contains 100000 bytes, more than 65536"
     assert len(others) == 9
 
 
@@ -504,7 +504,7 @@ def test_a_large_value_that_is_repeated_spoils_its_rows_and_no_memory(tmp_path: 
         problems.add(row.problem)
     held = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert problems == {"column 'id' holds 650000 bytes, more than 65536", None}
+    assert problems == {"column 'id' contains 650000 bytes, more than 65536", None}
     assert most < 100_000_000
     assert held < 10_000_000
 

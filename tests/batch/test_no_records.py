@@ -12,58 +12,58 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_faceki import api
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.batch.dying import die
-from tests.batch.people import People, begin, keep_no_records, names, once
+from tests.batch.harness import BatchHarness, begin, keep_no_records, names, once
 
 pytestmark = pytest.mark.process
 
 
 def test_killed_where_nothing_is_kept_bills_nobody_twice(
-    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch
+    faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep_no_records(faceki, monkeypatch)
     faceki.settings.latency = 0.02
-    manifest = people.everybody(*names(300))
-    die(people, manifest, lambda: len(faceki.ledger) >= 100, concurrency=4)
-    done = people.verify(manifest)
+    manifest = harness.everybody(*names(300))
+    die(harness, manifest, lambda: len(faceki.ledger) >= 100, concurrency=4)
+    done = harness.verify(manifest)
     assert Counter(faceki.ledger.values()) == {1: len(faceki.ledger)}
     # Rows with an intent but without a result become error rows with an unknown outcome, so the batch is finished.
-    unknown = {line["record_identifier"] for line in people.lines("errors")}
+    unknown = {line["record_identifier"] for line in harness.lines("errors")}
     assert done["errors"] == {"OUTCOME_UNKNOWN": len(unknown)}
     assert done["decisions"] == {"ACCEPTED": 300 - len(unknown)}
-    assert set(people.results()) | unknown == set(names(300))
-    assert set(faceki.ledger) >= set(people.results())
-    assert people.verify(manifest) == done
+    assert set(harness.results()) | unknown == set(names(300))
+    assert set(faceki.ledger) >= set(harness.results())
+    assert harness.verify(manifest) == done
 
 
 def test_a_lost_answer_where_nothing_is_kept_is_an_error_row_and_no_second_bill(
-    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch
+    faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep_no_records(faceki, monkeypatch)
     faceki.add_fault("process_then_reset", route="verify", count=3, skip=2)
-    done = people.verify(people.everybody(*names(10)), lookup_timeout=0.1)
+    done = harness.verify(harness.everybody(*names(10)), lookup_timeout=0.1)
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 7}, {"OUTCOME_UNKNOWN": 3})
     assert faceki.ledger == once(names(10))
-    problem = people.lines("errors")[0]
-    assert "its workflow keeps none" in problem["problem"]
+    problem = harness.lines("errors")[0]
+    assert "its workflow stores no records" in problem["problem"]
     assert "portal" in problem["what_to_do"]
 
 
 def test_rules_that_promise_records_are_not_believed_where_there_are_none(
-    faceki: FacekiSandbox, people: People
+    faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
     faceki.add_fault("code", route="records", code=8013, count=None)
     faceki.add_fault("process_then_reset", route="verify", count=3, skip=2)
-    done = people.verify(people.everybody(*names(10)), lookup_timeout=0.1)
+    done = harness.verify(harness.everybody(*names(10)), lookup_timeout=0.1)
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 7}, {"OUTCOME_UNKNOWN": 3})
     assert faceki.ledger == once(names(10))
 
 
 def test_the_rules_are_asked_for_even_where_documents_are_not_held_against_them(
-    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch
+    faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep_no_records(faceki, monkeypatch)
-    begin(people, "a")
-    done = people.verify(people.everybody("a", "b"), check_rules=False)
+    begin(harness, "a")
+    done = harness.verify(harness.everybody("a", "b"), check_rules=False)
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 1}, {"OUTCOME_UNKNOWN": 1})
     assert faceki.ledger == once("b")
 
@@ -77,20 +77,20 @@ def test_the_rules_are_asked_for_even_where_documents_are_not_held_against_them(
     ],
 )
 def test_rules_that_cannot_be_had_now_leave_the_row_open(
-    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
+    faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
 ) -> None:
     keep_no_records(faceki, monkeypatch)
     faceki.add_fault(route="rules", count=None, **fault)
-    begin(people, "a")
+    begin(harness, "a")
     with pytest.raises(api.OutcomeUnknownError, match="1 of 1 rows"):
-        people.verify(people.everybody("a"), check_rules=False)
-    assert (people.lines("errors"), faceki.ledger) == ([], {})
+        harness.verify(harness.everybody("a"), check_rules=False)
+    assert (harness.lines("errors"), faceki.ledger) == ([], {})
 
 
-def test_an_account_without_rules_can_send_a_row_again(faceki: FacekiSandbox, people: People) -> None:
+def test_an_account_without_rules_can_send_a_row_again(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     faceki.add_fault("status", route="rules", status=404, count=None)
-    begin(people, "a")
-    assert people.verify(people.everybody("a"))["decisions"] == {"ACCEPTED": 1}
+    begin(harness, "a")
+    assert harness.verify(harness.everybody("a"))["decisions"] == {"ACCEPTED": 1}
     assert faceki.ledger == once("a")
 
 
@@ -98,19 +98,19 @@ def test_an_account_without_rules_can_send_a_row_again(faceki: FacekiSandbox, pe
     ("resubmit", "billed", "errors"), [("if_absent", "ab", {}), ("never", "b", {"OUTCOME_UNKNOWN": 1})]
 )
 def test_resubmit(
-    faceki: FacekiSandbox, people: People, resubmit: str, billed: str, errors: dict[str, Any]
+    faceki: FacekiSandbox, harness: BatchHarness, resubmit: str, billed: str, errors: dict[str, Any]
 ) -> None:
-    begin(people, "a")
-    done = people.verify(people.everybody("a", "b"), resubmit=resubmit)
+    begin(harness, "a")
+    done = harness.verify(harness.everybody("a", "b"), resubmit=resubmit)
     assert (done["errors"], faceki.ledger) == (errors, once(billed))
 
 
 def test_never_still_sends_whom_faceki_has_refused_for_want_of_credit(
-    faceki: FacekiSandbox, people: People
+    faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
-    manifest = people.everybody(*names(10))
+    manifest = harness.everybody(*names(10))
     faceki.add_fault("code", route="verify", code=5003, count=None)
     with pytest.raises(AirflowFailException, match="QuotaError"):
-        people.verify(manifest, resubmit="never")
+        harness.verify(manifest, resubmit="never")
     faceki.clear_faults()
-    assert people.verify(manifest, resubmit="never")["decisions"] == {"ACCEPTED": 10}
+    assert harness.verify(manifest, resubmit="never")["decisions"] == {"ACCEPTED": 10}

@@ -20,7 +20,7 @@ from airflow_provider_faceki.operators.images import FacekiCheckImageOperator, F
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.fakes import execute
 from tests.batch.conftest import Connect
-from tests.batch.people import People, names, once
+from tests.batch.harness import BatchHarness, names, once
 from tests.billing.image_files import image_bytes
 from tests.object_store import CONN_ID, FAULTY_CONN_ID, Fault, ObjectStore
 
@@ -68,7 +68,7 @@ def lines(store: ObjectStore, prefix: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(("ending", "encode"), FORMATS)
 def test_a_batch_of_which_everything_is_on_s3(
-    faceki: FacekiSandbox, people: People, object_store: ObjectStore, ending: str, encode: Encode
+    faceki: FacekiSandbox, harness: BatchHarness, object_store: ObjectStore, ending: str, encode: Encode
 ) -> None:
     identifiers = names(30)
     object_store.put(f"people.{ending}", encode(rows_on_s3(object_store, identifiers)))
@@ -80,7 +80,7 @@ def test_a_batch_of_which_everything_is_on_s3(
         "include_records": True,
     }
     for _ in range(2):
-        done = people.verify(f"s3://kyc/people.{ending}", **places)
+        done = harness.verify(f"s3://kyc/people.{ending}", **places)
         assert (done["rows"], done["decisions"], done["errors"]) == (30, {"ACCEPTED": 30}, {})
     assert faceki.ledger == once(identifiers)
     assert sorted(line["record_identifier"] for line in lines(object_store, "out/results/")) == sorted(
@@ -96,7 +96,7 @@ def test_a_batch_of_which_everything_is_on_s3(
 @pytest.mark.parametrize(("ending", "encode"), FORMATS)
 def test_records_are_fetched_from_a_manifest_on_s3_into_tables_there(
     faceki: FacekiSandbox,
-    people: People,
+    harness: BatchHarness,
     object_store: ObjectStore,
     ending: str,
     encode: Encode,
@@ -108,7 +108,7 @@ def test_records_are_fetched_from_a_manifest_on_s3_into_tables_there(
     manifest = object_store.put(
         f"known.{ending}", encode([{"record_identifier": name} for name in identifiers])
     )
-    done = people.fetch(
+    done = harness.fetch(
         manifest=manifest, output_path=object_store.uri("tables"), output_format=output_format
     )
     assert done["decisions"] == {"ACCEPTED": 5}
@@ -156,7 +156,7 @@ def test_a_report_and_an_image_on_s3(
 
 
 def test_a_store_that_refuses_leaves_all_rows_open(
-    faceki: FacekiSandbox, people: People, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    faceki: FacekiSandbox, harness: BatchHarness, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
     monkeypatch.setattr(batch_store, "RETRY_PAUSES_SECONDS", (0.0,))
@@ -164,8 +164,8 @@ def test_a_store_that_refuses_leaves_all_rows_open(
     manifest = object_store.put("people.ndjson", as_ndjson(rows_on_s3(object_store, identifiers)))
     object_store.choose_fault = lambda method, path: Fault(403, "AccessDenied")
     with pytest.raises(api.OutcomeUnknownError, match="5 of 5 rows could not be finished"):
-        people.verify(manifest, image_conn_id=FAULTY_CONN_ID)
-    assert (people.lines("errors"), faceki.ledger) == ([], {})
+        harness.verify(manifest, image_conn_id=FAULTY_CONN_ID)
+    assert (harness.lines("errors"), faceki.ledger) == ([], {})
     object_store.choose_fault = lambda method, path: None
-    assert people.verify(manifest, image_conn_id=FAULTY_CONN_ID)["decisions"] == {"ACCEPTED": 5}
+    assert harness.verify(manifest, image_conn_id=FAULTY_CONN_ID)["decisions"] == {"ACCEPTED": 5}
     assert faceki.ledger == once(identifiers)

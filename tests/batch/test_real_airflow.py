@@ -19,7 +19,7 @@ from airflow_provider_faceki.sandbox import SandboxProcess
 from airflow_provider_faceki.sandbox.dag_runner import DagResult
 from tests.airflow.running import bundles, reading
 from tests.airflow.whole_airflow import WholeAirflow
-from tests.batch.people import People
+from tests.batch.harness import BatchHarness
 
 pytestmark = pytest.mark.airflow
 
@@ -40,7 +40,7 @@ class Batch:
     airflow: WholeAirflow
     name: str
     faceki: SandboxProcess
-    people: People
+    harness: BatchHarness
 
     @property
     def run(self) -> DagResult:
@@ -52,8 +52,8 @@ class Batch:
 
     @property
     def conf(self) -> dict[str, object]:
-        manifest = self.people.everybody(*self.identifiers)
-        return {"faceki": f"faceki_{self.name}", "manifest": manifest, "output": self.people.out.as_uri()}
+        manifest = self.harness.everybody(*self.identifiers)
+        return {"faceki": f"faceki_{self.name}", "manifest": manifest, "output": self.harness.out.as_uri()}
 
     @property
     def billed(self) -> int:
@@ -76,7 +76,7 @@ class Batch:
         return int(found[0]) if found else None
 
     def tries(self) -> int:
-        return len(list((self.people.out / "_journal" / "tries").glob("try-*")))
+        return len(list((self.harness.out / "_journal" / "tries").glob("try-*")))
 
     def logs(self) -> str:
         folder = self.airflow.home / "logs" / "dag_id=batch_verify" / f"run_id={self.name}"
@@ -100,7 +100,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Batc
         made = {}
         for name, server in servers.items():
             (folder / name).mkdir()
-            made[name] = Batch(airflow, name, server, People(folder / name))
+            made[name] = Batch(airflow, name, server, BatchHarness(folder / name))
         yield made
 
 
@@ -111,7 +111,7 @@ def begin(batch: Batch) -> None:
 def check(batch: Batch) -> None:
     """Check that each person was billed once and has one result."""
     assert Counter(batch.ledger.values()) == {1: PEOPLE}
-    assert batch.people.results() == dict.fromkeys(batch.identifiers, "ACCEPTED")
+    assert batch.harness.results() == dict.fromkeys(batch.identifiers, "ACCEPTED")
     told = batch.run.xcom("verify")
     assert (told["rows"], told["decisions"], told["errors"]) == (PEOPLE, {"ACCEPTED": PEOPLE}, {})
 
@@ -146,7 +146,7 @@ def test_out_of_credit_and_topped_up(airflow: dict[str, Batch]) -> None:
     # The task fails at once although it has retries, because credit is not added within a second.
     assert (batch.run.state, batch.tries(), batch.billed) == ("failed", 1, CREDIT)
     assert f"{PEOPLE - CREDIT} of {PEOPLE} rows are left" in batch.logs()
-    assert len(batch.people.results()) == CREDIT
+    assert len(batch.harness.results()) == CREDIT
     batch.faceki.control.post("credit", credit=PEOPLE)
     batch.airflow.tell(("tasks", "clear", "batch_verify", "--yes"))
     batch.airflow.wait("the run to go on", lambda: batch.tries() == 2)
@@ -170,7 +170,7 @@ def test_ended_by_a_person_long_before_the_last_row(airflow: dict[str, Batch]) -
     assert alive == []
     assert batch.billed < PEOPLE
     # All rows that FACEKI had decided before the signal have a result. A row that was not billed has none.
-    finished = set(batch.people.results())
+    finished = set(batch.harness.results())
     assert decided <= finished <= set(batch.ledger)
     assert len(decided) >= 100
     # The remaining rows are processed faster to save time.

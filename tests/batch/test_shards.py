@@ -14,14 +14,14 @@ from airflow_provider_faceki.batch.manifest import read_manifest, split
 from airflow_provider_faceki.operators.batch import COLUMNS
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.running import EXAMPLES, bundles, run
-from tests.batch.people import Line, People, names, once
+from tests.batch.harness import Line, BatchHarness, names, once
 
 SAME = {name: name for name in COLUMNS}
 
 
-def cut(people: People, lines: list[Line | str | bytes], shards: int) -> list[dict[int, str]]:
+def cut(harness: BatchHarness, lines: list[Line | str | bytes], shards: int) -> list[dict[int, str]]:
     """Return for each shard the identifier or the problem of each row, by row number."""
-    uris = split(people.manifest(lines), f"{people.folder.as_uri()}/shards", shards, SAME)
+    uris = split(harness.manifest(lines), f"{harness.folder.as_uri()}/shards", shards, SAME)
     return [
         {
             row.number: row.problem or row.values.get("record_identifier", "")
@@ -31,10 +31,10 @@ def cut(people: People, lines: list[Line | str | bytes], shards: int) -> list[di
     ]
 
 
-def test_each_row_is_in_one_shard_under_its_number(people: People) -> None:
-    lines: list[Line | str | bytes] = [people.line(f"p-{number}") for number in range(200)]
+def test_each_row_is_in_one_shard_under_its_number(harness: BatchHarness) -> None:
+    lines: list[Line | str | bytes] = [harness.line(f"p-{number}") for number in range(200)]
     lines[17], lines[50] = "nonsense", {}
-    found = cut(people, lines, 4)
+    found = cut(harness, lines, 4)
     together = {number: told for shard in found for number, told in shard.items()}
     assert sum(map(len, found)) == 200
     assert together[18] == "the line is not JSON"
@@ -43,59 +43,59 @@ def test_each_row_is_in_one_shard_under_its_number(people: People) -> None:
     assert min(map(len, found)) > 20
 
 
-def test_a_shard_keeps_all_that_is_known_of_a_row(people: People) -> None:
-    lines: list[Line | str | bytes] = [people.line("a"), "nonsense", "other nonsense", people.line(1.5), {}]
-    manifest = people.manifest(lines)
-    (shard,) = split(manifest, f"{people.folder.as_uri()}/shards", 1, SAME)
+def test_a_shard_keeps_all_that_is_known_of_a_row(harness: BatchHarness) -> None:
+    lines: list[Line | str | bytes] = [harness.line("a"), "nonsense", "other nonsense", harness.line(1.5), {}]
+    manifest = harness.manifest(lines)
+    (shard,) = split(manifest, f"{harness.folder.as_uri()}/shards", 1, SAME)
     rows = list(read_manifest(manifest, SAME))
     assert list(read_manifest(shard, SAME)) == rows
     assert len({row.content_hash for row in rows[1:4]}) == 3
 
 
-def test_whoever_is_there_twice_is_in_one_shard(people: People) -> None:
-    lines: list[Line | str | bytes] = [people.line(f" p-{number % 40}") for number in range(120)]
-    found = cut(people, lines, 8)
+def test_whoever_is_there_twice_is_in_one_shard(harness: BatchHarness) -> None:
+    lines: list[Line | str | bytes] = [harness.line(f" p-{number % 40}") for number in range(120)]
+    found = cut(harness, lines, 8)
     for number in range(40):
         assert sum(f"p-{number}" in shard.values() for shard in found) == 1
 
 
-def test_a_manifest_that_grows_moves_nobody(people: People) -> None:
-    some: list[Line | str | bytes] = [people.line(f"p-{number}") for number in range(50)]
-    before = [set(shard.values()) for shard in cut(people, some, 5)]
-    after = [set(shard.values()) for shard in cut(people, [people.line("new"), *some], 5)]
+def test_a_manifest_that_grows_moves_nobody(harness: BatchHarness) -> None:
+    some: list[Line | str | bytes] = [harness.line(f"p-{number}") for number in range(50)]
+    before = [set(shard.values()) for shard in cut(harness, some, 5)]
+    after = [set(shard.values()) for shard in cut(harness, [harness.line("new"), *some], 5)]
     assert all(old <= new for old, new in zip(before, after, strict=True))
 
 
 @pytest.mark.parametrize("missing", ["record_identifier", "selfie", "document_1_front"])
-def test_a_manifest_without_a_column_is_refused_before_it_is_cut(people: People, missing: str) -> None:
-    place = people.folder / "people.txt"
+def test_a_manifest_without_a_column_is_refused_before_it_is_cut(harness: BatchHarness, missing: str) -> None:
+    place = harness.folder / "people.txt"
     place.write_text(",".join(name for name in COLUMNS if name != missing) + "\n")
-    folder = people.folder / "shards"
+    folder = harness.folder / "shards"
     with pytest.raises(ValidationError, match=f"there is no column '{missing}'"):
         split(place.as_uri(), folder.as_uri(), 2, SAME, manifest_format="csv")
     assert not folder.exists()
 
 
-def test_another_number_of_shards_bills_nobody_again(faceki: FacekiSandbox, people: People) -> None:
+def test_another_number_of_shards_bills_nobody_again(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     everybody = names(12)
-    manifest = people.everybody(*everybody)
+    manifest = harness.everybody(*everybody)
     found = Counter[int]()
     for shards in (2, 3):
-        for number, uri in enumerate(split(manifest, f"{people.folder.as_uri()}/shards", shards, SAME)):
-            folder = f"{people.folder.as_uri()}/{number}-of-{shards}"
-            found[shards] += people.verify(uri, output_path=folder, batch_id=folder)["found"]
+        for number, uri in enumerate(split(manifest, f"{harness.folder.as_uri()}/shards", shards, SAME)):
+            folder = f"{harness.folder.as_uri()}/{number}-of-{shards}"
+            found[shards] += harness.verify(uri, output_path=folder, batch_id=folder)["found"]
         assert faceki.ledger == once(everybody)
     assert found == {2: 0, 3: 12}
 
 
 @pytest.mark.parametrize("shards", [0, 257])
-def test_so_many_shards_cannot_be(people: People, shards: int) -> None:
+def test_so_many_shards_cannot_be(harness: BatchHarness, shards: int) -> None:
     with pytest.raises(ValidationError, match="shards must be between 1 and 256"):
-        cut(people, [], shards)
+        cut(harness, [], shards)
 
 
 def test_the_example_bills_each_person_once_however_often_it_runs(
-    airflow_db: Path, faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch
+    airflow_db: Path, faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in bundles(EXAMPLES).items():
         monkeypatch.setenv(name, value)
@@ -104,13 +104,13 @@ def test_the_example_bills_each_person_once_however_often_it_runs(
     # One of the people was verified before, outside this batch.
     faceki.add_record("accepted-more-3")
     for grown in ([], [], more):
-        manifest = people.manifest([people.line("accepted-3"), {}, *map(people.line, [*names, *grown])])
+        manifest = harness.manifest([harness.line("accepted-3"), {}, *map(harness.line, [*names, *grown])])
         done = run(
             airflow_db,
             EXAMPLES,
             "example_faceki_batch",
             manifest=manifest,
-            output=people.out.as_uri(),
+            output=harness.out.as_uri(),
             shards=2,
         )
         assert done.state == "success"
@@ -120,5 +120,5 @@ def test_the_example_bills_each_person_once_however_often_it_runs(
             "found": 1 if grown else 0,
         }
         assert faceki.ledger == once({*names, *grown} - {"accepted-more-3"})
-    lease = json.loads(people.parts("002-of-002/_journal/tries")[0].read_text())
+    lease = json.loads(harness.parts("002-of-002/_journal/tries")[0].read_text())
     assert lease["batch"] == "example_faceki_batch 002-of-002"

@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.batch.conftest import Connect
 from tests.batch.dying import begun
-from tests.batch.people import People, names, once
+from tests.batch.harness import BatchHarness, names, once
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.process
@@ -21,29 +21,29 @@ CONCURRENCY = 16
 
 @pytest.mark.parametrize("assume_new", [pytest.param(False, id="looked up"), pytest.param(True, id="new")])
 def test_a_suspended_worker_that_wakes_up_bills_no_row_again(
-    faceki_sandbox: FacekiSandbox, connect: Connect, people: People, assume_new: bool
+    faceki_sandbox: FacekiSandbox, connect: Connect, harness: BatchHarness, assume_new: bool
 ) -> None:
     connect(timeout=60, upload_timeout=60)
     # The latency is long, so that all threads wait for a response when the process is suspended.
     faceki_sandbox.settings.latency = 1.0
     everybody = names(150)
-    manifest = people.everybody(*everybody)
+    manifest = harness.everybody(*everybody)
     options = {"concurrency": CONCURRENCY, "assume_new": assume_new}
     # Only the check before each row is tested. The main thread's periodic check is disabled by a long interval, because
     # on a local disk it could detect the other try first.
-    with begun(people, manifest, max_unchecked=0.5, flush_seconds=600.0, **options) as older:
+    with begun(harness, manifest, max_unchecked=0.5, flush_seconds=600.0, **options) as older:
         wait_until(lambda: faceki_sandbox.counters.requests.get("verify", 0) > 0)
         wait_until(lambda: faceki_sandbox.counters.in_flight == CONCURRENCY)
         assert older.pid is not None
         os.kill(older.pid, signal.SIGSTOP)
         try:
             faceki_sandbox.settings.latency = 0.01
-            done = people.verify(manifest, resubmit_after=2.0, **options)
+            done = harness.verify(manifest, resubmit_after=2.0, **options)
             assert done["decisions"] == {"ACCEPTED": len(everybody)}
         finally:
             os.kill(older.pid, signal.SIGCONT)
         older.join(120)
         assert older.exitcode == 1
-    assert "another try has begun to work on this output_path" in (people.folder / "try.log").read_text()
+    assert "another try has begun to work on this output_path" in (harness.folder / "try.log").read_text()
     assert faceki_sandbox.ledger == once(everybody)
-    assert {line["record_identifier"] for line in people.lines("results")} == set(everybody)
+    assert {line["record_identifier"] for line in harness.lines("results")} == set(everybody)

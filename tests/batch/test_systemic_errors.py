@@ -12,22 +12,22 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_faceki.batch.error_guard import MIN_ALIKE
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from tests.batch.people import People, keep_no_records, names, once
+from tests.batch.harness import BatchHarness, keep_no_records, names, once
 
 
-def test_no_workflow_anywhere(faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_workflow_anywhere(faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = os.environ["AIRFLOW_CONN_FACEKI_DEFAULT"]
     connection = json.loads(whole)
     workflow = connection["extra"].pop("workflow_id")
     monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(connection))
-    manifest = people.manifest(
-        [people.line("own", workflow_id=workflow), *(people.line(name) for name in names(50))]
+    manifest = harness.manifest(
+        [harness.line("own", workflow_id=workflow), *(harness.line(name) for name in names(50))]
     )
     with pytest.raises(AirflowFailException, match=r"ConfigurationError: row \d+ names no workflow"):
-        people.verify(manifest)
-    assert people.lines("errors") == []
+        harness.verify(manifest)
+    assert harness.lines("errors") == []
     monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", whole)
-    assert people.verify(manifest)["decisions"] == {"ACCEPTED": 51}
+    assert harness.verify(manifest)["decisions"] == {"ACCEPTED": 51}
     assert faceki.ledger == once([*names(50), "own"])
 
 
@@ -40,51 +40,51 @@ def test_no_workflow_anywhere(faceki: FacekiSandbox, people: People, monkeypatch
     ],
 )
 def test_what_is_refused_of_everybody_is_nobodys_error(
-    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
+    faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
 ) -> None:
     # No row can be looked up here, so the journal must record that the refused rows were not sent.
     keep_no_records(faceki, monkeypatch)
     faceki.add_fault(route="verify", count=None, **fault)
-    manifest = people.everybody(*names(100))
+    manifest = harness.everybody(*names(100))
     with pytest.raises(
         AirflowFailException, match=r"no row has succeeded and \d+ rows were refused alike"
     ) as caught:
-        people.verify(manifest)
+        harness.verify(manifest)
     assert "100 of 100 rows are left" in str(caught.value)
-    assert people.lines("errors") == []
+    assert harness.lines("errors") == []
     faceki.clear_faults()
-    assert people.verify(manifest)["decisions"] == {"ACCEPTED": 100}
+    assert harness.verify(manifest)["decisions"] == {"ACCEPTED": 100}
     assert faceki.ledger == once(names(100))
 
 
 @pytest.mark.parametrize("place", ["first", "last"])
 def test_one_that_goes_through_makes_the_others_errors_of_their_rows(
-    faceki: FacekiSandbox, people: People, place: str
+    faceki: FacekiSandbox, harness: BatchHarness, place: str
 ) -> None:
     refused = [f"code-5006-{number}" for number in range(MIN_ALIKE - 1)]
     everybody = ["accepted-1", *refused] if place == "first" else [*refused, "accepted-1"]
-    done = people.verify(people.everybody(*everybody))
+    done = harness.verify(harness.everybody(*everybody))
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 1}, {"5006": len(refused)})
 
 
 def test_a_few_that_are_all_refused_are_errors_and_fail_the_task(
-    faceki: FacekiSandbox, people: People
+    faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
-    manifest = people.everybody("code-5006-1", "code-5006-2")
+    manifest = harness.everybody("code-5006-1", "code-5006-2")
     for _ in range(2):
         with pytest.raises(AirflowFailException, match=r"no row succeeded \(2 5006\)"):
-            people.verify(manifest)
-        assert people.errors() == {1: "5006", 2: "5006"}
+            harness.verify(manifest)
+        assert harness.errors() == {1: "5006", 2: "5006"}
 
 
-def test_a_workflow_that_the_rows_name_is_theirs(faceki: FacekiSandbox, people: People) -> None:
-    lines = [people.line(name, workflow_id="nobody's") for name in names(MIN_ALIKE + 10)]
-    done = people.verify(people.manifest([*lines, people.line("accepted-own")]))
+def test_a_workflow_that_the_rows_name_is_theirs(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+    lines = [harness.line(name, workflow_id="nobody's") for name in names(MIN_ALIKE + 10)]
+    done = harness.verify(harness.manifest([*lines, harness.line("accepted-own")]))
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 1}, {"5001": MIN_ALIKE + 10})
 
 
-def test_once_somebody_has_a_result_nothing_is_held_back(faceki: FacekiSandbox, people: People) -> None:
-    people.verify(people.everybody("accepted-1"))
+def test_once_somebody_has_a_result_nothing_is_held_back(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+    harness.verify(harness.everybody("accepted-1"))
     faceki.add_fault("status", route="verify", status=400, count=None)
-    done = people.verify(people.everybody("accepted-1", *(f"r-{number}" for number in range(40))))
+    done = harness.verify(harness.everybody("accepted-1", *(f"r-{number}" for number in range(40))))
     assert done["errors"] == {"400": 40}

@@ -21,51 +21,51 @@ from airflow_provider_faceki.operators import batch
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.fakes import TaskInstance, context
 from tests.batch.conftest import Connect
-from tests.batch.people import People, once
+from tests.batch.harness import BatchHarness, once
 from tests.billing.image_files import image_bytes, write
 
 
-def test_results_counts_and_paths(faceki: FacekiSandbox, people: People) -> None:
+def test_results_counts_and_paths(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     names = ["accepted-1", "declined-2", "review-3", "code-5004-4", "decision-ESCALATED-5"]
-    done = people.verify(people.everybody(*names))
+    done = harness.verify(harness.everybody(*names))
     assert done == {
         "rows": 5,
         "decisions": {"ACCEPTED": 1, "DECLINED": 2, "REVIEW": 1, "ESCALATED": 1},
         "errors": {},
         "found": 0,
-        "results_path": f"{people.out.as_uri()}/results",
-        "errors_path": f"{people.out.as_uri()}/errors",
+        "results_path": f"{harness.out.as_uri()}/results",
+        "errors_path": f"{harness.out.as_uri()}/errors",
         "records_path": None,
     }
-    assert people.results() == {
+    assert harness.results() == {
         "accepted-1": "ACCEPTED",
         "declined-2": "DECLINED",
         "review-3": "REVIEW",
         "code-5004-4": "DECLINED",
         "decision-ESCALATED-5": "ESCALATED",
     }
-    assert {line["record_identifier"]: line["row"] for line in people.lines("results")} == {
+    assert {line["record_identifier"]: line["row"] for line in harness.lines("results")} == {
         name: row for row, name in enumerate(names, 1)
     }
-    assert [line["record_identifier"] for line in people.lines("results") if line["retake_selfie"]] == [
+    assert [line["record_identifier"] for line in harness.lines("results") if line["retake_selfie"]] == [
         "code-5004-4"
     ]
     assert faceki.ledger == once(names)
     assert faceki.counters.tokens_issued == 1
     assert faceki.counters.requests == {"token": 1, "rules": 1, "records": 5, "verify": 5}
-    assert people.parts("records") == []
+    assert harness.parts("records") == []
 
 
 def test_names_of_columns_workflows_and_conn_id(
-    faceki_sandbox: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch
+    faceki_sandbox: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = faceki_sandbox.connection(workflow_id="5a4db0c5-0000-4000-8000-000000000002")
     monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps(connection))
-    place = people.folder / "people.csv"
+    place = harness.folder / "people.csv"
     place.write_text(
         "who,what,face,first,second\n"
-        f"a,,{people.selfie},{people.front},\n"
-        f"b,5a4db0c5-0000-4000-8000-000000000001,{people.selfie},{people.front},{people.back}\n"
+        f"a,,{harness.selfie},{harness.front},\n"
+        f"b,5a4db0c5-0000-4000-8000-000000000001,{harness.selfie},{harness.front},{harness.back}\n"
     )
     columns = {
         "record_identifier": "who",
@@ -74,39 +74,39 @@ def test_names_of_columns_workflows_and_conn_id(
         "document_1_front": "first",
         "document_1_back": "second",
     }
-    done = people.verify(place.as_uri(), columns=columns, faceki_conn_id="other")
+    done = harness.verify(place.as_uri(), columns=columns, faceki_conn_id="other")
     assert done["decisions"] == {"ACCEPTED": 2}
     assert faceki_sandbox.ledger == once("ab")
 
 
-def test_parquet_manifest(faceki: FacekiSandbox, people: People) -> None:
-    place = people.folder / "people.parquet"
-    rows = [people.line("a"), people.line("b")]
+def test_parquet_manifest(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+    place = harness.folder / "people.parquet"
+    rows = [harness.line("a"), harness.line("b")]
     parquet.write_table(pyarrow.Table.from_pylist(rows), place)
-    assert people.verify(place.as_uri())["decisions"] == {"ACCEPTED": 2}
+    assert harness.verify(place.as_uri())["decisions"] == {"ACCEPTED": 2}
 
 
-def test_duplicates_are_errors_and_no_second_bill(faceki: FacekiSandbox, people: People) -> None:
-    manifest = people.everybody("a", "b", "a", " a ", "b")
+def test_duplicates_are_errors_and_no_second_bill(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+    manifest = harness.everybody("a", "b", "a", " a ", "b")
     for _ in range(2):
-        done = people.verify(manifest)
+        done = harness.verify(manifest)
         assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 2}, {"DUPLICATE_IDENTIFIER": 3})
-        assert people.errors() == dict.fromkeys((3, 4, 5), "DUPLICATE_IDENTIFIER")
+        assert harness.errors() == dict.fromkeys((3, 4, 5), "DUPLICATE_IDENTIFIER")
     assert faceki.ledger == once("ab")
-    assert people.lines("errors")[0]["record_identifier"] == "a"
+    assert harness.lines("errors")[0]["record_identifier"] == "a"
 
 
-def every_bad_row(people: People) -> list[tuple[str, Any, str, str]]:
+def every_bad_row(harness: BatchHarness) -> list[tuple[str, Any, str, str]]:
     """Return name, line, code, and a part of the problem of each kind of bad row."""
     text, empty, short = (
-        write(people.folder, name, content)
+        write(harness.folder, name, content)
         for name, content in (("text.jpg", b"hello"), ("empty.jpg", b""), ("short.jpg", image_bytes(40)))
     )
-    folder = people.folder.as_uri()
-    os.mkfifo(people.folder / "pipe.jpg")
+    folder = harness.folder.as_uri()
+    os.mkfifo(harness.folder / "pipe.jpg")
 
     def line(name: str, **more: object) -> dict[str, object]:
-        return people.line(name, **more)
+        return harness.line(name, **more)
 
     return [
         ("empty object", {}, "NO_IDENTIFIER", "no identifier"),
@@ -175,11 +175,11 @@ def every_bad_row(people: People) -> list[tuple[str, Any, str, str]]:
     ]
 
 
-def test_every_kind_of_bad_row(faceki: FacekiSandbox, people: People) -> None:
-    cases = every_bad_row(people)
-    manifest = people.manifest(line for _, line, _, _ in cases)
-    done = people.verify(manifest)
-    found = {line["row"]: line for line in people.lines("errors")}
+def test_every_kind_of_bad_row(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+    cases = every_bad_row(harness)
+    manifest = harness.manifest(line for _, line, _, _ in cases)
+    done = harness.verify(manifest)
+    found = {line["row"]: line for line in harness.lines("errors")}
     for number, (name, _, code, problem) in enumerate(cases, 1):
         if code:
             assert (found[number]["code"], problem in found[number]["problem"]) == (code, True), (
@@ -193,38 +193,38 @@ def test_every_kind_of_bad_row(faceki: FacekiSandbox, people: People) -> None:
     assert faceki.ledger == once(["fine-1", "fine-2"])
     # A further try finds nothing to do, and writes no error twice.
     asked = faceki.counters.requests["verify"]
-    assert people.verify(manifest) == done
-    assert len(people.lines("errors")) == len(found)
+    assert harness.verify(manifest) == done
+    assert len(harness.lines("errors")) == len(found)
     assert faceki.counters.requests["verify"] == asked
 
 
-def test_a_column_of_the_users_own_is_no_mark_of_a_shard(faceki: FacekiSandbox, people: People) -> None:
-    lines = [people.line(name, _row=1, _problem="odd") for name in "abc"]
-    done = people.verify(people.manifest([*lines, {"_row": 1}, {"_row": 1, "_problem": "odd"}]))
+def test_a_column_of_the_users_own_is_no_mark_of_a_shard(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+    lines = [harness.line(name, _row=1, _problem="odd") for name in "abc"]
+    done = harness.verify(harness.manifest([*lines, {"_row": 1}, {"_row": 1, "_problem": "odd"}]))
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 3}, {"NO_IDENTIFIER": 2})
-    assert people.errors() == dict.fromkeys((4, 5), "NO_IDENTIFIER")
-    assert {line["row"] for line in people.lines("results")} == {1, 2, 3}
+    assert harness.errors() == dict.fromkeys((4, 5), "NO_IDENTIFIER")
+    assert {line["row"] for line in harness.lines("results")} == {1, 2, 3}
 
 
 def test_a_csv_without_a_header_tells_nobody_who_is_in_it(
-    faceki: FacekiSandbox, people: People, caplog: pytest.LogCaptureFixture
+    faceki: FacekiSandbox, harness: BatchHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    place = people.folder / "people.csv"
-    place.write_text(f"quirinazze@example.com,{people.selfie},{people.front}\n")
+    place = harness.folder / "people.csv"
+    place.write_text(f"quirinazze@example.com,{harness.selfie},{harness.front}\n")
     with pytest.raises(AirflowFailException, match="it has 3 column.*is the first line a header") as caught:
-        people.verify(place.as_uri())
+        harness.verify(place.as_uri())
     assert "quirinazze" not in str(caught.value) + caplog.text
 
 
-def test_a_csv_of_excel_with_bad_rows(faceki: FacekiSandbox, people: People) -> None:
-    place = people.folder / "people.csv"
+def test_a_csv_of_excel_with_bad_rows(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+    place = harness.folder / "people.csv"
     header = "record_identifier,selfie,document_1_front,document_1_back"
-    good = f"{people.selfie},{people.front},{people.back}"
+    good = f"{harness.selfie},{harness.front},{harness.back}"
     rows = [f"a,{good}", f'"b,{good}', f"c,{good},too,many", "d", f",{good}", "", f"e,{good}"]
     place.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([header, *rows, ""]).encode())
-    done = people.verify(place.as_uri())
-    assert people.results() == {"a": "ACCEPTED", "e": "ACCEPTED"}
-    assert people.errors() == {2: "BAD_ROW", 3: "BAD_ROW", 4: "INVALID_INPUT", 5: "NO_IDENTIFIER"}
+    done = harness.verify(place.as_uri())
+    assert harness.results() == {"a": "ACCEPTED", "e": "ACCEPTED"}
+    assert harness.errors() == {2: "BAD_ROW", 3: "BAD_ROW", 4: "INVALID_INPUT", 5: "NO_IDENTIFIER"}
     assert done["rows"] == 6
 
 
@@ -237,145 +237,145 @@ def test_a_csv_of_excel_with_bad_rows(faceki: FacekiSandbox, people: People) -> 
     ],
 )
 def test_a_manifest_without_a_column_is_refused_before_anything_is_paid(
-    faceki: FacekiSandbox, people: People, header: str, told: str
+    faceki: FacekiSandbox, harness: BatchHarness, header: str, told: str
 ) -> None:
-    place = people.folder / "people.csv"
+    place = harness.folder / "people.csv"
     place.write_text(f"{header}\na,b,c\n")
     with pytest.raises(AirflowFailException, match=told):
-        people.verify(place.as_uri())
-    assert not people.out.exists()
+        harness.verify(place.as_uri())
+    assert not harness.out.exists()
     assert faceki.counters.requests == {}
 
 
 def test_a_share_of_errors_ends_it_early(
-    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch
+    faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "MIN_ROWS_FOR_ERROR_RATE", 10)
-    lines = [people.line(f"p-{number}", **({"selfie": None} if number % 2 else {})) for number in range(400)]
+    lines = [harness.line(f"p-{number}", **({"selfie": None} if number % 2 else {})) for number in range(400)]
     with pytest.raises(
         AirflowFailException, match=r"rows are errors, more than max_error_rate=0.3; \d+ of 400"
     ):
-        people.verify(people.manifest(lines), max_error_rate=0.3, concurrency=2)
-    assert len(people.lines("results")) + len(people.lines("errors")) < 300
-    assert faceki.ledger == once(people.results())
+        harness.verify(harness.manifest(lines), max_error_rate=0.3, concurrency=2)
+    assert len(harness.lines("results")) + len(harness.lines("errors")) < 300
+    assert faceki.ledger == once(harness.results())
 
 
 def test_a_share_of_errors_counts_at_the_end_of_a_small_batch_too(
-    faceki: FacekiSandbox, people: People
+    faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
-    lines = [people.line("a"), people.line("b", selfie=None)]
+    lines = [harness.line("a"), harness.line("b", selfie=None)]
     with pytest.raises(AirflowFailException, match="1 of 2 rows are errors"):
-        people.verify(people.manifest(lines), max_error_rate=0.4)
-    assert people.results() == {"a": "ACCEPTED"}
-    assert people.verify(people.manifest(lines), max_error_rate=0.5)["errors"] == {"INVALID_INPUT": 1}
+        harness.verify(harness.manifest(lines), max_error_rate=0.4)
+    assert harness.results() == {"a": "ACCEPTED"}
+    assert harness.verify(harness.manifest(lines), max_error_rate=0.5)["errors"] == {"INVALID_INPUT": 1}
 
 
-def test_full_records_only_if_asked_for(faceki: FacekiSandbox, people: People) -> None:
-    manifest = people.everybody("a", "code-5004-b")
-    done = people.verify(manifest, include_records=True)
-    records = {line["record_identifier"]: line["record"] for line in people.lines("records")}
+def test_full_records_only_if_asked_for(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+    manifest = harness.everybody("a", "code-5004-b")
+    done = harness.verify(manifest, include_records=True)
+    records = {line["record_identifier"]: line["record"] for line in harness.lines("records")}
     assert {name: record["requestId"] for name, record in records.items()} == {
-        line["record_identifier"]: line["request_id"] for line in people.lines("results")
+        line["record_identifier"]: line["request_id"] for line in harness.lines("results")
     }
     assert records["a"]["document_data"]
-    assert done["records_path"] == f"{people.out.as_uri()}/records"
-    people.verify(manifest, include_records=True)
-    assert len(people.lines("records")) == 2
+    assert done["records_path"] == f"{harness.out.as_uri()}/records"
+    harness.verify(manifest, include_records=True)
+    assert len(harness.lines("records")) == 2
 
 
-def test_records_can_be_asked_for_afterwards(faceki: FacekiSandbox, people: People) -> None:
-    manifest = people.everybody("a", "b")
-    people.verify(manifest)
-    people.verify(manifest, include_records=True)
-    assert {line["record_identifier"] for line in people.lines("records")} == {"a", "b"}
+def test_records_can_be_asked_for_afterwards(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+    manifest = harness.everybody("a", "b")
+    harness.verify(manifest)
+    harness.verify(manifest, include_records=True)
+    assert {line["record_identifier"] for line in harness.lines("records")} == {"a", "b"}
     assert faceki.ledger == once("ab")
 
 
-def test_a_record_that_cannot_be_had_bills_nobody_again(faceki: FacekiSandbox, people: People) -> None:
-    manifest = people.everybody("a", "b", "c")
+def test_a_record_that_cannot_be_had_bills_nobody_again(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+    manifest = harness.everybody("a", "b", "c")
     faceki.add_fault("status", route="records", status=503, record_identifier="", count=None)
     faceki.add_fault("status", route="records_by_request", status=503, count=None)
     for _ in range(2):
         with pytest.raises(api.OutcomeUnknownError, match="3 of 3 rows could not be finished"):
-            people.verify(manifest, include_records=True, assume_new=True)
-        assert set(people.results()) == set("abc")
+            harness.verify(manifest, include_records=True, assume_new=True)
+        assert set(harness.results()) == set("abc")
     faceki.clear_faults()
-    people.verify(manifest, include_records=True, assume_new=True)
-    assert {line["record_identifier"] for line in people.lines("records")} == set("abc")
+    harness.verify(manifest, include_records=True, assume_new=True)
+    assert {line["record_identifier"] for line in harness.lines("records")} == set("abc")
     assert faceki.ledger == once("abc")
 
 
-def test_a_record_that_faceki_does_not_keep_is_told_once(faceki: FacekiSandbox, people: People) -> None:
-    manifest = people.everybody("a")
-    people.verify(manifest)
+def test_a_record_that_faceki_does_not_keep_is_told_once(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+    manifest = harness.everybody("a")
+    harness.verify(manifest)
     faceki.add_fault("code", route="records", code=8013, count=None)
     for _ in range(2):
-        people.verify(manifest, include_records=True)
-        assert [line["record"] for line in people.lines("records")] == [None]
+        harness.verify(manifest, include_records=True)
+        assert [line["record"] for line in harness.lines("records")] == [None]
 
 
 def test_rules_that_cannot_be_had_are_asked_for_once(
-    faceki: FacekiSandbox, people: People, caplog: pytest.LogCaptureFixture
+    faceki: FacekiSandbox, harness: BatchHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     faceki.add_fault("status", route="rules", status=404, count=None)
     with caplog.at_level(logging.WARNING):
-        people.verify(people.everybody(*map(str, range(40))))
+        harness.verify(harness.everybody(*map(str, range(40))))
     assert faceki.counters.requests["rules"] == 1
-    assert len(people.results()) == 40
+    assert len(harness.results()) == 40
 
 
-def test_what_is_said_instead_of_rules_holds_for_everybody(faceki: FacekiSandbox, people: People) -> None:
+def test_what_is_said_instead_of_rules_holds_for_everybody(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     faceki.add_fault("code", route="rules", code=5003, count=None)
     with pytest.raises(AirflowFailException, match="5003"):
-        people.verify(people.everybody(*map(str, range(40))))
+        harness.verify(harness.everybody(*map(str, range(40))))
     assert faceki.ledger == {}
     faceki.clear_faults()
-    assert people.verify(people.everybody(*map(str, range(40))))["decisions"] == {"ACCEPTED": 40}
+    assert harness.verify(harness.everybody(*map(str, range(40))))["decisions"] == {"ACCEPTED": 40}
 
 
 def test_limits_of_the_connection_hold(
-    faceki_sandbox: FacekiSandbox, connect: Connect, people: People
+    faceki_sandbox: FacekiSandbox, connect: Connect, harness: BatchHarness
 ) -> None:
     connect(max_concurrency=3)
     faceki_sandbox.settings.latency = 0.05
-    people.verify(people.everybody(*map(str, range(30))), concurrency=12)
+    harness.verify(harness.everybody(*map(str, range(30))), concurrency=12)
     assert faceki_sandbox.counters.in_flight_max <= 3
 
 
 def test_pace_of_the_connection_holds(
-    faceki_sandbox: FacekiSandbox, connect: Connect, people: People
+    faceki_sandbox: FacekiSandbox, connect: Connect, harness: BatchHarness
 ) -> None:
     connect(max_requests_per_second=20)
-    people.verify(people.everybody(*map(str, range(30))), concurrency=12)
+    harness.verify(harness.everybody(*map(str, range(30))), concurrency=12)
     times = sorted(bill.at for bill in faceki_sandbox.bills)
     assert times[-1] - times[0] >= 29 / 20 * 0.9
 
 
-def test_an_empty_manifest(faceki: FacekiSandbox, people: People) -> None:
-    done = people.verify(people.manifest([]))
+def test_an_empty_manifest(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+    done = harness.verify(harness.manifest([]))
     assert (done["rows"], done["decisions"], done["errors"]) == (0, {}, {})
 
 
-def test_another_batch_has_no_business_there(faceki: FacekiSandbox, people: People) -> None:
-    people.verify(people.everybody("a"), batch_id="monday")
-    with pytest.raises(AirflowFailException, match="holds another batch, 'monday'; this one is 'tuesday'"):
-        people.verify(people.everybody("a", "b"), batch_id="tuesday")
+def test_another_batch_has_no_business_there(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+    harness.verify(harness.everybody("a"), batch_id="monday")
+    with pytest.raises(AirflowFailException, match="contains another batch, 'monday'; this one is 'tuesday'"):
+        harness.verify(harness.everybody("a", "b"), batch_id="tuesday")
     assert faceki.ledger == once("a")
-    assert people.verify(people.everybody("a", "b"), batch_id="monday")["decisions"] == {"ACCEPTED": 2}
+    assert harness.verify(harness.everybody("a", "b"), batch_id="monday")["decisions"] == {"ACCEPTED": 2}
 
 
-def test_without_a_batch_id_another_run_has_no_business_there(faceki: FacekiSandbox, people: People) -> None:
-    people.verify(people.everybody("a"))
-    with pytest.raises(AirflowFailException, match="holds another batch"):
-        people.batch(people.everybody("a", "b")).execute(context(ti=TaskInstance(run_id="tomorrow")))
+def test_without_a_batch_id_another_run_has_no_business_there(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+    harness.verify(harness.everybody("a"))
+    with pytest.raises(AirflowFailException, match="contains another batch"):
+        harness.batch(harness.everybody("a", "b")).execute(context(ti=TaskInstance(run_id="tomorrow")))
     assert faceki.ledger == once("a")
 
 
-def test_results_name_people_as_the_manifest_does(faceki: FacekiSandbox, people: People) -> None:
+def test_results_name_people_as_the_manifest_does(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     faceki.settings.rejection_result = "missing"
-    people.verify(people.everybody("code-5004-a", "b"))
-    assert set(people.results()) == {"code-5004-a", "b"}
-    assert all("link" not in line for line in people.lines("results"))
+    harness.verify(harness.everybody("code-5004-a", "b"))
+    assert set(harness.results()) == {"code-5004-a", "b"}
+    assert all("link" not in line for line in harness.lines("results"))
 
 
 @pytest.mark.parametrize(
@@ -407,18 +407,18 @@ def test_results_name_people_as_the_manifest_does(faceki: FacekiSandbox, people:
     ],
 )
 def test_what_cannot_be_is_refused_while_the_dag_is_parsed(
-    people: People, arguments: dict[str, Any], told: str
+    harness: BatchHarness, arguments: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(ValueError, match=told):
-        people.batch("file:///people.ndjson", **arguments)
+        harness.batch("file:///people.ndjson", **arguments)
 
 
 def test_a_folder_that_nothing_can_be_written_to(
-    faceki: FacekiSandbox, people: People, tmp_path: Path
+    faceki: FacekiSandbox, harness: BatchHarness, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(AirflowFailException, match="cannot"):
-        people.verify(people.everybody("a"), output_path=(tmp_path / "file" / "out").as_uri())
+        harness.verify(harness.everybody("a"), output_path=(tmp_path / "file" / "out").as_uri())
     assert faceki.ledger == {}
 
 
@@ -443,7 +443,7 @@ def test_a_folder_that_nothing_can_be_written_to(
 )
 def test_what_can_be_known_before_it_is_paid_for_ends_the_task_before(
     faceki: FacekiSandbox,
-    people: People,
+    harness: BatchHarness,
     monkeypatch: pytest.MonkeyPatch,
     arguments: dict[str, Any],
     told: str,
@@ -451,35 +451,35 @@ def test_what_can_be_known_before_it_is_paid_for_ends_the_task_before(
     if "resize_to" in arguments:
         monkeypatch.setattr(batch, "find_spec", lambda name: None)
     with pytest.raises(AirflowFailException, match=told):
-        people.verify(people.everybody(*map(str, range(30))), **arguments)
-    assert (faceki.ledger, people.lines("errors")) == ({}, [])
+        harness.verify(harness.everybody(*map(str, range(30))), **arguments)
+    assert (faceki.ledger, harness.lines("errors")) == ({}, [])
     assert faceki.counters.requests.get("verify", 0) == 0
 
 
 def test_the_ceiling_is_said_clearly_and_goes_on_when_it_is_raised(
-    faceki: FacekiSandbox, people: People
+    faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
     names = [f"accepted-{number}" for number in range(40)]
-    manifest = people.everybody(*names)
+    manifest = harness.everybody(*names)
     for _ in range(2):
         with pytest.raises(
             AirflowFailException, match=r"max_verifications=25 is reached.* 15 of 40 rows"
         ) as caught:
-            people.verify(manifest, max_verifications=25)
-        assert "a run with a higher max_verifications goes on" in str(caught.value)
+            harness.verify(manifest, max_verifications=25)
+        assert "raise max_verifications and clear the task" in str(caught.value)
         assert len(faceki.ledger) == 25
-    assert people.verify(manifest, max_verifications=40)["decisions"] == {"ACCEPTED": 40}
+    assert harness.verify(manifest, max_verifications=40)["decisions"] == {"ACCEPTED": 40}
     assert faceki.ledger == once(names)
 
 
-def test_a_second_batch_finds_what_the_first_has_paid_for(faceki: FacekiSandbox, people: People) -> None:
-    manifest = people.everybody("a", "b")
-    people.verify(manifest)
-    done = people.verify(people.everybody("a", "b", "c"), output_path=(people.folder / "second").as_uri())
+def test_a_second_batch_finds_what_the_first_has_paid_for(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+    manifest = harness.everybody("a", "b")
+    harness.verify(manifest)
+    done = harness.verify(harness.everybody("a", "b", "c"), output_path=(harness.folder / "second").as_uri())
     assert (done["decisions"], done["found"]) == ({"ACCEPTED": 3}, 2)
     assert faceki.ledger == once("abc")
-    everybody = people.everybody("a", "b", "c")
-    done = people.verify(everybody, output_path=(people.folder / "third").as_uri(), resubmit="always")
+    everybody = harness.everybody("a", "b", "c")
+    done = harness.verify(everybody, output_path=(harness.folder / "third").as_uri(), resubmit="always")
     assert (done["found"], faceki.ledger) == (0, {"a": 2, "b": 2, "c": 2})
 
 
@@ -492,10 +492,10 @@ def test_a_second_batch_finds_what_the_first_has_paid_for(faceki: FacekiSandbox,
     ],
 )
 def test_each_unreadable_row_of_a_replaced_manifest_is_an_error(
-    faceki: FacekiSandbox, people: People, name: str, lines: list[bytes]
+    faceki: FacekiSandbox, harness: BatchHarness, name: str, lines: list[bytes]
 ) -> None:
     head = b"record_identifier,selfie,document_1_front"
     for line in [*lines, *lines]:
         with pytest.raises(AirflowFailException, match="no row succeeded"):
-            people.verify(people.manifest([head, line] if name.endswith(".csv") else [line], name))
-    assert [(line["row"], line["code"]) for line in people.lines("errors")] == [(1, "BAD_ROW")] * 2
+            harness.verify(harness.manifest([head, line] if name.endswith(".csv") else [line], name))
+    assert [(line["row"], line["code"]) for line in harness.lines("errors")] == [(1, "BAD_ROW")] * 2

@@ -18,7 +18,7 @@ from airflow_provider_faceki.metrics import CHARGED
 from airflow_provider_faceki.operators.images import FacekiFaceMatchOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.fakes import context
-from tests.batch.people import People, names, once
+from tests.batch.harness import BatchHarness, names, once
 from tests.billing.conftest import Connect
 
 LIMIT = 2
@@ -143,17 +143,17 @@ def test_a_batch_leaves_rows_open_and_goes_on(
     faceki_sandbox: FacekiSandbox, connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(faceki_sandbox, max_charged_calls=7)
-    people, everybody = People(tmp_path), names(20)
-    manifest = people.everybody(*everybody)
+    harness, everybody = BatchHarness(tmp_path), names(20)
+    manifest = harness.everybody(*everybody)
     arguments = {"batch_id": "b", "concurrency": 5}
     with pytest.raises(AirflowFailException, match=r"this try made 7 calls.*; 13 of 20 rows are left"):
-        people.verify(manifest, **arguments)
-    assert len(people.results()) == faceki_sandbox.counters.bills == 7
-    assert people.errors() == {}
+        harness.verify(manifest, **arguments)
+    assert len(harness.results()) == faceki_sandbox.counters.bills == 7
+    assert harness.errors() == {}
     # Raising the limit, and a further try, continue with the rows that are left.
     monkeypatch.setattr(charge_limit, "_current_try", lambda: "try 2")
     connect(faceki_sandbox, max_charged_calls=13)
-    assert people.verify(manifest, **arguments)["decisions"] == {"ACCEPTED": 20}
+    assert harness.verify(manifest, **arguments)["decisions"] == {"ACCEPTED": 20}
     assert faceki_sandbox.ledger == once(everybody)
 
 

@@ -14,7 +14,7 @@ from airflow_provider_faceki import api, storage
 from airflow_provider_faceki.operators.images import FacekiFaceMatchOperator
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from tests.batch.people import keep_no_records
+from tests.batch.harness import keep_no_records
 from tests.billing.image_files import image_bytes, write
 from tests.billing.tries import KeptInFile, Tries
 
@@ -59,7 +59,7 @@ def test_and_so_where_no_records_are_kept(
     keep_no_records(sandbox, monkeypatch)
     someone.now(record_identifier="accepted-anna")
     if store is None:
-        with pytest.raises(AirflowFailException, match="keeps no records"):
+        with pytest.raises(AirflowFailException, match="stores no records"):
             someone.now(record_identifier="declined-bob")
         return
     for _ in range(2):
@@ -119,7 +119,7 @@ def test_a_derived_identifier_is_not_shared_by_images_of_others(
         sandbox.clear_faults()
     else:
         derived.now()
-    with pytest.raises(AirflowFailException, match="other images.*give a record_identifier"):
+    with pytest.raises(AirflowFailException, match="other images.*set a record_identifier"):
         derived.now(**others[which])
     assert derived.now(**mine)["decision"] == "ACCEPTED"
     assert list(sandbox.ledger.values()) == [1]
@@ -135,7 +135,7 @@ def test_images_that_change_during_a_deferral(
     task = derived.task
     derived.given["selfie"] = write(tmp_path, "other.jpg")
     context: Any = {"ti": task.ti, "params": {}, "task_state_store": task.store}
-    with pytest.raises(AirflowFailException, match="other images.*give a record_identifier"):
+    with pytest.raises(AirflowFailException, match="other images.*set a record_identifier"):
         getattr(task.make(), method)(context, {"status": "decided"})
 
 

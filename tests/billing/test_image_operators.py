@@ -132,7 +132,7 @@ def test_a_lost_answer_fails_for_good(
     store = KeptInFile(tmp_path / "store.json")
     task = Tries(lambda: operator(task_id="t", selfie=selfie), store)
     with pytest.raises(
-        AirflowFailException, match="the call may have been charged; it is not sent again"
+        AirflowFailException, match="The call may have been charged, so it is not sent again"
     ) as told:
         task.go()
     # A callback of the DAG can read the code, and the traceback in the log contains no text of the transport.
@@ -141,7 +141,7 @@ def test_a_lost_answer_fails_for_good(
     assert cause.__cause__ is cause.__context__ is None
     assert sandbox.counters.requests[route] == 1
     # Airflow has not received the failure, so it retries the task.
-    with pytest.raises(AirflowFailException, match="clear the task to make it again"):
+    with pytest.raises(AirflowFailException, match="clear the task to repeat it"):
         task.go()
     assert sandbox.counters.requests[route] == 1
     # A user has seen the failure and clears the task, so the call is sent.
@@ -173,7 +173,7 @@ def test_a_killed_try_fails_the_next_one_once(
     mark(store, 1.0)
     task = Tries(lambda: operator(task_id="t", selfie=selfie), store)
     for _ in range(2):
-        with pytest.raises(AirflowFailException, match="clear the task to make it again"):
+        with pytest.raises(AirflowFailException, match="clear the task to repeat it"):
             task.go()
     assert route not in sandbox.counters.requests
     task.clear()

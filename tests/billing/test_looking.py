@@ -72,16 +72,18 @@ def test_faceki_says_that_there_is_none(server: FakeServer, client: api.FacekiCl
         pytest.param(
             reply_json({"statusCode": 404, "message": "Not Found"}, 404), "HTTP 404", id="a framework's 404"
         ),
-        pytest.param(found(record("another")), "others", id="somebody else's record"),
-        pytest.param(found(record(None), record("undefined")), "others", id="records without an identifier"),
-        pytest.param(found("mine"), "is not understood", id="no record at all"),
+        pytest.param(found(record("another")), "other verifications", id="somebody else's record"),
+        pytest.param(
+            found(record(None), record("undefined")), "other verifications", id="records without an identifier"
+        ),
+        pytest.param(found("mine"), "has an unknown format", id="no record at all"),
         pytest.param(
             reply_json({"status": True, "code": 200, "result": None}),
             "set null_result",
             id="a result of null",
         ),
         pytest.param(reply_bytes(HTML), "not JSON", id="a page with HTTP 200"),
-        pytest.param(reply_bytes(b""), "others|is not understood|holds", id="nothing"),
+        pytest.param(reply_bytes(b""), "has an unknown format|contains", id="nothing"),
     ],
 )
 def test_nobody_says_that_there_is_none(

@@ -90,7 +90,7 @@ def test_what_faceki_has_not_done_stays_unknown_and_is_not_sent_again(
     sandbox.settings.not_found = not_found
     sandbox.add_fault(**fault)  # type: ignore[arg-type]
     began = time.monotonic()
-    with pytest.raises(api.OutcomeUnknownError, match="look again by its record_identifier") as caught:
+    with pytest.raises(api.OutcomeUnknownError, match="look it up by its record_identifier") as caught:
         ask(FacekiHook(), verification("accepted-1", DEFAULT_WORKFLOW, lookup_timeout=0.3))
     assert caught.value.is_ambiguous
     # Without `lookup_timeout`, the lookups would go on for a minute.
@@ -177,7 +177,7 @@ def test_where_records_cannot_be_asked_for_it_says_so_at_once(
     sandbox.add_fault("process_then_reset", route="verify")
     pauses: list[float] = []
     patch_sleep(monkeypatch, pauses.append)
-    with pytest.raises(api.OutcomeUnknownError, match="cannot be asked for"):
+    with pytest.raises(api.OutcomeUnknownError, match="cannot be fetched"):
         FacekiHook().call(verification("accepted-1", DEFAULT_WORKFLOW, lookup_timeout=30.0))
     assert sum(pauses) <= 1.0
     assert sandbox.counters.requests["verify"] == 1
@@ -189,7 +189,7 @@ def test_lookup_timeout_is_a_time_and_not_a_number_of_requests(
     connect(sandbox, timeout=1, max_attempts=1)
     sandbox.add_fault("process_then_reset", route="verify")
     sandbox.add_fault("hang", route="records", delay=1.5, count=None)
-    with pytest.raises(api.OutcomeUnknownError, match="has shown no record of it for"):
+    with pytest.raises(api.OutcomeUnknownError, match="has returned no record of it for"):
         FacekiHook().call(verification("accepted-1", DEFAULT_WORKFLOW, lookup_timeout=2.0))
     # Each poll takes one second here. If only the pauses between polls were counted, there would be a third poll.
     assert sandbox.counters.requests["records"] <= 2

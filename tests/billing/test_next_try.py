@@ -138,7 +138,7 @@ def test_where_no_records_are_kept_absence_means_nothing(
         assert task.go()["decision"] == "ACCEPTED"
         assert sandbox.ledger == {"accepted-1": 2}
         return
-    with pytest.raises(AirflowFailException, match="keeps no records .* resubmit='always'") as told:
+    with pytest.raises(AirflowFailException, match="stores no records .* resubmit='always'") as told:
         task.go()
     assert isinstance(told.value.__cause__, api.OutcomeUnknownError)
     assert sandbox.ledger == {"accepted-1": 1}
@@ -163,7 +163,7 @@ def test_while_the_rules_are_not_to_be_had_nothing_in_doubt_is_sent(
     sandbox.clear_faults()
     sandbox.add_fault("code", route="records", code=8013, count=None)
     monkeypatch.setattr(workflow_rules, "_cache", {})
-    with pytest.raises(AirflowFailException, match="keeps no records"):
+    with pytest.raises(AirflowFailException, match="stores no records"):
         task.go()
     assert sandbox.ledger == {"accepted-1": 1}
 
@@ -191,7 +191,7 @@ def test_where_no_records_are_kept_what_was_answered_is_remembered(
     if store is not None:
         assert task.go()["decision"] == "DECLINED"
     else:
-        with pytest.raises(AirflowFailException, match="keeps no records"):
+        with pytest.raises(AirflowFailException, match="stores no records"):
             task.go()
     assert sandbox.ledger == {"declined-1": 1}
 

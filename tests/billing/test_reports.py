@@ -198,17 +198,17 @@ def test_a_body_that_ends_before_it_can_be_told(body: bytes) -> None:
         pytest.param(reply_json({"status": True, "code": 200, "result": []}), "neither", id="nothing"),
         pytest.param(reply_json({"url": "ftp://faceki.example/r.pdf"}), "neither", id="another protocol"),
         pytest.param(
-            reply_json({"url": "http://elsewhere.example/r.pdf"}), "is not https", id="not encrypted"
+            reply_json({"url": "http://elsewhere.example/r.pdf"}), "begin with https://", id="not encrypted"
         ),
-        pytest.param(reply_json({"url": "https://[elsewhere"}), "gave for the report is none", id="no URL"),
+        pytest.param(reply_json({"url": "https://[elsewhere"}), "FACEKI returned is invalid", id="no URL"),
         pytest.param(
             reply_bytes(b"", 302, ("Location", "https://[elsewhere")),
-            "gave for the report is none",
+            "FACEKI returned is invalid",
             id="a redirect to no URL",
         ),
         pytest.param(
             reply_bytes(b"", 302, ("Location", "http://elsewhere.example/r.pdf")),
-            "is not https",
+            "begin with https://",
             id="a redirect that is not encrypted",
         ),
     ],
@@ -251,7 +251,7 @@ def test_it_follows_once_only() -> None:
     with FakeServer() as server:
         server.on("/again", reply_json({"url": f"{server.url}/again"}))
         with pytest.raises(
-            api.UnexpectedResponseError, match="holds no PDF; it holds an object with the keys url"
+            api.UnexpectedResponseError, match="contains no PDF; it contains an object with the keys url"
         ):
             fetch(server, reply_json({"url": f"{server.url}/again"}))
         assert len(server.requests_to("/again")) == 1
@@ -286,7 +286,7 @@ def test_metrics_name_the_call() -> None:
 def test_an_address_that_has_expired_says_nothing_about_the_credentials(status: int) -> None:
     with FakeServer() as server:
         server.on("/expired", reply_bytes(b"<Error><Code>AccessDenied</Code></Error>", status))
-        with pytest.raises(api.UnexpectedResponseError, match="not to be had at the URL") as caught:
+        with pytest.raises(api.UnexpectedResponseError, match="could not be downloaded from the URL") as caught:
             fetch(server, reply_json({"url": f"{server.url}/expired?signature=secret"}))
         assert caught.value.http_status == status
         assert "secret" not in json.dumps([str(caught.value), repr(caught.value)])

@@ -28,7 +28,7 @@ from airflow_provider_faceki.operators.verification import FacekiKycVerification
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
 from tests.airflow.fakes import context
-from tests.batch.people import People
+from tests.batch.harness import BatchHarness
 
 PERSON = "accepted-jane"
 COLLECTOR = "airflow.providers.common.compat.lineage.hook.get_hook_lineage_collector"
@@ -50,7 +50,7 @@ class Collector:
 
 
 @pytest.fixture
-def people(faceki_sandbox: FacekiSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> People:
+def harness(faceki_sandbox: FacekiSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BatchHarness:
     """A sandbox with one person's record, its Connection, and the person's images."""
     connection = faceki_sandbox.connection(
         portal_record_url="https://portal.example/{requestId}",
@@ -59,7 +59,7 @@ def people(faceki_sandbox: FacekiSandbox, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(connection))
     faceki_sandbox.add_record(record_identifier=PERSON, decision="ACCEPTED")
     (tmp_path / "in").mkdir()
-    found = People(tmp_path / "in")
+    found = BatchHarness(tmp_path / "in")
     # The folder of an image possibly identifies the person, so the output is in another folder.
     found.out = tmp_path / "out"
     return found
@@ -77,56 +77,56 @@ def request_id() -> str:
     return str(record.request_id)
 
 
-Make = Callable[[People, FacekiSandbox], Any]
+Make = Callable[[BatchHarness, FacekiSandbox], Any]
 RESULTS = {"results": 1, "errors": 0}
 TABLES = {"verifications": 1, "documents": 1, "aml_hits": 0, "images": 3, "errors": 0}
 
 
-def verify(people: People, _: FacekiSandbox) -> Any:
+def verify(harness: BatchHarness, _: FacekiSandbox) -> Any:
     return FacekiKycVerificationOperator(
         task_id="t",
         record_identifier=PERSON,
-        selfie=people.selfie,
-        documents=[{"front": people.front, "back": people.back}],
-        output_path=f"{people.out}/{PERSON}/record.json",
+        selfie=harness.selfie,
+        documents=[{"front": harness.front, "back": harness.back}],
+        output_path=f"{harness.out}/{PERSON}/record.json",
     )
 
 
-def fetch(people: People, _: FacekiSandbox) -> Any:
+def fetch(harness: BatchHarness, _: FacekiSandbox) -> Any:
     return FacekiFetchRecordsOperator(
-        task_id="t", record_identifier=PERSON, output_path=f"{people.out}/{PERSON}.json"
+        task_id="t", record_identifier=PERSON, output_path=f"{harness.out}/{PERSON}.json"
     )
 
 
-def match(people: People, _: FacekiSandbox) -> Any:
+def match(harness: BatchHarness, _: FacekiSandbox) -> Any:
     return FacekiFaceMatchOperator(
-        task_id="t", selfie=people.selfie, output_path=f"{people.out}/selfie/found.json"
+        task_id="t", selfie=harness.selfie, output_path=f"{harness.out}/selfie/found.json"
     )
 
 
-def report(people: People, _: FacekiSandbox) -> Any:
+def report(harness: BatchHarness, _: FacekiSandbox) -> Any:
     found = request_id()
     return FacekiPdfReportOperator(
-        task_id="t", request_id=found, output_path=f"{people.out}/{found}/report.pdf"
+        task_id="t", request_id=found, output_path=f"{harness.out}/{found}/report.pdf"
     )
 
 
-def call(people: People, _: FacekiSandbox) -> Any:
+def call(harness: BatchHarness, _: FacekiSandbox) -> Any:
     return FacekiApiOperator(
         task_id="t",
         path="/api/v3/kyc_verification",
         query={"record_identifier": PERSON},
-        output_path=f"{people.out}/{PERSON}/answer.json",
+        output_path=f"{harness.out}/{PERSON}/answer.json",
     )
 
 
-def batch(people: People, _: FacekiSandbox) -> Any:
-    return people.batch(people.everybody(PERSON))
+def batch(harness: BatchHarness, _: FacekiSandbox) -> Any:
+    return harness.batch(harness.everybody(PERSON))
 
 
-def tables(people: People, _: FacekiSandbox) -> Any:
+def tables(harness: BatchHarness, _: FacekiSandbox) -> Any:
     return FacekiBatchFetchRecordsOperator(
-        task_id="t", identifiers=[PERSON], output_path=people.out.as_uri(), partition_by_date=True
+        task_id="t", identifiers=[PERSON], output_path=harness.out.as_uri(), partition_by_date=True
     )
 
 
@@ -151,15 +151,15 @@ def test_what_is_reported(
     make: Make,
     inputs: dict[str, int | None],
     outputs: dict[str, int | None],
-    people: People,
+    harness: BatchHarness,
     collector: Collector,
     faceki_sandbox: FacekiSandbox,
 ) -> None:
-    operator = make(people, faceki_sandbox)
+    operator = make(harness, faceki_sandbox)
     operator.execute(context())
     assert (collector.inputs, collector.outputs) == (list(inputs), list(outputs))
     told = operator.get_openlineage_facets_on_complete(None)
-    root = f"{people.out.parent}/"
+    root = f"{harness.out.parent}/"
     assert [each.name.removeprefix(root) for each in told.inputs] == list(inputs)
     assert {
         each.name.removeprefix(root): getattr(each.outputFacets.get("outputStatistics"), "rowCount", None)
@@ -167,17 +167,17 @@ def test_what_is_reported(
     } == outputs
 
 
-def test_nothing_is_reported_before_it_is_written(people: People, faceki_sandbox: FacekiSandbox) -> None:
-    told = fetch(people, faceki_sandbox).get_openlineage_facets_on_complete(None)
+def test_nothing_is_reported_before_it_is_written(harness: BatchHarness, faceki_sandbox: FacekiSandbox) -> None:
+    told = fetch(harness, faceki_sandbox).get_openlineage_facets_on_complete(None)
     assert (told.inputs, told.outputs, told.run_facets) == ([], [], {})
 
 
 def test_a_batch_that_is_stopped_reports_what_it_wrote(
-    people: People, collector: Collector, faceki_sandbox: FacekiSandbox
+    harness: BatchHarness, collector: Collector, faceki_sandbox: FacekiSandbox
 ) -> None:
     faceki_sandbox.settings.credit = 1
-    operator: FacekiBatchVerificationOperator = people.batch(
-        people.everybody("accepted-1", "accepted-2", "accepted-3"), concurrency=1
+    operator: FacekiBatchVerificationOperator = harness.batch(
+        harness.everybody("accepted-1", "accepted-2", "accepted-3"), concurrency=1
     )
     with pytest.raises(Exception, match="2 of 3 rows are left"):
         operator.execute(context())
@@ -188,13 +188,13 @@ def test_a_batch_that_is_stopped_reports_what_it_wrote(
 
 
 def test_the_provider_of_openlineage_is_not_needed(
-    people: People, faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch
+    harness: BatchHarness, faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in sys.modules if "openlineage" in name]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "openlineage", None)
     monkeypatch.setitem(sys.modules, "airflow.providers.openlineage", None)
-    assert len(fetch(people, faceki_sandbox).execute(context())) == 1
+    assert len(fetch(harness, faceki_sandbox).execute(context())) == 1
 
 
 @pytest.mark.parametrize(
@@ -206,9 +206,9 @@ def test_the_provider_of_openlineage_is_not_needed(
         pytest.param(lambda *_: FacekiKycDecisionSensor(task_id="t", record_identifier=PERSON), id="sensor"),
     ],
 )
-def test_the_address_of_the_record(make: Make, people: People, faceki_sandbox: FacekiSandbox) -> None:
+def test_the_address_of_the_record(make: Make, harness: BatchHarness, faceki_sandbox: FacekiSandbox) -> None:
     found = context()
-    operator = make(people, faceki_sandbox)
+    operator = make(harness, faceki_sandbox)
     operator.execute(found)
     pushed = found["ti"].pushed
     assert pushed[RECORD_URL_KEY].startswith("https://portal.example/")
@@ -221,11 +221,11 @@ def test_the_address_of_the_record(make: Make, people: People, faceki_sandbox: F
 
 
 def test_without_the_portal_s_address_there_is_no_link(
-    people: People, faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch
+    harness: BatchHarness, faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(faceki_sandbox.connection()))
     found = context()
-    operator = fetch(people, faceki_sandbox)
+    operator = fetch(harness, faceki_sandbox)
     operator.execute(found)
     assert RECORD_URL_KEY not in found["ti"].pushed
     assert FacekiRecordLink().get_link(operator, ti_key=found["ti"]) == ""

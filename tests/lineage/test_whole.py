@@ -19,7 +19,7 @@ from airflow_provider_faceki.sandbox import SandboxProcess
 from airflow_provider_faceki.sandbox.dag_runner import DagResult
 from tests.airflow.running import AIRFLOW_3, bundles, reading
 from tests.airflow.whole_airflow import WholeAirflow
-from tests.batch.people import People
+from tests.batch.harness import BatchHarness
 from tests.object_store import BUCKET, ObjectStore
 
 pytestmark = pytest.mark.airflow
@@ -82,11 +82,11 @@ class Whole:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, _object_store_server: ObjectStore) -> Iterator[Whole]:
     folder = tmp_path_factory.mktemp("lineage")
-    people = People(folder)
+    harness = BatchHarness(folder)
     _object_store_server.clear()
-    lines = [people.line(name) for name in ("accepted-1", "declined-1")]
-    lines += [people.line("no-selfie", selfie=None)]
-    manifest = people.manifest(lines)
+    lines = [harness.line(name) for name in ("accepted-1", "declined-1")]
+    lines += [harness.line("no-selfie", selfie=None)]
+    manifest = harness.manifest(lines)
     _object_store_server.client.upload_file(manifest.removeprefix("file://"), BUCKET, "people.ndjson")
     events = folder / "events.ndjson"
     with SandboxProcess() as faceki:

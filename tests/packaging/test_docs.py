@@ -245,7 +245,7 @@ def test_each_message_of_the_troubleshooting_page_exists() -> None:
 @pytest.mark.parametrize("source", sorted(ROOT.glob("docs/diagrams/*.mmd")), ids=lambda path: path.stem)
 def test_each_diagram_is_rendered_from_its_text(source: Path) -> None:
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
-    assert f"<!-- source {digest} -->" in source.with_suffix(".svg").read_text(), "run `make pictures`"
+    assert f"<!-- source {digest} -->" in source.with_suffix(".svg").read_text(), "run `make diagrams`"
 
 
 def test_each_promise_of_security_names_a_test() -> None:

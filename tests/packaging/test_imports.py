@@ -101,11 +101,11 @@ print(json.dumps(sorted(sys.modules)))
     [
         pytest.param("airflow_provider_faceki", ("airflow", *HEAVY), id="the package"),
         pytest.param("airflow_provider_faceki.get_provider_info", ("airflow", *HEAVY), id="the metadata"),
-        pytest.param("airflow_provider_faceki.api", ("airflow", *HEAVY), id="the ground's doorstep"),
+        pytest.param("airflow_provider_faceki.api", ("airflow", *HEAVY), id="the import of the API package"),
         pytest.param(
             "airflow_provider_faceki.sandbox",
             ("airflow", "starlette", "uvicorn"),
-            id="the sandbox's doorstep",
+            id="the import of the sandbox",
         ),
         pytest.param(
             "airflow_provider_faceki.sandbox.pytest_plugin",

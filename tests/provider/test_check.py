@@ -85,7 +85,7 @@ def test_a_token_that_ends_before_the_check_does(lifetime: float) -> None:
 def test_a_deep_answer_is_described_in_a_line(bracket: bytes) -> None:
     deep = bracket[:1] * 900 + bracket[1:] * 900 if bracket == b"[]" else b'{"a":' * 900 + b"1" + b"}" * 900
     described = probes.describe(HttpResponse(200, {"content-type": "application/json"}, deep))
-    assert described == f"HTTP 200, application/json, {len(deep)} bytes that are no JSON"
+    assert described == f"HTTP 200, application/json, {len(deep)} bytes that are not JSON"
 
 
 TOKEN_FORMS = [flow.value for flow in api.AuthFlow]
@@ -318,7 +318,7 @@ def test_the_test_of_a_connection_names_the_form_that_works(
     connect(monkeypatch, faceki_sandbox)
     works, told = FacekiHook().test_connection()
     assert not works
-    assert f"FACEKI gives a token for auth_flow={flow!r}: set that" in told
+    assert f"FACEKI issues a token with auth_flow={flow!r}: set this value" in told
 
 
 def test_the_test_of_a_connection_puts_the_secret_into_no_url(

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.process
 
 def test_what_is_not_set_means_the_same_to_the_form_and_to_the_ground() -> None:
     service, transport, retry = api.Service(), api.TransportSettings(), api.RetryPolicy()
-    ground = {
+    defaults = {
         **{
             each.name: getattr(service, each.name)
             for each in fields(service)
@@ -37,7 +37,7 @@ def test_what_is_not_set_means_the_same_to_the_form_and_to_the_ground() -> None:
         "token_store": schema.TOKEN_STORES[0],
         "webhook_max_per_day": schema.DEFAULT_WEBHOOKS_PER_DAY,
     }
-    assert ground == {name: spec.default for name, spec in schema.SPECS.items() if spec.default is not None}
+    assert defaults == {name: spec.default for name, spec in schema.SPECS.items() if spec.default is not None}
     assert schema.EXTRA_FIELDS["auth_flow"].choices == tuple(api.AuthFlow)
 
 

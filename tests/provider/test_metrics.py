@@ -22,7 +22,7 @@ from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.api.fake_server import NOTHING_FOUND, RECORDS_PATH, TOKEN_PATH, FakeServer, reply_json
-from tests.batch.people import People
+from tests.batch.harness import BatchHarness
 from tests.billing.image_files import write
 
 pytestmark = pytest.mark.process
@@ -107,11 +107,11 @@ def test_what_a_statsd_server_receives(
         "AIRFLOW__METRICS__STATSD_PORT": str(statsd.getsockname()[1]),
     }
     images = [write(tmp_path, "s.jpg"), write(tmp_path, "f.jpg")]
-    people = People(tmp_path)
-    rows = [people.line(name) for name in ("declined-1", "review-1", "decision-ANNA-1")]
-    manifest = people.manifest([*rows, people.line("row-without-selfie", selfie=None)])
+    harness = BatchHarness(tmp_path)
+    rows = [harness.line(name) for name in ("declined-1", "review-1", "decision-ANNA-1")]
+    manifest = harness.manifest([*rows, harness.line("row-without-selfie", selfie=None)])
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *images, manifest, people.out.as_uri()],
+        [sys.executable, "-c", SCRIPT, *images, manifest, harness.out.as_uri()],
         env=environment,
         capture_output=True,
         text=True,

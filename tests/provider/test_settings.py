@@ -137,7 +137,7 @@ def test_urls_that_are_refused(host: str, because: str, field: str) -> None:
     text = refused(host=host) if field == "host" else refused(extra={field: host})
     assert field in text
     assert because in text
-    assert "https://host, with a port and a path if need be" in text
+    assert "https://host, optionally with a port and a path" in text
 
 
 @pytest.mark.parametrize(
@@ -318,10 +318,10 @@ def test_numbers_beyond_their_limit(key: str) -> None:
         pytest.param({"verify": "yes"}, "true, false, or the path", id="yes"),
         pytest.param({"verify": 1}, "1 (int)", id="verify is a number"),
         pytest.param({"verify": "a\0b"}, "'a\\x00b'", id="NUL in a path"),
-        pytest.param({"proxies": f"http://me:{SECRET}@p:1"}, "no JSON", id="proxies: just an address"),
+        pytest.param({"proxies": f"http://me:{SECRET}@p:1"}, "not JSON", id="proxies: just an address"),
         pytest.param({"proxies": [f"http://me:{SECRET}@p:1"]}, "type list", id="proxies: list"),
         pytest.param({"proxies": {"ftp": "http://p"}}, "other keys", id="proxies: other keys"),
-        pytest.param({"proxies": {"http": 3128}}, "address that is none", id="proxies: port only"),
+        pytest.param({"proxies": {"http": 3128}}, "invalid proxy URL", id="proxies: port only"),
         pytest.param({"proxies": {"http": "socks5://p"}}, "another scheme", id="proxies: SOCKS"),
         pytest.param({"proxies": {"http": f"http://u:{SECRET}@p/x"}}, "with a path", id="proxies: path"),
         *[
@@ -332,7 +332,7 @@ def test_numbers_beyond_their_limit(key: str) -> None:
             )
             for character in "[]\uff0f\uff1a\uff20\uff1f\uff03\u2100"
         ],
-        pytest.param({"proxies": "[" * 100_000}, "no JSON", id="proxies: deep"),
+        pytest.param({"proxies": "[" * 100_000}, "not JSON", id="proxies: deep"),
         pytest.param({"records_path": "api/v3"}, "a path such as", id="path without a slash"),
         pytest.param({"records_path": "//evil.example/x"}, "a path such as", id="path with a host"),
         pytest.param({"records_path": "/a/../b"}, "a path such as", id="climbing path"),
@@ -412,7 +412,7 @@ def test_id_and_secret_that_are_refused(field: str, label: str, value: str | Non
 def test_a_secret_that_no_header_carries() -> None:
     assert read(password="päss-wörd").client_secret == "päss-wörd"
     text = refused(password="päss-wörd", extra={"auth_flow": "access_token_headers"})
-    assert "no HTTP header" in text
+    assert "not allowed in an HTTP header" in text
 
 
 @pytest.mark.parametrize(
@@ -421,7 +421,7 @@ def test_a_secret_that_no_header_carries() -> None:
         pytest.param({"port": 65536}, "Port (field 'port')", id="port too high"),
         pytest.param({"port": -1}, "from 1 to 65535", id="negative port"),
         pytest.param({"port": True}, "True (bool)", id="port true"),
-        pytest.param({"schema": "v1"}, "a path belongs into the API base URL", id="schema is a path"),
+        pytest.param({"schema": "v1"}, "put a path into the API base URL", id="schema is a path"),
         pytest.param({"extra": [1]}, "a JSON object", id="extra is a list"),
     ],
 )

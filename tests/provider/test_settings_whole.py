@@ -111,7 +111,7 @@ def test_a_type_that_is_faceki_s_or_nobody_s(conn_type: str | None) -> None:
 )
 def test_what_was_made_for_another_service_is_not_sent_to_it(conn_type: str, shown: str) -> None:
     with pytest.raises(
-        ConfigurationError, match=rf"{shown}; allowed is 'faceki'.*connection 'kyc'"
+        ConfigurationError, match=rf"{shown}; allowed are 'faceki'.*connection 'kyc'"
     ) as caught:
         _settings(_Conn(None, conn_type))
     assert SECRET not in str(caught.value)

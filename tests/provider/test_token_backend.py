@@ -93,7 +93,7 @@ def warnings_of_store(
 
 
 def _store_of(hook: FacekiHook) -> SharedTokenStore:
-    store = hook.get_conn()._account.tokens
+    store = hook.get_conn()._session.tokens
     assert isinstance(store, SharedTokenStore)
     return store
 

@@ -169,11 +169,11 @@ def test_a_process_that_cannot_start_says_so(capfd: pytest.CaptureFixture[str]) 
     ("arguments", "complaint"),
     [
         pytest.param(
-            ["--host", EVERYWHERE], "needs both --expose and --i-know-this-is-a-toy", id="no option"
+            ["--host", EVERYWHERE], "needs both --expose and --allow-remote-access", id="no option"
         ),
         pytest.param(["--host", EVERYWHERE, "--expose"], "needs both", id="one option"),
-        pytest.param(["--host", "192.0.2.1", "--i-know-this-is-a-toy"], "needs both", id="the other option"),
-        pytest.param(["--tls-cert", "x"], "go together", id="half of TLS"),
+        pytest.param(["--host", "192.0.2.1", "--allow-remote-access"], "needs both", id="the other option"),
+        pytest.param(["--tls-cert", "x"], "must be given together", id="half of TLS"),
         pytest.param(
             ["--tls-cert", "/nowhere", "--tls-key", "/nowhere"], "No such file", id="no certificate"
         ),
@@ -199,5 +199,5 @@ def test_it_refuses_to_start(
 
 
 def test_both_options_expose_it(tmp_path: Path) -> None:
-    with started(tmp_path, "--host", EVERYWHERE, "--expose", "--i-know-this-is-a-toy") as (_, url):
+    with started(tmp_path, "--host", EVERYWHERE, "--expose", "--allow-remote-access") as (_, url):
         assert get(url.replace(EVERYWHERE, "127.0.0.1") + "/_sandbox/state").status_code == 200

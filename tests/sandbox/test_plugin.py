@@ -76,6 +76,6 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     done = run(tmp_path, "def test_it(faceki_sandbox): pass\n", WITHOUT_THE_EXTRA)
     assert done.returncode == 1
     assert (
-        "the sandbox needs starlette: install airflow-provider-faceki with its extra 'sandbox'" in done.stdout
+        "the sandbox needs starlette: install the extra 'sandbox'" in done.stdout
     )
     assert "Traceback" not in done.stdout

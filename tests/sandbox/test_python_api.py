@@ -97,10 +97,10 @@ def test_it_sleeps_while_a_test_has_replaced_sleep(monkeypatch: pytest.MonkeyPat
     called: list[float] = []
     sleep = time.sleep
 
-    async def nap_async(seconds: float) -> None:
+    async def fake_sleep(seconds: float) -> None:
         called.append(seconds)
 
-    monkeypatch.setattr(asyncio, "sleep", nap_async)
+    monkeypatch.setattr(asyncio, "sleep", fake_sleep)
     monkeypatch.setattr(time, "sleep", called.append)
     with FacekiSandbox() as sandbox:
         sandbox.settings.latency = 0.05

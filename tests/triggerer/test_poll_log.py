@@ -47,8 +47,8 @@ def test_one_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     ("key", "hint"),
     [
         pytest.param({"link": "made-up-link"}, "neither a request id nor a record identifier", id="link"),
-        pytest.param({"request_id": "r1"}, "a link belongs into link=", id="request id"),
-        pytest.param({"record_identifier": "a1"}, "into request_id=", id="record identifier"),
+        pytest.param({"request_id": "r1"}, "pass a link as link=", id="request id"),
+        pytest.param({"record_identifier": "a1"}, "as request_id=", id="record identifier"),
     ],
 )
 def test_a_wait_without_any_record_warns_once(
@@ -77,7 +77,7 @@ def test_a_record_without_a_decision_is_described_once(monkeypatch: pytest.Monke
     wait.go(1.0)
     lines = wait.go(1.0, *[LOG_INTERVAL_SECONDS] * 3, records=(VerificationRecord(document),))[1:]
     assert lines[0] == (
-        "INFO FACEKI has a record for request r1 without a decision. It holds an object with the keys outcomeText, "
+        "INFO FACEKI has a record for request r1 without a decision. It contains an object with the keys outcomeText, "
         "requestId and 1 more"
     )
     assert [line.partition(";")[0] for line in lines[1:]] == [

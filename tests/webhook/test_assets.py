@@ -44,6 +44,6 @@ def test_default() -> None:
 )
 def test_refused(conn_id: str) -> None:
     with pytest.raises(
-        ValueError, match=r"conn_id: found .*, which cannot stand in the asset's URI; allowed are"
+        ValueError, match=r"conn_id: found .*, which cannot be part of the asset's URI; allowed are"
     ):
         faceki_verifications(conn_id)

@@ -73,10 +73,10 @@ class FaceMatch(_SelfieCall):
         """Return the records of the persons that FACEKI found."""
         return read_records(answer)
 
-    def steps(self, account: AuthSession) -> Steps[tuple[VerificationRecord, ...]]:
+    def steps(self, session: AuthSession) -> Steps[tuple[VerificationRecord, ...]]:
         """Send the search without repeating it after a lost answer, because FACEKI charges each search."""
         try:
-            return (yield from _charged(account, self))
+            return (yield from _charged(session, self))
         except NotFoundError as error:
             if error.code != DATA_NOT_FOUND:
                 raise
@@ -131,9 +131,9 @@ class AnalyzeFace(_SelfieCall):
             document=found,
         )
 
-    def steps(self, account: AuthSession) -> Steps[FaceAnalysis]:
+    def steps(self, session: AuthSession) -> Steps[FaceAnalysis]:
         """Send the request without repeating it after a lost answer, because FACEKI possibly charges each analysis."""
-        return _charged(account, self)
+        return _charged(session, self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,25 +200,25 @@ class CheckImage:
         )
 
 
-def _charged(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
+def _charged(session: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
     """Perform a charged call for which FACEKI stores no record.
 
     :raises OutcomeUnknownError: if the call was possibly charged. The answer was lost, has an unknown format, or
         reports a failure of FACEKI.
     """
     try:
-        return (yield from call_once(account, endpoint))
+        return (yield from call_once(session, endpoint))
     except FacekiError as error:
         if not error.is_ambiguous or isinstance(error, VerificationError):
             raise
         raise OutcomeUnknownError(
-            "the image was sent, its answer was lost or is not understood, "
-            f"and the call may have been charged; it is not sent again: {error.message}"
+            "the image was sent, but FACEKI's answer was lost or cannot be read. The call may have "
+                f"been charged, so it is not sent again: {error.message}"
         ) from error
 
 
 def _object(answer: Payload, what: str, names: tuple[str, ...]) -> dict[str, Json]:
     found = find_objects(answer.document, lambda item: has_field(item, *names))
     if not found:
-        raise answer.unexpected(f"FACEKI's answer holds no {what}")
+        raise answer.unexpected(f"FACEKI's answer contains no {what}")
     return found[0]

@@ -105,11 +105,11 @@ class GenerateKycLink:
         """
         found = _find_link(answer.document)
         if found is None:
-            raise answer.unexpected("FACEKI's answer to a link request holds no link id that is understood")
+            raise answer.unexpected("FACEKI's answer to a link request contains no valid link id")
         link, url = found
         if _names_another(answer.document, self.record_identifier):
             raise UnexpectedResponseError(
-                "FACEKI's answer to a link request names another record than was asked for",
+                "FACEKI's answer to a link request contains another record identifier than the request",
                 http_status=answer.status,
             )
         return KycLink(link, url, self.record_identifier)

@@ -75,7 +75,7 @@ class RawCall:
         if self.files:
             check_part_names("data", self.data or {})
             if self.method.upper() not in {"POST", "PUT", "PATCH"}:
-                raise ValidationError("files are sent by POST, PUT or PATCH")
+                raise ValidationError("files need the method POST, PUT or PATCH")
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
         body, headers = self._body()
@@ -103,10 +103,10 @@ class RawCall:
         """
         return not self.is_idempotent
 
-    def steps(self, account: AuthSession) -> Steps[Json]:
+    def steps(self, session: AuthSession) -> Steps[Json]:
         """Perform the call. If the call fails, copy the value of ``is_idempotent`` to the error."""
         try:
-            return (yield from call_once(account, self))
+            return (yield from call_once(session, self))
         except FacekiError as error:
             error.idempotent = self.is_idempotent
             raise
@@ -120,7 +120,7 @@ class RawCall:
             # The ValidationError is raised outside the except block. Otherwise Python would store the caught error in
             # the attribute `__context__` of the ValidationError. The caught error possibly contains personal data from
             # the JSON document.
-            raise ValidationError("json holds something that JSON has no form for")
+            raise ValidationError("json contains a value that cannot be written as JSON")
         if self.files:
             body = Multipart(_query(self.data or {}), tuple(self.files.items()))
             return body, (("content-type", body.media_type), *ACCEPT_JSON)

@@ -26,8 +26,9 @@ SDK_MISSING_IDENTIFIER = "undefined"
 
 #: Advice in the error message for an answer that contains null in the place of records.
 NULL_ADVICE = (
-    "If FACEKI answers so where it has no record, set null_result to no_record in the Connection's extra: "
-    "`airflow faceki check` finds that out. Otherwise check records_path"
+    "If FACEKI gives this answer for an id that has no record, set null_result to no_record in the "
+        "Connection's extra: `airflow faceki check` finds out whether it does. Otherwise check "
+        "records_path"
 )
 
 # Usual status words for a verification that has no decision yet. No public source contains the words that FACEKI uses.
@@ -92,8 +93,8 @@ class FetchRecords:
         meant = tuple(record for record in records if record.matches(name, value) is not False)
         if records and not meant:
             others = UnexpectedResponseError(
-                "FACEKI answers with records of others than asked for; check the Connection's records_path and the "
-                "names of its record filters"
+                "FACEKI returned only records of other verifications; check the Connection's "
+                    "records_path and the names of its record filters"
             )
             # FACEKI has ignored the filter and returned records of other verifications. A repeated request would return
             # the same records. Therefore the error is not transient, which means that a retry does not help.
@@ -139,9 +140,10 @@ def check_is_stated(error: NotFoundError) -> None:
     if error.is_stated:
         return
     raise UnexpectedResponseError(
-        "the request for records is answered with HTTP 404, and not in FACEKI's words, so it does not mean that there "
-        "is no record. If it stays so, the path or the form of the filter differs (records_path, link_filter and the "
-        f"other filters in the Connection's extra); {CHECK_ADVICE}",
+        "the request for records was answered with HTTP 404, but not in a JSON format of FACEKI. So "
+            "the answer does not mean that there is no record. If the error repeats, a path or filter in "
+            "the Connection's extra is wrong (records_path, link_filter or another filter); "
+            f"{CHECK_ADVICE}",
         http_status=error.http_status,
     )
 
@@ -158,15 +160,15 @@ def read_records(answer: Payload) -> tuple[VerificationRecord, ...]:
     records = _find_records(answer)
     if records == () and not says_none(answer.document) and not answer.null_is_no_record:
         raise answer.unexpected(
-            "FACEKI's answer to a request for records does not say whether there are any", NULL_ADVICE
+            "FACEKI's answer to a request for records does not say whether there are records", NULL_ADVICE
         )
     if records is None:
         raise answer.unexpected(
-            "FACEKI's answer to a request for records is not understood",
+            "FACEKI's answer to a request for records has an unknown format",
             "Check the Connection's API base URL and records_path",
         )
     if any(map(_hides_decision, records)):
-        raise answer.unexpected("a record has no decision that is understood in FACEKI's answer")
+        raise answer.unexpected("a record in FACEKI's answer has no decision in a known field and format")
     return records
 
 

@@ -70,8 +70,8 @@ class FetchPdfReport:
         """
         if service.pdf_report_path is None:
             raise ConfigurationError(
-                "the path of FACEKI's PDF reports is in no public source: ask FACEKI for it and set "
-                "pdf_report_path in the Connection's extra, such as '/…/{requestId}'"
+                "FACEKI does not publish the path of its PDF reports: ask FACEKI for it, and set "
+                    "pdf_report_path in the Connection's extra, such as '/…/{requestId}'"
             )
         path = service.pdf_report_path.replace("{requestId}", path_segment("request_id", self.request_id))
         url = f"{service.base_url}{path}"
@@ -87,29 +87,29 @@ class FetchPdfReport:
         self._check_is_own(answer)
         report = _content(answer)
         if report is None:
-            raise answer.unexpected("FACEKI's answer holds no PDF")
+            raise answer.unexpected("FACEKI's answer contains no PDF")
         return report
 
-    def steps(self, account: AuthSession) -> Steps[PdfReport]:
+    def steps(self, session: AuthSession) -> Steps[PdfReport]:
         """Request the report. If the answer is a redirect, request its target.
 
         If the answer contains URLs, request at most :data:`MAX_FOLLOWED_URLS` of them until one returns the report. The
         access token is sent to FACEKI's host only.
         """
         try:
-            found = yield from call_once(account, _Locate(self))
+            found = yield from call_once(session, _Locate(self))
         except ResponseError as error:
             if error.location is None:
                 raise
             # One redirect is followed. The request to the target of the redirect contains no access token, because the
             # target is possibly not a host of FACEKI.
-            found = (_Followed(error.location, self, redirected_from=self.request(account.service).url),)
+            found = (_Followed(error.location, self, redirected_from=self.request(session.service).url),)
         if isinstance(found, PdfReport):
             return found
         failures: list[FacekiError] = []
         for followed in found:
             try:
-                return (yield from call_once(account, followed))
+                return (yield from call_once(session, followed))
             except FacekiError as error:
                 failures.append(error)
         raise _gone(failures[0])
@@ -119,7 +119,7 @@ class FetchPdfReport:
         records = (VerificationRecord(item) for item in inner if isinstance(item, dict))
         if any(record.matches("request_id", self.request_id) is False for record in records):
             raise UnexpectedResponseError(
-                "FACEKI answers with the report of another verification", http_status=answer.status
+                "FACEKI returned the report of another verification", http_status=answer.status
             )
 
 
@@ -138,7 +138,7 @@ def _gone(failure: FacekiError) -> FacekiError:
     # URL has expired. The FACEKI credentials are not the cause, so an AuthenticationError would be misleading. A new
     # request to FACEKI returns a new URL. Therefore the error that is raised is transient.
     return UnexpectedResponseError(
-        "the report is not to be had at the URL that FACEKI gave", http_status=failure.http_status
+        "the report could not be downloaded from the URL that FACEKI returned", http_status=failure.http_status
     )
 
 
@@ -159,7 +159,7 @@ class _Locate:
         urls = tuple(_Followed(SecretText(url), self.report) for url in _urls(answer))
         if not urls:
             raise answer.unexpected(
-                "FACEKI's answer is neither a PDF nor JSON with one or with a URL",
+                "FACEKI's answer is neither a PDF nor JSON that contains a PDF or its URL",
                 "Check pdf_report_path and pdf_report_method in the Connection's extra",
             )
         return urls[:MAX_FOLLOWED_URLS]
@@ -183,10 +183,10 @@ class _Followed:
             url = SecretText(urljoin(self.redirected_from, self.url))
             ours, theirs = urlsplit(service.base_url), urlsplit(url)
         except ValueError:
-            raise UnexpectedResponseError("the URL that FACEKI gave for the report is none") from None
+            raise UnexpectedResponseError("the URL of the report that FACEKI returned is invalid") from None
         same = (ours.scheme, ours.netloc) == (theirs.scheme, theirs.netloc)
         if theirs.scheme != "https" and not same:
-            raise UnexpectedResponseError("the URL that FACEKI gave for the report is not https")
+            raise UnexpectedResponseError("the URL of the report that FACEKI returned does not begin with https://")
         return _request(url, authenticated=same and not self.redirected_from)
 
     def read(self, answer: Payload) -> PdfReport:

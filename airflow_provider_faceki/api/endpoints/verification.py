@@ -182,7 +182,7 @@ class PerformKycVerification:
         record = self._own_record(answer)
         if record is None:
             raise answer.unexpected(
-                "FACEKI's answer to a verification holds no decision for it that is understood"
+                "FACEKI's answer to a verification contains no decision in a known format"
             )
         return KycVerification(record, is_whole=has_field(record.document, "document_data"))
 
@@ -208,58 +208,59 @@ class PerformKycVerification:
         is_named_otherwise = record.matches("record_identifier", self.record_identifier) is False
         return not is_named_otherwise and record.request_id not in self.known_request_ids
 
-    def steps(self, account: AuthSession) -> Steps[KycVerification]:
+    def steps(self, session: AuthSession) -> Steps[KycVerification]:
         """Submit the verification. If the answer is lost or is no usable result, look up the record."""
         try:
-            return (yield from call_once(account, self))
+            return (yield from call_once(session, self))
         except VerificationError as refusal:
             if refusal.record_identifier in (None, self.record_identifier):
                 return self._did_not_pass(refusal)
-            reason = "it is of another verification"
+            reason = "it belongs to another verification"
         except FacekiError as error:
             if not error.is_ambiguous:
                 raise
             reason = error.message
-        return (yield from self._reconcile(account, reason))
+        return (yield from self._reconcile(session, reason))
 
-    def _reconcile(self, account: AuthSession, reason: str) -> Steps[KycVerification]:
+    def _reconcile(self, session: AuthSession, reason: str) -> Steps[KycVerification]:
         """Look up the record of the verification again and again, until it has a decision or the time is over.
 
         :param reason: Reason why FACEKI's answer cannot be used, for the error message.
         :raises OutcomeUnknownError: if no record was found within ``lookup_timeout``, or a lookup failed permanently.
         """
-        began, paused, pause = account.clock(), 0.0, FIRST_LOOKUP_PAUSE_SECONDS
+        began, paused, pause = session.clock(), 0.0, FIRST_LOOKUP_PAUSE_SECONDS
         while True:
-            found = yield from self._look_up(account, reason)
+            found = yield from self._look_up(session, reason)
             # Seconds since the first lookup began. They are measured with the system clock, so they include the
             # duration of the requests. If the system clock was set back since then, the measured time is too short.
             # In this case, the sum of all pauses between the lookups is used instead.
-            waited = max(paused, account.clock() - began)
+            waited = max(paused, session.clock() - began)
             if found is not None and (found.decision is not None or waited >= self.lookup_timeout):
                 return found
             if waited >= self.lookup_timeout:
                 raise OutcomeUnknownError(
-                    f"the verification was sent, its answer is no result ({reason}), and FACEKI has shown no record of "
-                    f"it for {waited:.0f} s; look again by its record_identifier before sending it again"
+                    "the verification was sent, but FACEKI's answer contains no result of it "
+                        f"({reason}), and FACEKI has returned no record of it for {waited:.0f} s; look it "
+                        "up by its record_identifier before you send it again"
                 )
             pause = min(pause, self.lookup_timeout - waited)
             yield Sleep(pause)
             paused, pause = paused + pause, min(pause * 2, MAX_LOOKUP_PAUSE_SECONDS)
 
-    def _look_up(self, account: AuthSession, reason: str) -> Steps[KycVerification | None]:
+    def _look_up(self, session: AuthSession, reason: str) -> Steps[KycVerification | None]:
         look = FindKycVerification(
             record_identifier=self.record_identifier,
             known_request_ids=self.known_request_ids,
             not_before=self.not_before,
         )
         try:
-            return (yield from call_once(account, look))
+            return (yield from call_once(session, look))
         except FacekiError as error:
             if error.is_transient:
                 return None
             raise OutcomeUnknownError(
-                f"the verification was sent, its answer is no result ({reason}), and its record cannot be asked for: "
-                f"{error.message}"
+                f"the verification was sent, but FACEKI's answer contains no result of it ({reason}), "
+                    f"and its record cannot be fetched: {error.message}"
             ) from error
 
     def _did_not_pass(self, refusal: VerificationError) -> KycVerification:
@@ -323,8 +324,8 @@ class FindKycVerification:
         own = [record for record in records if self._is_own(record)]
         if records and not own:
             raise UnexpectedResponseError(
-                "FACEKI answers the search for one verification with others; check the Connection's records_path and "
-                "the names of its record filters"
+                "FACEKI returned records of other verifications; check the Connection's records_path "
+                    "and the names of its record filters"
             )
         meant = (record for record in own if record.request_id not in self.known_request_ids)
         return newest_since(meant, self.not_before)
@@ -363,19 +364,21 @@ def check_documents(rules: WorkflowRules, documents: Sequence[Document]) -> None
 
     :raises ValidationError: if there are fewer documents, or fewer back sides, than the workflow requires.
     """
-    asked = rules.documents
-    needed = min(1, len(asked)) if rules.document_optional else len(asked)
+    required = rules.documents
+    needed = min(1, len(required)) if rules.document_optional else len(required)
     if len(documents) < needed:
         raise ValidationError(
-            f"the workflow asks for {needed} document(s) ({', '.join(asked)}); {len(documents)} given"
+            f"the workflow requires {needed} document(s) ({', '.join(required)}), but {len(documents)} "
+                "were given"
         )
     without_back = sum(document.back is None for document in documents)
-    passports = sum(name.strip().lower() == "passport" for name in asked)
+    passports = sum(name.strip().lower() == "passport" for name in required)
     allowed = len(documents) if rules.document_optional and passports else passports
-    if asked and without_back > allowed:
+    if required and without_back > allowed:
         raise ValidationError(
             f"{without_back} document(s) without a back side, but the workflow's documents "
-            f"({', '.join(asked)}) allow that for {allowed}: only a passport has none"
+                f"({', '.join(required)}) allow only {allowed} without one: only a passport has no back "
+                "side"
         )
 
 

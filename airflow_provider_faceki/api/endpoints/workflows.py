@@ -102,7 +102,7 @@ class GetWorkflowRules:
         rules = _find_rules(answer.document)
         if rules is None:
             raise answer.unexpected(
-                "FACEKI's answer holds no workflow rules with a list of documents", "Check the workflow id"
+                "FACEKI's answer contains no workflow rules with a list of documents", "Check the workflow id"
             )
         return rules
 

@@ -171,8 +171,8 @@ class TokenRequest:
         if _names_credentials(answer.document):
             raise AuthenticationError(self._not_accepted(), http_status=answer.status)
         raise UnexpectedResponseError(
-            f"the token answer holds no usable access_token (auth_flow {self.flow.value!r}); it holds {answer.found}. "
-            "Check the API base URL",
+            "the answer to the token request contains no usable access_token (auth_flow "
+                f"{self.flow.value!r}); it contains {answer.found}. Check the API base URL",
             http_status=answer.status,
         )
 
@@ -200,16 +200,16 @@ class TokenRequest:
         else:
             if isinstance(error, ServiceError):
                 error.message += (
-                    f" at the token request (auth_flow={self.flow.value!r}); some services answer so to wrong "
-                    "credentials"
+                    f" at the token request (auth_flow={self.flow.value!r}); some services give this "
+                        "answer to wrong credentials"
                 )
             return error
         return kind(message, code=error.code, code_name=error.code_name, http_status=error.http_status)
 
     def _not_accepted(self) -> str:
         return (
-            "FACEKI does not accept the client id and client secret "
-            f"(or not in the form auth_flow={self.flow.value!r})"
+            "FACEKI does not accept the client id and client secret, or not with "
+                f"auth_flow={self.flow.value!r}"
         )
 
 

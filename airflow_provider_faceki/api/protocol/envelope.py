@@ -119,7 +119,7 @@ class Payload:
 
     def unexpected(self, problem: str, advice: str = "") -> UnexpectedResponseError:
         """Return the error for an answer with an unexpected content. The message names the JSON keys of the answer."""
-        text = f"{problem}; it holds {self.found}" + (f". {advice}" if advice else "")
+        text = f"{problem}; it contains {self.found}" + (f". {advice}" if advice else "")
         return UnexpectedResponseError(text, http_status=self.status)
 
 
@@ -350,7 +350,7 @@ def _may_refuse_token(status: int, code: int | None, words: str, kind: type[Resp
 
 def _kind(status: int, code: int | None, words: str) -> tuple[type[ResponseError], str]:
     if status == 429 or code == 429:
-        return RateLimitError, "FACEKI asks for fewer requests"
+        return RateLimitError, "FACEKI refuses the request because of its rate limit"
     if status == 401 or code == 401:
         return AuthenticationError, f"FACEKI refuses the credentials or the token; {CHECK_ADVICE}"
     if words and status not in {404, 413}:
@@ -362,13 +362,13 @@ def _kind(status: int, code: int | None, words: str) -> tuple[type[ResponseError
     if known:
         return known.error, f"FACEKI says: {known.meaning}"
     if status == 403 or code == 403:
-        return AuthenticationError, "FACEKI forbids this to these credentials"
+        return AuthenticationError, "FACEKI does not allow this call with these credentials"
     if status == 404 or (code == 404 and status < 500):
-        return NotFoundError, "FACEKI has no such record, or nothing at this address"
+        return NotFoundError, "FACEKI has no such record or no such URL"
     if status == 413:
         return InvalidRequestError, "the images are too large for FACEKI"
     if status == 408 or status >= 500:
-        return ServiceError, "FACEKI, or something in front of it, failed"
+        return ServiceError, "FACEKI, or a proxy in front of it, failed"
     if status >= 400:
         return InvalidRequestError, "FACEKI refuses the request"
     if status >= 300:
@@ -376,7 +376,7 @@ def _kind(status: int, code: int | None, words: str) -> tuple[type[ResponseError
             "FACEKI answers with a redirect, which is never followed; check the API base URL"
         )
     if code is not None:
-        return ResponseError, "FACEKI answers with a code that no source explains"
+        return ResponseError, "FACEKI answers with an undocumented code"
     return UnexpectedResponseError, "FACEKI reports a failure without a code"
 
 

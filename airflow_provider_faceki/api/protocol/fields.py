@@ -83,7 +83,7 @@ def find_objects(
     An object inside a wanted object is not returned. Deeper levels than :data:`MAX_WRAPPINGS` are not searched.
 
     :param is_wanted: Function that receives a JSON object and returns whether it is wanted.
-    :return: The objects. The list is empty if the document contains an empty list or null instead of objects. The
+    :returns: The objects. The list is empty if the document contains an empty list or null instead of objects. The
         result is ``None`` if the format of the document is unknown.
     """
     if not isinstance(document, dict):

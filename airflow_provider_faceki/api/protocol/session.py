@@ -85,7 +85,7 @@ class Endpoint(Protocol[T_co]):
 
     An endpoint can have these members too:
 
-    * ``steps(account)``: Generator that performs the whole call, if the call needs more than :func:`call_once`.
+    * ``steps(session)``: Generator that performs the whole call, if the call needs more than :func:`call_once`.
     * ``empty(error)``: Return the result for the case that FACEKI has no record. It raises a FacekiError if the
       NotFoundError ``error`` does not prove this.
     * ``reads_records = True``: An answer with a decision in each record is accepted, even if the outer object of the
@@ -148,7 +148,7 @@ class AuthSession:
         return refused_at is None or not 0 <= self.clock() - refused_at < MIN_RENEWAL_SECONDS
 
 
-def call(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
+def call(session: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
     """Perform one call. If the endpoint has its own ``steps``, run these steps, otherwise run :func:`call_once`.
 
     :raises ValidationError: if ``endpoint`` is not an endpoint.
@@ -157,8 +157,8 @@ def call(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
     _check_endpoint(endpoint)
     steps = getattr(endpoint, "steps", None)
     if steps is None:
-        return (yield from call_once(account, endpoint))
-    result: T = yield from steps(account)
+        return (yield from call_once(session, endpoint))
+    result: T = yield from steps(session)
     return result
 
 
@@ -176,7 +176,7 @@ def _check_endpoint(endpoint: object) -> None:
         )
 
 
-def call_once(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
+def call_once(session: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
     """Send the request of an endpoint and return the endpoint's result.
 
     If FACEKI refuses the access token, the request is sent once more. It has a new token, or the same token if this
@@ -184,11 +184,11 @@ def call_once(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
 
     :raises FacekiError: if the call failed.
     """
-    request = endpoint.request(account.service)
+    request = endpoint.request(session.service)
     request = replace(request, endpoint=request.endpoint or type(endpoint).__name__)
     try:
         if request.authenticated:
-            answer: Payload = yield from _call_with_token(account, request)
+            answer: Payload = yield from _call_with_token(session, request)
         else:
             answer = yield SendRequest(request)
     except NotFoundError as error:
@@ -199,50 +199,50 @@ def call_once(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
     else:
         if answer.failure is not None and not getattr(endpoint, "reads_records", False):
             raise answer.failure
-        return endpoint.read(replace(answer, null_is_no_record=account.service.null_result == "no_record"))
+        return endpoint.read(replace(answer, null_is_no_record=session.service.null_result == "no_record"))
     # `empty` possibly raises an error. Here, outside of the except block, the caught error is not its `__context__`.
     result: T = empty(not_found)
     return result
 
 
-def token(account: AuthSession) -> Steps[AccessToken]:
+def token(session: AuthSession) -> Steps[AccessToken]:
     """Return the stored token if it is usable. Otherwise fetch a new token, store it and return it.
 
     The caller that acquires a lock fetches the new token. The other callers wait for this token. After
     :data:`MAX_LOCK_WAIT_SECONDS`, another of them fetches it too.
     """
-    found = account.tokens.peek()
-    if found is None or not found.usable(account.clock()):
-        found = yield from _shared_token(account)
-    if account.needs_masking(found):
+    found = session.tokens.peek()
+    if found is None or not found.usable(session.clock()):
+        found = yield from _shared_token(session)
+    if session.needs_masking(found):
         yield MaskSecret(found.value)
     return found
 
 
-def fetch_token(account: AuthSession) -> Steps[AccessToken]:
+def fetch_token(session: AuthSession) -> Steps[AccessToken]:
     """Request a new token from FACEKI without reading or writing the token store.
 
     :raises AuthenticationError: if FACEKI does not accept the credentials.
     :raises ConfigurationError: if FACEKI does not know this form of the request.
     :raises FacekiError: if the request failed for another reason.
     """
-    requested_at = account.clock()
+    requested_at = session.clock()
     try:
-        answer = yield SendRequest(account.token_request.request())
+        answer = yield SendRequest(session.token_request.request())
     except ResponseError as error:
-        raise account.token_request.map_error(error) from None
-    fetched = account.token_request.read(answer, requested_at)
+        raise session.token_request.map_error(error) from None
+    fetched = session.token_request.read(answer, requested_at)
     yield CountToken()
     return fetched
 
 
-def _call_with_token(account: AuthSession, request: HttpRequest) -> Steps[Payload]:
-    began = account.clock()
-    bearer = yield from _token_first(account)
+def _call_with_token(session: AuthSession, request: HttpRequest) -> Steps[Payload]:
+    began = session.clock()
+    bearer = yield from _token_first(session)
     try:
-        answer: Payload = yield SendRequest(_with_token(account, request, bearer))
+        answer: Payload = yield SendRequest(_with_token(session, request, bearer))
     except ResponseError as error:
-        if not _may_renew(account, request, error, bearer, began):
+        if not _may_renew(session, request, error, bearer, began):
             raise
         refusal = error
     else:
@@ -251,26 +251,26 @@ def _call_with_token(account: AuthSession, request: HttpRequest) -> Steps[Payloa
     # the token, FACEKI would probably refuse another new token too. In this case, the same token is sent again, because
     # FACEKI possibly accepts a new token only after a short delay.
     if bearer.obtained_at <= began:
-        yield RunBlocking(lambda: account.tokens.invalidate(bearer))
-        bearer = yield from _token_first(account)
+        yield RunBlocking(lambda: session.tokens.invalidate(bearer))
+        bearer = yield from _token_first(session)
     try:
-        answer = yield SendRequest(_with_token(account, request, bearer))
+        answer = yield SendRequest(_with_token(session, request, bearer))
     except ResponseError as error:
         if is_token_refusal(error) or error.may_refuse_token:
-            account.note_refusal(bearer)
+            session.note_refusal(bearer)
             error.message += _ADVICE if is_token_refusal(refusal) else ""
         raise
     return answer
 
 
 _ADVICE = (
-    "; a new token is refused as well, so check the credentials' rights in the FACEKI portal, the API base URL, and "
-    "the Connection's auth_header and auth_scheme"
+    "; FACEKI refuses a new token too, so check the credentials' rights in the FACEKI portal, the API "
+        "base URL, and the Connection's auth_header and auth_scheme"
 )
 
 
 def _may_renew(
-    account: AuthSession, request: HttpRequest, error: ResponseError, token: AccessToken, began: float
+    session: AuthSession, request: HttpRequest, error: ResponseError, token: AccessToken, began: float
 ) -> bool:
     """Return whether the request has to be sent again, because FACEKI possibly refused the token.
 
@@ -281,7 +281,7 @@ def _may_renew(
     :param token: The access token that was sent.
     :param began: Unix time at which the call began.
     """
-    if not account.may_renew(token):
+    if not session.may_renew(token):
         return False
     if is_token_refusal(error):
         return True
@@ -291,13 +291,13 @@ def _may_renew(
     return error.may_refuse_token and not is_new and (request.idempotent or not error.is_ambiguous)
 
 
-def _with_token(account: AuthSession, request: HttpRequest, token: AccessToken) -> HttpRequest:
-    return request.with_token(token.value, account.service.auth_header, account.service.auth_scheme)
+def _with_token(session: AuthSession, request: HttpRequest, token: AccessToken) -> HttpRequest:
+    return request.with_token(token.value, session.service.auth_header, session.service.auth_scheme)
 
 
-def _token_first(account: AuthSession) -> Steps[AccessToken]:
+def _token_first(session: AuthSession) -> Steps[AccessToken]:
     try:
-        return (yield from token(account))
+        return (yield from token(session))
     except FacekiError as error:
         # The token request failed. Therefore the request that needs the token was not sent, or FACEKI refused it. In
         # both cases, FACEKI has not acted on that request, so the error is not ambiguous.
@@ -305,30 +305,30 @@ def _token_first(account: AuthSession) -> Steps[AccessToken]:
         raise
 
 
-def _shared_token(account: AuthSession) -> Steps[AccessToken]:
+def _shared_token(session: AuthSession) -> Steps[AccessToken]:
     waited = 0.0
     while True:
-        found: AccessToken | None = yield RunBlocking(account.tokens.read)
-        if found is not None and found.usable(account.clock()):
+        found: AccessToken | None = yield RunBlocking(session.tokens.read)
+        if found is not None and found.usable(session.clock()):
             return found
         generation = int(waited / MAX_LOCK_WAIT_SECONDS)
-        lock: RefreshLock | None = yield RunBlocking(partial(account.tokens.try_lock, generation))
+        lock: RefreshLock | None = yield RunBlocking(partial(session.tokens.try_lock, generation))
         if lock is not None:
-            return (yield from _fetch_under(account, lock))
+            return (yield from _fetch_under(session, lock))
         yield Sleep(LOCK_POLL_SECONDS)
         waited += LOCK_POLL_SECONDS
 
 
-def _fetch_under(account: AuthSession, lock: RefreshLock) -> Steps[AccessToken]:
+def _fetch_under(session: AuthSession, lock: RefreshLock) -> Steps[AccessToken]:
     try:
         # The store is read again, because another caller possibly stored a token after the last read and before the
         # lock was acquired.
-        found: AccessToken | None = yield RunBlocking(account.tokens.read)
-        if found is not None and found.usable(account.clock()):
+        found: AccessToken | None = yield RunBlocking(session.tokens.read)
+        if found is not None and found.usable(session.clock()):
             return found
-        fetched = yield from fetch_token(account)
+        fetched = yield from fetch_token(session)
         if fetched.lifetime:
-            yield RunBlocking(lambda: account.tokens.set(fetched))
+            yield RunBlocking(lambda: session.tokens.set(fetched))
         return fetched
     finally:
         lock.release()

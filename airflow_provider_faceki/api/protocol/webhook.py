@@ -55,10 +55,10 @@ class WebhookNotification:
             letters, digits, ``-`` and ``_``.
         """
         if not isinstance(request_id, str) or not re.fullmatch(UUID_PATTERN, request_id):
-            raise InvalidWebhookError("requestId is no UUID")
+            raise InvalidWebhookError("requestId is not a UUID")
         word = as_word(status)
         if word is None or word != status or word.startswith("_"):
-            raise InvalidWebhookError("status is no word of at most 40 letters, digits, - and _")
+            raise InvalidWebhookError("status is not a word of at most 40 letters, digits, - and _")
         return cls(request_id.lower(), word.upper() if word.upper() in Decision.__members__ else OTHER)
 
     @property

@@ -56,7 +56,7 @@ class MemoryTokenStore:
         If the token is not newer than the stored token, ignore it. If it is the last token that was passed to
         :meth:`invalidate`, also ignore it.
 
-        :return: Whether the token was stored.
+        :returns: Whether the token was stored.
         """
         with self._mutex:
             is_older = self._token is not None and self._token.obtained_at >= token.obtained_at

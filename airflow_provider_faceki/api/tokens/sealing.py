@@ -30,20 +30,20 @@ class TokenSeal:
     The token is stored under :attr:`name`. The key is derived from the client secret and this name. After a change of
     the client secret, the stored token cannot be decrypted any more.
 
-    :param account: The request that fetches a token of the account. :attr:`name` is derived from three fields of this
+    :param request: The request that fetches a token of the account. :attr:`name` is derived from three fields of this
         request: ``base_url``, ``client_id`` and ``flow`` (the form of the request).
     :param verified: Whether the server's certificate is checked. A token that was fetched without this check is
         possibly forged. Therefore it is stored under another name and with another key.
     """
 
-    def __init__(self, account: TokenRequest, *, verified: bool = True) -> None:
-        parts = [account.base_url, account.client_id, account.flow.value]
+    def __init__(self, request: TokenRequest, *, verified: bool = True) -> None:
+        parts = [request.base_url, request.client_id, request.flow.value]
         if not verified:
             parts.append("unverified")
         #: Beginning of the names of the token and its locks in each store. It is a hash, so it does not reveal the
         #: account.
         self.name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
-        self._fernet = Fernet(_derive_key(account.client_secret, self.name))
+        self._fernet = Fernet(_derive_key(request.client_secret, self.name))
 
     def seal(self, token: AccessToken) -> bytes:
         """Return the encrypted and authenticated form of ``token``."""
@@ -64,7 +64,7 @@ class TokenSeal:
         except InvalidToken:
             return None
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-            raise UntrustedError("it holds a token of another version") from None
+            raise UntrustedError("it contains a token of another version") from None
 
 
 def _derive_key(secret: str, name: str) -> bytes:

@@ -154,7 +154,7 @@ class SharedTokenStore:
         self._warn = warn
         self._has_warned = False
         self._suspended_until = 0.0
-        self._next_look = 0.0
+        self._next_read_at = 0.0
 
     def peek(self) -> AccessToken | None:
         return self._local.peek()
@@ -167,7 +167,7 @@ class SharedTokenStore:
         check it. If there is no token, return ``None``.
         """
         found = self._local.read()
-        if (found is not None and found.usable(time.time())) or time.monotonic() < self._next_look:
+        if (found is not None and found.usable(time.time())) or time.monotonic() < self._next_read_at:
             return found
         shared = self._best_effort(self._load)
         if shared is not None:
@@ -182,15 +182,15 @@ class SharedTokenStore:
         local = self._local.try_lock(generation)
         if local is None:
             return None
-        if time.monotonic() < self._next_look:
+        if time.monotonic() < self._next_read_at:
             local.release()
             return None
         name = self._best_effort(lambda: self._create_lock(generation))
         if name == _HELD_ELSEWHERE:
-            self._next_look = time.monotonic() + POLL_SECONDS
+            self._next_read_at = time.monotonic() + POLL_SECONDS
             local.release()
             return None
-        self._next_look = 0.0
+        self._next_read_at = 0.0
         return SharedRefreshLock(self, local, name)
 
     def set(self, token: AccessToken) -> None:

@@ -177,8 +177,8 @@ class Transport:
         except SendTimeout:
             setting = "upload_timeout" if request.upload else "timeout"
             failure: BaseException = TransportError(
-                f"{_host(request)} did not take the whole request within {setting}={timeout:g} s; the rest of it was "
-                "not sent"
+                f"{_host(request)} did not accept the whole request within {setting}={timeout:g} s; "
+                    "the rest of it was not sent"
             )
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError) as problem:
             failure = _map_exception(request, problem, begun=state.begun, verify=self._settings.verify)
@@ -207,7 +207,7 @@ class Transport:
         ) as response:
             headers = {name.lower(): value for name, value in response.headers.items()}
             if headers.get("content-encoding", "").strip().lower() not in _CONTENT_CODINGS:
-                raise UnexpectedResponseError("the response is compressed in a way that was not asked for")
+                raise UnexpectedResponseError("the response has a compression that the request did not allow")
             chunks = _chunks(response)
             first = _first(chunks)
             if request.download and response.ok and first.startswith(b"%PDF"):
@@ -401,7 +401,7 @@ def _map_exception(
     # ValueError have other causes, such as an untrusted certificate or a changed image.
     if isinstance(problem, _MALFORMED) or type(problem) is ValueError:
         return ConfigurationError(
-            f"no request can be made for {host}: an address, a proxy's address or a header is malformed"
+            f"the request to {host} cannot be created: a URL, a proxy's URL or a header is invalid"
         )
     if any(_is_certificate_error(link) for link in chain):
         source = ca_bundle(verify)[0]

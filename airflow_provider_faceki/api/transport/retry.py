@@ -46,8 +46,8 @@ class RetryPolicy:
 
     def _wait(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after if isinstance(error, FacekiError) else None
-        return min(max(asked or 0.0, _BACKOFF(state)), self.max_wait)
+        retry_after = error.retry_after if isinstance(error, FacekiError) else None
+        return min(max(retry_after or 0.0, _BACKOFF(state)), self.max_wait)
 
 
 def may_repeat(request: HttpRequest, error: BaseException) -> bool:

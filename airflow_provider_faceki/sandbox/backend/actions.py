@@ -100,7 +100,7 @@ class Backend:
 
         :param kind: a `Fault`, or the name of a fault kind. `Fault` lists the kinds.
         :param options: the options of the fault. They are allowed only if `kind` is a name. `Fault` lists the options.
-        :raises ValueError: If the kind, an option or the route is invalid.
+        :raises ValueError: if the kind, an option or the route is invalid.
         """
         if isinstance(kind, Fault) and options:
             raise ValueError(
@@ -140,7 +140,7 @@ class Backend:
     def workflow(self, workflow_id: object) -> Workflow:
         """Return the workflow with this id.
 
-        :raises Refused: If the id is missing or unknown.
+        :raises Refused: if the id is missing or unknown.
         """
         if not isinstance(workflow_id, str) or not workflow_id:
             raise Refused(5002, 422)
@@ -164,8 +164,8 @@ class Backend:
             assumption, because FACEKI does not document it.
         :param redirect_url: the URL to which the hosted page leads after the verification. If empty, there is no
             redirect.
-        :raises Refused: If the workflow does not exist.
-        :raises ValueError: If a text is not a text, or `minutes` is not a number from 0 to `MAX_LINK_MINUTES`.
+        :raises Refused: if the workflow does not exist.
+        :raises ValueError: if a text is not a text, or `minutes` is not a number from 0 to `MAX_LINK_MINUTES`.
         """
         _require_texts(record_identifier=record_identifier, redirect_url=redirect_url)
         if minutes is not None and not _is_number(minutes, MAX_LINK_MINUTES):
@@ -191,7 +191,7 @@ class Backend:
         """Change the state of a link to `expired` or `used_up` at once.
 
         :param how: the new state, one of `LINK_ENDS`.
-        :raises ValueError: If the link or the state does not exist.
+        :raises ValueError: if the link or the state does not exist.
         """
         _require_texts(link=link)
         if how not in LINK_ENDS:
@@ -208,7 +208,7 @@ class Backend:
     def open_link(self, link_id: str) -> Link:
         """Return a link that can still be used.
 
-        :raises Refused: If the link is unknown, used up or expired.
+        :raises Refused: if the link is unknown, used up or expired.
         """
         return self.store.open_link(link_id, self.clock.now())
 
@@ -217,7 +217,7 @@ class Backend:
 
         :param decision: the decision of the record. If None, the record identifier of the link selects the outcome.
         :param selfie: the SHA-256 digest of the selfie. If empty, no selfie was uploaded.
-        :raises Refused: If the link cannot be used, if the credit is used up, or if the outcome is an error code that
+        :raises Refused: if the link cannot be used, if the credit is used up, or if the outcome is an error code that
             is not in `REJECTIONS`. An error code in `REJECTIONS` means that the images were examined and rejected. In
             this case a record with the decision DECLINED is returned.
         """
@@ -248,7 +248,7 @@ class Backend:
 
         :param link: the link of the call. If None, the call uses no link.
         :param selfie: the SHA-256 digest of the selfie.
-        :raises Refused: If the credit is used up, or the outcome is an error code. If a record was created, the
+        :raises Refused: if the credit is used up, or the outcome is an error code. If a record was created, the
             exception contains the record.
         """
         scenario = scenario_of(record_identifier)
@@ -310,7 +310,7 @@ class Backend:
         :param code: the error code in the record. If None, the decision determines it.
         :param selfie: the content of the selfie by which the face search finds the record.
         :param fields: top-level fields to replace in the document or to add to it.
-        :raises ValueError: If a value has a wrong type.
+        :raises ValueError: if a value has a wrong type.
         """
         _require_texts(record_identifier=record_identifier, decision=decision, link=link)
         if isinstance(code, bool) or not isinstance(code, int | None):
@@ -339,8 +339,8 @@ class Backend:
             records is used for a new verification.
         :param decision: ACCEPTED, DECLINED, REVIEW, or another word in capital letters.
         :param by: the name of the reviewer, which is stored in the record when its decision is changed.
-        :raises ValueError: If the key is unknown, or the decision is not a word in capital letters.
-        :raises Refused: If the link cannot be used, or the credit is used up.
+        :raises ValueError: if the key is unknown, or the decision is not a word in capital letters.
+        :raises Refused: if the link cannot be used, or the credit is used up.
         """
         _require_texts(key=key, decision=decision)
         if not is_decision(decision):
@@ -378,7 +378,7 @@ class Backend:
         """Charge the account for a call.
 
         :param what: the kind of the call, as listed in `Bill`.
-        :raises Refused: If the credit is used up.
+        :raises Refused: if the credit is used up.
         """
         if self.settings.credit is not None:
             if self.settings.credit <= 0:
@@ -393,7 +393,7 @@ class Backend:
 
         :param selfie: the SHA-256 digest of the selfie. If None, the request contains no selfie.
         :param missing: the error code of the refusal if the request contains no selfie.
-        :raises Refused: If the selfie is missing or the credit is used up.
+        :raises Refused: if the selfie is missing or the credit is used up.
         """
         if selfie is None:
             raise Refused(missing)
@@ -424,7 +424,7 @@ class Backend:
         The times are seconds since the epoch, by the clock of the sandbox.
 
         :param by: exactly one filter and its value, for example `link="<id>"`. `FILTERS` contains the filters.
-        :raises ValueError: If there is not exactly one filter, or it is unknown.
+        :raises ValueError: if there is not exactly one filter, or it is unknown.
         """
         if len(by) != 1 or not by.keys() <= set(FILTERS):
             raise ValueError(f"polls: found {sorted(by)}, allowed is one of {', '.join(FILTERS)}")

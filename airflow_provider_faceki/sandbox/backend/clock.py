@@ -49,7 +49,7 @@ class Clock:
 
         The clock cannot move backward, so an expired token or link never becomes valid again.
 
-        :raises ValueError: If `seconds` is not a number, is negative, or makes the sum of all calls too large.
+        :raises ValueError: if `seconds` is not a number, is negative, or makes the sum of all calls too large.
         """
         left = MAX_ADVANCE_SECONDS - self._advanced
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= left:

@@ -11,8 +11,8 @@ A test selects the outcome by the beginning of the record identifier:
 
 All other identifiers select ACCEPTED.
 
-Source of the codes: https://docs.faceki.com/api-integration/verification-apis/ (data fields, error codes). The code
-1000 and the codes from 8001 upwards come from an official SDK.
+Source of the codes: https://docs.faceki.com/data-fields/verification-data/error-codes . The code 1000 and the codes
+from 8001 upwards come from an official SDK.
 
 The sandbox does not import the provider's table of error codes. If it did, a mistake in that table would affect both
 the provider and the sandbox, and no test would find the mistake.

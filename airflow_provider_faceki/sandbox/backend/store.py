@@ -73,7 +73,7 @@ class Store:
         """Return a link that can still be used.
 
         :param now: the current time in seconds since the epoch.
-        :raises Refused: If the link is unknown, used up or expired.
+        :raises Refused: if the link is unknown, used up or expired.
         """
         link = self.links.get(link_id)
         if link is None:

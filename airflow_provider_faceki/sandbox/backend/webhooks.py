@@ -5,7 +5,7 @@ FACEKI documents neither the HTTP method, nor retries, nor the order of webhooks
 assumption. The setting `webhook_mode` simulates other cases that a receiver must handle: webhooks that are late, sent
 twice, out of order, or never sent.
 
-Source: https://docs.faceki.com/api-integration/verification-apis/ (data fields, eKYC webhook structure).
+Source: https://docs.faceki.com/data-fields/verification-data/ekyc-webhook-structure .
 """
 
 from __future__ import annotations

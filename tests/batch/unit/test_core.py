@@ -50,7 +50,7 @@ def test_one_refusal_of_another_kind_does_not_hide_a_thousand_that_are_alike() -
     assert all(held)
     error = guard.systemic_error()
     assert isinstance(error, api.InvalidRequestError)
-    assert (error.code, "1000 rows were refused alike" in error.message) == (5001, True)
+    assert (error.code, "1000 rows were refused for the same reason" in error.message) == (5001, True)
     assert len(guard.drain()) == 1001
 
 
@@ -116,7 +116,7 @@ def test_the_error_rate_counts_held_refusals() -> None:
 def test_a_systemic_refusal_leaves_all_rows_unsent_and_open() -> None:
     world = World()
     refuse_some(world, lambda name: True)
-    with pytest.raises(api.InvalidRequestError, match="refused alike"):
+    with pytest.raises(api.InvalidRequestError, match="refused for the same reason"):
         world.run(rows(*names(200)))
     assert world.faceki.calls["verify"] < 60
     assert (list(world.lines("errors")), world.journal().charged) == ([], 0)
@@ -218,7 +218,7 @@ def test_the_newest_try_has_the_lease() -> None:
     second.ensure_held()
     with pytest.raises(LeaseLostError):
         first.ensure_held()
-    with pytest.raises(api.ValidationError, match="holds another batch, 'batch'"):
+    with pytest.raises(api.ValidationError, match="contains another batch, 'batch'"):
         held(store, clock, "other")
 
 

@@ -17,7 +17,7 @@ from airflow_provider_faceki.sandbox import SandboxProcess
 THINKING_SECONDS = 4.0
 
 
-class People:
+class SimulatedUsers:
     """Simulated people who press the buttons on the hosted pages.
 
     :param deciding: maps a record identifier to the buttons that are pressed one after the other.

@@ -25,7 +25,7 @@ from tests.billing.image_files import write
 Line = dict[str, object]
 
 
-class People:
+class BatchHarness:
     """The files of one test: images, manifests, and the folder ``out`` to which a batch writes."""
 
     def __init__(self, folder: Path) -> None:
@@ -112,9 +112,9 @@ def names(count: int) -> list[str]:
     return [f"accepted-{number}" for number in range(count)]
 
 
-def begin(people: People, *identifiers: str, at: float | None = None) -> None:
+def begin(harness: BatchHarness, *identifiers: str, at: float | None = None) -> None:
     """Write the intents that a try leaves behind if it is killed directly after writing them."""
-    folder = people.out / "_journal" / "intents"
+    folder = harness.out / "_journal" / "intents"
     folder.mkdir(parents=True, exist_ok=True)
     lines = [{"record_identifier": name, "at": time.time() if at is None else at} for name in identifiers]
     part = folder / f"part-20260101T000000-{len(list(folder.iterdir())):08d}-000000.ndjson"
