@@ -114,12 +114,12 @@ class GenerateKycLink:
             )
         return KycLink(link, url, self.record_identifier)
 
-    def steps(self, account: AuthSession) -> Steps[KycLink]:
+    def steps(self, session: AuthSession) -> Steps[KycLink]:
         """Create the link, and mask its id in later log lines.
 
         For example, Airflow logs the value that a ``@task`` returns. The URL of a link contains the id.
         """
-        made = yield from call_once(account, self)
+        made = yield from call_once(session, self)
         if len(made.link) >= _MIN_MASKED_LENGTH:
             yield MaskSecret(made.link)
         return made
