@@ -29,6 +29,9 @@ TRIGGERS = (
 #: Airflow 3.4 has other names for two of these tables.
 NAMES_BEFORE_3_4 = {"xcom_v2": "xcom", "rtif_v2": "rendered_task_instance_fields"}
 
+#: The line with the link that a Python task returns.
+RETURNED_LINK = re.compile(rf"Done\. Returned value was: \S+/[-0-9a-f]{{36}} .* dag_id={HOOK_DAG} ")
+
 only_airflow_3 = pytest.mark.skipif(
     not AIRFLOW_3, reason="Airflow 2.11 on SQLite takes five seconds a task; there dag.test() has run these"
 )
@@ -136,7 +139,11 @@ def test_no_link_in_any_log(real: RealRun) -> None:
         if path.endswith(".log")
         for hit in searched.lines_in(content)
     ]
-    assert told == []
+    # The LocalExecutor prints each line of a task log again, and masks nothing. docs/taskflow.md describes this. If
+    # Airflow masks this line too, this test fails, and the exception must be removed.
+    printed = [(path, line) for path, _, line in told if RETURNED_LINK.search(line)]
+    assert [Path(path).name for path, _ in printed] == (["scheduler.log"] if AIRFLOW_3 else [])
+    assert len(told) == len(printed)
 
 
 @only_airflow_3

@@ -165,7 +165,11 @@ NUMBERS: list[tuple[str, str, list[tuple[object, object]]]] = [
     ("batch", "older than five seconds", [(lease.MAX_UNCHECKED_SECONDS, 5)]),
     ("batch", "part of an image (64 KiB)", [(uploads.CHUNK_BYTES, 64 * KIB)]),
     ("batch", "at most about 256 KiB that are not sent yet", [(adapter.MAX_UNSENT_BYTES, 256 * KIB)]),
-    ("batch", "at most `concurrency` rows at the same time (16 by default)", [(batch_default("concurrency"), 16)]),
+    (
+        "batch",
+        "at most `concurrency` rows at the same time (16 by default)",
+        [(batch_default("concurrency"), 16)],
+    ),
     ("batch", "at most `6 * concurrency` rows", [(verify.INTENTS_PER_THREAD + 2, 6)]),
     ("executors", "about 256 KiB at most", [(adapter.MAX_UNSENT_BYTES, 256 * KIB)]),
     ("decisions/file-token-store", "the other hosts wait 30 s", [(session.MAX_LOCK_WAIT_SECONDS, 30)]),
