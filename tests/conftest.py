@@ -19,6 +19,7 @@ from airflow_provider_faceki.api.transport import adapter, http_transport
 from demo.browser import find_chromium
 from tests.object_store import _object_store_server as _object_store_server
 from tests.object_store import object_store as object_store
+from tests.sandbox_delays import held_delays as held_delays
 
 ROOT = Path(__file__).resolve().parent.parent
 #: The modules of Airflow 3 and of Airflow 2 that mask secrets.

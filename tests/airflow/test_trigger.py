@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +22,7 @@ from airflow_provider_faceki.triggers import shared_poller as poller_module
 from airflow_provider_faceki.triggers.faceki import MIN_POLL_INTERVAL_SECONDS, FacekiKycDecisionTrigger
 from tests.airflow.conftest import Connect
 from tests.airflow.fakes import Recorder
+from tests.sandbox_delays import HeldDelays
 from tests.waiting import LoopTurns
 
 JITTER = 0.1
@@ -318,28 +319,38 @@ def test_a_connection_that_only_the_worker_has_is_airflows_to_tell(
         fired(trigger(clock, faceki_conn_id="faceki_nowhere"))
 
 
-@pytest.fixture
-def slow(faceki_sandbox: FacekiSandbox) -> Iterator[FacekiSandbox]:
-    faceki_sandbox.settings.latency = 0.3
-    yield faceki_sandbox
-    faceki_sandbox.settings.latency = 0.0
-
-
+@pytest.mark.usefixtures("steady")
 @pytest.mark.parametrize("within", [pytest.param(0.0, id="asking"), pytest.param(1000.0, id="sleeping")])
-def test_cancelled_cleanly(slow: FacekiSandbox, within: float) -> None:
+def test_cancelled_cleanly(
+    faceki_sandbox: FacekiSandbox, held_delays: HeldDelays, monkeypatch: pytest.MonkeyPatch, within: float
+) -> None:
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        await asyncio.sleep(seconds)
+
+    monkeypatch.setattr(trigger_module, "asyncio", SimpleNamespace(sleep=sleep))
+
     async def cancel() -> None:
         made = trigger(within=within, poke_interval=30)
+        # The sandbox answers this wait only at the end of the test.
+        monkeypatch.setattr(faceki_sandbox.settings, "latency", 0.3)
         task = asyncio.ensure_future(anext(aiter(made.run())))
-        await asyncio.sleep(0.1)
+        while not (pauses if within else held_delays.begun):  # noqa: ASYNC110 - the sandbox sends no event
+            await asyncio.sleep(0.01)
+        faceki_sandbox.settings.latency = 0.0
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         await made.cleanup()
         # The next wait, on the same event loop and token store, is not blocked by the cancelled wait.
-        slow.add_record("customer-1")
+        faceki_sandbox.add_record("customer-1")
         assert (await anext(aiter(trigger(within=0.0).run()))).payload["status"] == "decided"
 
-    asyncio.run(asyncio.wait_for(cancel(), 30))
+    asyncio.run(asyncio.wait_for(cancel(), 300))
+    assert pauses[0] == (30.0 if within else 0.0)
+    assert held_delays.begun == ([] if within else [0.3])
 
 
 def test_the_loop_is_never_blocked(

@@ -19,6 +19,7 @@ from airflow_provider_faceki.api.protocol.envelope import Payload
 from airflow_provider_faceki.api.protocol.http import HttpRequest, Json, image_request
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.transport.http_transport import Transport
+from airflow_provider_faceki.api.transport.retry import RetryPolicy
 from airflow_provider_faceki.api.uploads import Image
 from tests.api.certificates import Authority
 from tests.api.conftest import CallMode, with_timeout
@@ -39,14 +40,19 @@ WRONG = _response(b'{"of":"another request"}')
 
 @dataclass(frozen=True)
 class _Document:
-    """An endpoint without a token. It returns the whole document at ``path``."""
+    """An endpoint without a token. It returns the whole document at ``path``.
+
+    With ``upload``, the timeout for uploads applies to the request.
+    """
 
     method: str
     path: str
+    upload: bool = False
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
         """Return the request."""
-        return HttpRequest(self.method, f"{service.base_url}{self.path}", authenticated=False)
+        url = f"{service.base_url}{self.path}"
+        return HttpRequest(self.method, url, authenticated=False, upload=self.upload)
 
     def read(self, answer: Payload) -> Json:
         """Return the document."""
@@ -67,15 +73,24 @@ def remote_client(remote: FakeServer, client: FacekiClient) -> FacekiClient:
     return with_timeout(replace(client, service=Service(base_url=remote.url)), 5.0)
 
 
-def _parts(*parts: bytes | float) -> Reply:
-    """Return a reply with these bytes and these pauses in seconds. The connection stays open."""
+def _parts(*parts: bytes | float | threading.Event, sent: threading.Event | None = None) -> Reply:
+    """Return a reply with these bytes. It pauses for these seconds, and until these events. The connection stays open.
+
+    :param sent: Event that is set after the last part.
+    """
 
     def reply(handler: Handler) -> None:
-        for part in parts:
-            if isinstance(part, bytes):
-                handler.send_bytes(part)
-            else:
-                time.sleep(part)
+        try:
+            for part in parts:
+                if isinstance(part, bytes):
+                    handler.send_bytes(part)
+                elif isinstance(part, threading.Event):
+                    part.wait(120)
+                else:
+                    time.sleep(part)
+        finally:
+            if sent is not None:
+                sent.set()
 
     return reply
 
@@ -159,13 +174,13 @@ RIGHT_CHUNKS = b"%x\r\n%b\r\n0\r\n" % (len(json.dumps(OWN)), json.dumps(OWN).enc
 def test_what_is_left_over_goes_to_nobody(
     remote: FakeServer, remote_client: FacekiClient, method: str, reply: bytes, pieces: int
 ) -> None:
-    end = len(reply) if pieces == 1 else reply.index(b"\r\n\r\n") + 4
-    remote.on("/odd", _parts(reply[:end], 0.05, reply[end:]))
+    end, sent = len(reply) if pieces == 1 else reply.index(b"\r\n\r\n") + 4, threading.Event()
+    remote.on("/odd", _parts(reply[:end], 0.05, reply[end:], sent=sent))
     remote.on("/own", reply_json(OWN))
     with contextlib.suppress(errors.FacekiError):
         remote_client.call(_Document(method, "/odd"))
-    # During this pause the remaining bytes arrive, and the client does not read them.
-    time.sleep(0.1)
+    # The remaining bytes have arrived, and the client does not read them.
+    assert sent.wait(120)
     assert remote_client.call(_Document("GET", "/own")) == OWN
     assert [received.path for received in remote.received] == ["/odd", "/own"]
     assert {received.connection for received in remote.received} == {1, 2}
@@ -241,9 +256,16 @@ def test_a_request_that_timed_out_leaves_its_response_to_nobody(
     call: CallMode, remote: FakeServer, remote_client: FacekiClient
 ) -> None:
     """Check that a late response, which arrives after the timeout, is not returned to the next request."""
-    remote.on("/slow", _parts(0.5, WRONG))
+    timed_out, sent = threading.Event(), threading.Event()
+    remote.on("/slow", _parts(timed_out, WRONG, sent=sent))
     remote.on("/own", reply_json(OWN))
+    # Only the slow request has the short timeout. One transport, and so one set of connections, is used for all.
+    settings = replace(remote_client.transport, timeout=60.0, upload_timeout=1.0)
+    remote_client = replace(remote_client, transport=settings, retry=RetryPolicy(max_attempts=1))
+    assert call(remote_client, _Document("GET", "/own")) == OWN
     with pytest.raises(errors.ResponseLostError):
-        call(with_timeout(remote_client, 0.2), _Document("POST", "/slow"))
-    time.sleep(0.5)
-    assert call(with_timeout(remote_client, 0.2), _Document("GET", "/own")) == OWN
+        call(remote_client, _Document("POST", "/slow", upload=True))
+    timed_out.set()
+    assert sent.wait(120)
+    assert call(remote_client, _Document("GET", "/own")) == OWN
+    assert [received.connection for received in remote.received] == [1, 1, 2]

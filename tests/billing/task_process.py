@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
@@ -73,6 +74,12 @@ class Task:
         return json.loads(place.read_text()) if place.exists() else None
 
     @property
+    def died_at(self) -> float | None:
+        """The Unix time at which a try killed itself, or None if none did."""
+        place = self.folder / "died"
+        return float(place.read_text()) if place.exists() else None
+
+    @property
     def calls(self) -> int:
         """Number of function calls in a complete, undisturbed try."""
         return int((self.folder / "calls").read_text())
@@ -100,10 +107,14 @@ def forks() -> multiprocessing.context.ForkServerContext:
 
 
 class Clockwork:
-    """Profiler function that counts the calls of a try, and kills its process (``kill -9``) at the defined point."""
+    """Profiler function that counts the calls of a try, and kills its process (``kill -9``) at the defined point.
 
-    def __init__(self, death: Death) -> None:
+    :param folder: The folder to which the time of the kill is written.
+    """
+
+    def __init__(self, death: Death, folder: Path) -> None:
         self.death = death
+        self.folder = folder
         self.calls = 0
         self.chunks = 0
 
@@ -112,22 +123,22 @@ class Clockwork:
             return
         self.calls += 1
         if self.calls == self.death.calls:
-            _die()
+            self._die()
         if event == "c_call":
             return
         # The generator is entered anew for each chunk.
         if frame.f_code is Multipart.chunks.__code__:
             self.chunks += 1
             if self.chunks == self.death.chunk:
-                _die()
+                self._die()
         if frame.f_code.co_qualname == self.death.entering:
-            _die()
+            self._die()
         if self.death.sending is not None and frame.f_code is ChargedCallState.send.__code__:
-            threading.Timer(self.death.sending, _die).start()
+            threading.Timer(self.death.sending, self._die).start()
 
-
-def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+    def _die(self) -> None:
+        (self.folder / "died").write_text(str(time.time()))
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _run(task: Task, try_number: int, death: Death | None) -> None:
@@ -141,7 +152,7 @@ def _run(task: Task, try_number: int, death: Death | None) -> None:
     with open(task.folder / f"try-{try_number}.log", "w") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    clockwork = Clockwork(death or Death())
+    clockwork = Clockwork(death or Death(), task.folder)
     sys.setprofile(clockwork)
     result = tries.go()
     sys.setprofile(None)

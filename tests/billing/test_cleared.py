@@ -11,12 +11,14 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_faceki import api, storage
+from airflow_provider_faceki.operators import verification
 from airflow_provider_faceki.operators.images import FacekiFaceMatchOperator
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.batch.harness import keep_no_records
 from tests.billing.image_files import image_bytes, write
 from tests.billing.tries import KeptInFile, Tries
+from tests.sandbox_delays import HeldDelays
 
 
 class Someone:
@@ -69,15 +71,21 @@ def test_and_so_where_no_records_are_kept(
 
 
 def test_what_is_open_of_one_holds_up_nobody_else_and_is_not_forgotten(
-    sandbox: FacekiSandbox, images: dict[str, Any], tmp_path: Path
+    sandbox: FacekiSandbox,
+    held_delays: HeldDelays,
+    images: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    someone = Someone(KeptInFile(tmp_path / "store.json"), resubmit_after=7.0, lookup_timeout=0.1, **images)
-    sandbox.add_fault("reset_then_process", route="verify", delay=5.0)
+    monkeypatch.setattr(verification, "MIN_RECONCILE_INTERVAL_SECONDS", 0.5)
+    someone = Someone(KeptInFile(tmp_path / "store.json"), resubmit_after=600.0, lookup_timeout=0.1, **images)
+    sandbox.add_fault("reset_then_process", route="verify")
     with pytest.raises(api.OutcomeUnknownError):
         someone.now(record_identifier="accepted-anna")
     assert someone.now(record_identifier="declined-bob", resubmit="never")["decision"] == "DECLINED"
     # FACEKI has not finished the first verification yet, so the second one did not wait for it.
     assert sandbox.ledger == {"declined-bob": 1}
+    held_delays.end_after_polls(sandbox)
     assert someone.now(record_identifier="accepted-anna", resubmit="if_absent")["decision"] == "ACCEPTED"
     assert sandbox.ledger == {"accepted-anna": 1, "declined-bob": 1}
     assert sandbox.counters.requests["verify"] == 2

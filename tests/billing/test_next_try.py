@@ -25,8 +25,11 @@ from tests.airflow.fakes import TaskInstance
 from tests.billing.conftest import Connect, Verify
 from tests.billing.image_files import verification
 from tests.billing.tries import KeptInFile, Tries, mark
+from tests.sandbox_delays import HeldDelays
 
 WAYS = ["sleeping", "deferred", "deferred, and resumed as if begun anew"]
+#: ``resubmit_after`` in seconds for a verification that FACEKI finishes in time, however slow the machine is.
+LONG = 600.0
 
 
 @pytest.fixture(autouse=True)
@@ -55,13 +58,14 @@ def lose(task: Tries) -> None:
 
 
 def test_what_faceki_finishes_long_after_is_found(
-    sandbox: FacekiSandbox, waits: Verify, request: pytest.FixtureRequest
+    sandbox: FacekiSandbox, waits: Verify, held_delays: HeldDelays, request: pytest.FixtureRequest
 ) -> None:
-    # The proportions are realistic: FACEKI needs 60 s, a try polls for 10 s, and ``resubmit_after`` is 150 s.
-    sandbox.add_fault("reset_then_process", route="verify", delay=2.4)
-    task = waits("declined-1", lookup_timeout=0.4, resubmit_after=6.0)
+    # The order is realistic: FACEKI finishes after the first try, while the second try polls.
+    sandbox.add_fault("reset_then_process", route="verify")
+    task = waits("declined-1", lookup_timeout=0.4, resubmit_after=LONG)
     lose(task)
     assert sandbox.ledger == {}
+    held_delays.end_after_polls(sandbox)
     assert task.go()["decision"] == "DECLINED"
     assert sandbox.ledger == {"declined-1": 1}
     assert sandbox.counters.requests["verify"] == 1
@@ -80,15 +84,18 @@ def test_what_never_arrived_is_sent_again_after_resubmit_after(sandbox: FacekiSa
     assert sandbox.counters.requests["verify"] == 2
 
 
-def test_a_try_that_was_held_before_its_last_byte(sandbox: FacekiSandbox, verify: Verify) -> None:
+def test_a_try_that_was_held_before_its_last_byte(
+    sandbox: FacekiSandbox, verify: Verify, held_delays: HeldDelays
+) -> None:
     # The simulated try stored its marker an hour ago, was suspended, and sent its last byte just before it died.
-    task = verify("accepted-1", resubmit_after=4.0)
+    task = verify("accepted-1", resubmit_after=LONG)
     if task.store is not None:
         mark(task.store, time.time() - 3600.0, "accepted-1")
     task.ti.try_number = 1
-    sandbox.add_fault("reset_then_process", route="verify", delay=1.5)
+    sandbox.add_fault("reset_then_process", route="verify")
     with pytest.raises(api.OutcomeUnknownError):
         FacekiHook().call(verification("accepted-1", DEFAULT_WORKFLOW, lookup_timeout=0.0))
+    held_delays.end_after_polls(sandbox)
     assert task.go()["decision"] == "ACCEPTED"
     assert sandbox.ledger == {"accepted-1": 1}
     assert sandbox.counters.requests["verify"] == 1
@@ -115,10 +122,13 @@ def test_never_resubmit(sandbox: FacekiSandbox, verify: Verify) -> None:
     assert sandbox.counters.requests["verify"] == 1
 
 
-def test_never_resubmit_finds_what_was_made(sandbox: FacekiSandbox, verify: Verify) -> None:
-    sandbox.add_fault("reset_then_process", route="verify", delay=1.0)
-    task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=3.0, resubmit="never")
+def test_never_resubmit_finds_what_was_made(
+    sandbox: FacekiSandbox, verify: Verify, held_delays: HeldDelays
+) -> None:
+    sandbox.add_fault("reset_then_process", route="verify")
+    task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=LONG, resubmit="never")
     lose(task)
+    held_delays.end_after_polls(sandbox)
     assert task.go()["decision"] == "ACCEPTED"
     assert sandbox.ledger == {"accepted-1": 1}
 
@@ -224,11 +234,12 @@ def test_a_finished_task_that_is_run_again_returns_what_it_has(
 
 
 def test_images_may_have_gone_meanwhile(
-    sandbox: FacekiSandbox, verify: Verify, images: dict[str, Any]
+    sandbox: FacekiSandbox, verify: Verify, held_delays: HeldDelays, images: dict[str, Any]
 ) -> None:
-    sandbox.add_fault("reset_then_process", route="verify", delay=0.6)
-    task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=3.0)
+    sandbox.add_fault("reset_then_process", route="verify")
+    task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=LONG)
     lose(task)
+    held_delays.end_after_polls(sandbox)
     Path(images["selfie"].removeprefix("file://")).unlink()
     assert task.go()["decision"] == "ACCEPTED"
 
@@ -256,11 +267,15 @@ def test_a_result_that_could_not_be_written_is_not_paid_for_again(
     assert sandbox.ledger == {"code-5004-x": 1}
 
 
-def test_polls_that_fail_while_it_reconciles_are_tolerated(sandbox: FacekiSandbox, verify: Verify) -> None:
-    sandbox.add_fault("reset_then_process", route="verify", delay=1.5)
-    task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=5.0)
+def test_polls_that_fail_while_it_reconciles_are_tolerated(
+    sandbox: FacekiSandbox, verify: Verify, held_delays: HeldDelays
+) -> None:
+    sandbox.add_fault("reset_then_process", route="verify")
+    task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=LONG)
     lose(task)
+    # The first request finds nothing, and the two requests of the first poll fail.
     sandbox.add_fault("status", route="records", status=502, skip=1, count=2)
+    held_delays.end_after_polls(sandbox, 4)
     assert task.go()["decision"] == "ACCEPTED"
     assert sandbox.ledger == {"accepted-1": 1}
 
@@ -353,14 +368,17 @@ def test_the_moment_that_comes_back_from_a_deferral(
     ("fault", "requests"), [("reset_then_process", 2), ("reset_after_body", 3)], ids=["arrived", "lost"]
 )
 def test_a_try_that_begins_with_the_resumption_of_an_earlier_one(
-    sandbox: FacekiSandbox, verify: Verify, fault: str, requests: int
+    sandbox: FacekiSandbox, verify: Verify, held_delays: HeldDelays, fault: str, requests: int
 ) -> None:
     sandbox.add_fault("reset_after_body", route="verify")
     task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=2.5, deferrable=True)
     lose(task)
-    # The second try waits, resumes and sends. Then somebody clears it, and the third try begins as the second resumed.
-    sandbox.add_fault(fault, route="verify", **({"delay": 1.5} if requests == 2 else {}))
+    # The second try waits, resumes and sends. Then a person clears it, and the third try begins as the second resumed.
+    sandbox.add_fault(fault, route="verify")
     lose(task)
+    if requests == 2:
+        task.make = verify("accepted-1", lookup_timeout=0.1, resubmit_after=LONG, deferrable=True).make
+        held_delays.end_after_polls(sandbox)
     began = time.time()
     assert task.go_after_clear()["decision"] == "ACCEPTED"
     assert requests == 2 or time.time() - began >= 2.5
@@ -369,13 +387,16 @@ def test_a_try_that_begins_with_the_resumption_of_an_earlier_one(
 
 
 def test_a_resumption_that_is_executed_twice(
-    sandbox: FacekiSandbox, verify: Verify, store: KeptInFile | None
+    sandbox: FacekiSandbox, verify: Verify, held_delays: HeldDelays, store: KeptInFile | None
 ) -> None:
     sandbox.add_fault("reset_after_body", route="verify")
     task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=2.0, deferrable=True)
     lose(task)
-    sandbox.add_fault("reset_then_process", route="verify", delay=1.0)
+    sandbox.add_fault("reset_then_process", route="verify")
     lose(task)
+    if store is not None:
+        task.make = verify("accepted-1", lookup_timeout=0.1, resubmit_after=LONG, deferrable=True).make
+        held_delays.end_after_polls(sandbox)
     assert task.resume_twice()["decision"] == "ACCEPTED"
     # Before Airflow 3.3, nothing shows that the first execution has sent the verification.
     assert sandbox.counters.requests["verify"] == (3 if store is None else 2)

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import http.client
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -45,14 +47,28 @@ class Caller:
         :param identifier: the record identifier.
         :param leaving_out: the name of an image that is not sent. If empty, all images are sent.
         """
-        files = {"selfie": b"a face", "document_1_front": b"a front", "document_1_back": b"a back"}
-        files.pop(leaving_out, None)
-        fields: Mapping[str, str] = {"workflowId": DEFAULT_WORKFLOW, "record_identifier": identifier}
-        named = {name: (f"{name}.jpg", content) for name, content in files.items()}
-        return self("POST", RECORDS, **{"data": fields, "files": named, **more})
+        return self("POST", RECORDS, **{**_form(identifier, leaving_out), **more})
+
+    @contextmanager
+    def verifying(self, identifier: str) -> Iterator[None]:
+        """Send the images as `verify` does. At the end of the `with` block, disconnect without reading the answer."""
+        request = requests.Request("POST", self._sandbox.url + RECORDS, **_form(identifier))
+        prepared = self.session.prepare_request(request)
+        line = http.client.HTTPConnection(self._sandbox.url.removeprefix("http://"), timeout=60)
+        with closing(line):
+            line.request("POST", RECORDS, prepared.body, dict(prepared.headers))
+            yield
 
     def records(self, **filters: str) -> requests.Response:
         return self("GET", RECORDS, params=filters)
+
+
+def _form(identifier: str, leaving_out: str = "") -> dict[str, Any]:
+    """Return the form fields and images of a verification, as arguments of `requests`."""
+    files = {"selfie": b"a face", "document_1_front": b"a front", "document_1_back": b"a back"}
+    files.pop(leaving_out, None)
+    fields = {"workflowId": DEFAULT_WORKFLOW, "record_identifier": identifier}
+    return {"data": fields, "files": {name: (f"{name}.jpg", content) for name, content in files.items()}}
 
 
 @pytest.fixture(scope="session")

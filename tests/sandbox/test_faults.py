@@ -15,6 +15,7 @@ import requests
 from airflow_provider_faceki.sandbox import FacekiSandbox, Fault
 from airflow_provider_faceki.sandbox.faults import Faults
 from tests.sandbox.conftest import Caller
+from tests.sandbox_delays import HeldDelays
 
 Eventually = Callable[[Callable[[], object]], None]
 
@@ -97,7 +98,7 @@ def test_the_ledger_counts_processed_requests(
     if bills:
         eventually(lambda: sandbox.ledger)
     else:
-        time.sleep(0.15)  # All delays are shorter.
+        eventually(lambda: sandbox.counters.in_flight == 0)
     assert sandbox.ledger == ({"order-1": 1} if bills else {})
     assert len(call.records(record_identifier="order-1").json()["result"]) == bills
     assert answered == (
@@ -142,32 +143,43 @@ def test_a_reset_before_the_body_leaves_a_large_upload_unread(sandbox: FacekiSan
 
 
 def test_processing_may_outlive_the_connection(
-    sandbox: FacekiSandbox, call: Caller, eventually: Eventually
+    sandbox: FacekiSandbox, call: Caller, held_delays: HeldDelays, eventually: Eventually
 ) -> None:
     sandbox.add_fault("reset_then_process", route="verify", delay=1.5)
     with pytest.raises(requests.ConnectionError):
         call.verify("order-1")
+    eventually(lambda: held_delays.begun == [1.5])
     assert call.records(record_identifier="order-1").json()["result"] == [], "not yet"
+    assert sandbox.ledger == {}
+    held_delays.end()
     eventually(lambda: sandbox.ledger == {"order-1": 1})
 
 
-def test_a_reset_of_the_sandbox_ends_what_is_still_to_come(sandbox: FacekiSandbox, call: Caller) -> None:
+def test_a_reset_of_the_sandbox_ends_what_is_still_to_come(
+    sandbox: FacekiSandbox, call: Caller, held_delays: HeldDelays, eventually: Eventually
+) -> None:
     sandbox.add_fault("reset_then_process", route="verify", delay=0.1)
     with pytest.raises(requests.ConnectionError):
         call.verify("order-1")
+    eventually(lambda: held_delays.begun == [0.1])
     sandbox.reset()
-    time.sleep(0.25)
+    held_delays.end()
+    eventually(lambda: held_delays.ended == 1)
+    # The sandbox has one event loop. When it has answered, it has also finished the work that was ready before.
+    call.records(requestId="x")
     assert sandbox.ledger == {}
 
 
 @pytest.mark.parametrize("processed", [True, False])
 def test_a_slow_request_is_processed_after_the_client_left(
-    sandbox: FacekiSandbox, call: Caller, eventually: Eventually, processed: bool
+    sandbox: FacekiSandbox, call: Caller, held_delays: HeldDelays, eventually: Eventually, processed: bool
 ) -> None:
     sandbox.add_fault("slow", route="verify", delay=1.5, processed=processed)
-    with pytest.raises(requests.ReadTimeout):
-        call.verify("order-1", timeout=0.2)
+    with call.verifying("order-1"):
+        eventually(lambda: held_delays.begun == [1.5])
+    assert bool(call.records(record_identifier="order-1").json()["result"]) is processed
     assert sandbox.ledger == ({"order-1": 1} if processed else {})
+    held_delays.end()
     eventually(lambda: sandbox.ledger == {"order-1": 1})
 
 
@@ -220,13 +232,15 @@ def test_the_token_call_can_fail_too(sandbox: FacekiSandbox, anonymous: Caller) 
     assert sandbox.counters.tokens_issued == 1
 
 
-def test_requests_in_flight_are_counted(sandbox: FacekiSandbox, call: Caller, eventually: Eventually) -> None:
-    # On a busy machine the five requests need more than a second to arrive.
-    sandbox.add_fault("slow", route="records", delay=5, count=5)
+def test_requests_in_flight_are_counted(
+    sandbox: FacekiSandbox, held_delays: HeldDelays, eventually: Eventually
+) -> None:
+    sandbox.add_fault("slow", route="records", count=5)
     lines = [http.client.HTTPConnection(sandbox.url.removeprefix("http://"), timeout=60) for _ in range(5)]
     for line in lines:
         line.request("GET", "/api/v3/kyc_verification?requestId=x")
     eventually(lambda: sandbox.counters.in_flight == 5)
+    held_delays.end()
     assert [line.getresponse().status for line in lines] == [401] * 5
     for line in lines:
         line.close()
@@ -236,13 +250,14 @@ def test_requests_in_flight_are_counted(sandbox: FacekiSandbox, call: Caller, ev
 
 
 def test_a_request_that_began_before_a_reset_is_not_counted_after_it(
-    sandbox: FacekiSandbox, eventually: Eventually
+    sandbox: FacekiSandbox, held_delays: HeldDelays, eventually: Eventually
 ) -> None:
-    sandbox.add_fault("slow", route="records", delay=0.5)
+    sandbox.add_fault("slow", route="records")
     line = http.client.HTTPConnection(sandbox.url.removeprefix("http://"), timeout=60)
     line.request("GET", "/api/v3/kyc_verification?requestId=x")
     eventually(lambda: sandbox.counters.requests.get("records") == 1)
     sandbox.reset()
+    held_delays.end()
     assert line.getresponse().status == 500
     line.close()
     counters = sandbox.counters
