@@ -130,7 +130,7 @@ def every_bad_row(harness: BatchHarness) -> list[tuple[str, Any, str, str]]:
             "back without front",
             line("e4", document_1_front=None),
             "INVALID_INPUT",
-            "document_1_back is given, but no",
+            "document_1_back is given without",
         ),
         ("missing image", line("e5", selfie=f"{folder}/none.jpg"), "INVALID_INPUT", "No such file"),
         ("empty image", line("e6", selfie=empty), "INVALID_INPUT", "selfie is empty"),
