@@ -32,6 +32,6 @@ def faceki_verifications(conn_id: str = DEFAULT_CONN_ID) -> Asset:
     if not fits_uri(conn_id):
         raise ValueError(
             f"conn_id: found {conn_id!r}, which cannot be part of the asset's URI; allowed are up to "
-                "200 of the characters A-Z a-z 0-9 . _ -, and the first one must not be . or -"
+            "200 of the characters A-Z a-z 0-9 . _ -, and the first one must not be . or -"
         )
     return Asset(uri=f"faceki://{conn_id}/verifications")

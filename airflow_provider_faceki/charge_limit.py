@@ -102,8 +102,8 @@ def _counting(key: tuple[str, str], maximum: int) -> Iterator[None]:
         if _made[key] >= maximum:
             raise ChargeLimitError(
                 f"max_charged_calls={maximum} is reached: this try made {_made[key]} calls that were "
-                    "charged or may have been, and sent no more. To continue, raise max_charged_calls in "
-                    "the Connection and clear the task"
+                "charged or may have been, and sent no more. To continue, raise max_charged_calls in "
+                "the Connection and clear the task"
             )
         _made[key] += 1
     try:

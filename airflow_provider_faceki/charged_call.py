@@ -173,8 +173,8 @@ class ChargedCallState:
             if images not in (None, self._images):
                 raise AirflowFailException(
                     "this task instance has verified other images, perhaps of another person, under "
-                        "the identifier that is derived from it: set a record_identifier for each person, "
-                        "or keep the URIs of the images the same in each try; nothing was sent"
+                    "the identifier that is derived from it: set a record_identifier for each person, "
+                    "or keep the URIs of the images the same in each try; nothing was sent"
                 )
 
     def resubmit_at(self, resubmit_after: float, started_at: float) -> float | None:
@@ -293,7 +293,7 @@ class ChargedCallState:
         if not is_mine:
             raise FenceError(
                 "another execution of this task instance sends this verification, so this execution "
-                    "stops sending it"
+                "stops sending it"
             )
         if time.monotonic() - began > _MAX_WRITE_SECONDS:
             raise FenceError(

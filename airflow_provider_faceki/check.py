@@ -202,7 +202,7 @@ def _change_variable(variable: str, settings: Mapping[str, str]) -> list[str]:
     value = os.environ[variable]
     lines = [
         f"The Connection comes from the environment variable {variable}, which has priority over "
-            "Airflow's database.",
+        "Airflow's database.",
         'Add these keys to "extra" in the variable\'s JSON, wherever the variable is set:',
         f"  {json.dumps(settings)}",
     ]

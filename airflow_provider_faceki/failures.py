@@ -153,6 +153,6 @@ def translate_errors(
         if error.needs_consent:
             message += (
                 "; the call may have been made, so it is not repeated automatically: clear the task "
-                    "to repeat it"
+                "to repeat it"
             )
         raise AirflowFailException(message) from error

@@ -24,8 +24,8 @@ from typing import Any
 from airflow_provider_faceki.sandbox import SandboxProcess
 from demo.airflow_stack import Airflow, AirflowRefused, fresh_directory, say, wait_for
 from demo.examples import connection_to, example_places, kept
-from demo.simulated_users import SimulatedUsers
 from demo.processes import Interrupted, Processes, ProcessFailed, interruptible
+from demo.simulated_users import SimulatedUsers
 
 LINK_DAG = "example_faceki_kyc_link"
 VERIFY_DAG = "example_faceki_verification"

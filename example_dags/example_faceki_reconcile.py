@@ -72,7 +72,9 @@ with DAG(
             oldest = min(datetime.fromisoformat(moment) for moment in began)
             events = events.after((oldest - timedelta(days=1)).isoformat())
         said = {(event.extra.get("request_id"), event.extra.get("status")) for event in events}
-        notifications = [WebhookNotification.of(record["request_id"], record["decision"]) for record in decided]
+        notifications = [
+            WebhookNotification.of(record["request_id"], record["decision"]) for record in decided
+        ]
         return [each.extra for each in notifications if (each.request_id, each.status) not in said]
 
     @task(outlets=[verifications], map_index_template="{{ notification['request_id'] }}")

@@ -118,7 +118,9 @@ def check_part_names(name: str, parts: Iterable[object]) -> None:
     """
     for part in parts:
         if not isinstance(part, str) or not re.fullmatch(r"[A-Za-z0-9_.\[\]-]{1,100}", part):
-            raise ValidationError(f"{name}: the name of a part must consist of 1 to 100 letters, digits and _ . - [ ]")
+            raise ValidationError(
+                f"{name}: the name of a part must consist of 1 to 100 letters, digits and _ . - [ ]"
+            )
 
 
 def _scalar(name: str, value: object) -> None:
@@ -127,7 +129,9 @@ def _scalar(name: str, value: object) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValidationError(f"{name} must be a finite number")
     if not _is_sendable(value):
-        raise ValidationError(f"{name} must be text that can be encoded as UTF-8, or a number with fewer digits")
+        raise ValidationError(
+            f"{name} must be text that can be encoded as UTF-8, or a number with fewer digits"
+        )
 
 
 def _is_sendable(value: object) -> bool:
@@ -150,7 +154,9 @@ def check_path(name: str, value: object) -> None:
     # Servers and proxies normalise the path, and both `%2e%2e` and `..` mean the parent directory. Therefore both are
     # refused.
     if value.startswith("//") or ".." in unquote(value).split("/"):
-        raise ValidationError(f"{name} must stay below the base URL: // at the beginning and .. are not allowed")
+        raise ValidationError(
+            f"{name} must stay below the base URL: // at the beginning and .. are not allowed"
+        )
 
 
 def path_segment(name: str, value: str) -> str:

@@ -55,7 +55,7 @@ class _SharedValue:
     def __reduce__(self) -> NoReturn:
         raise TypeError(
             f"a {type(self).__name__} contains a client secret and cannot be pickled; create it in the "
-                "process that uses it"
+            "process that uses it"
         )
 
 

@@ -40,7 +40,13 @@ from airflow_provider_faceki.api.errors import (
 from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
 from airflow_provider_faceki.api.protocol.http import HttpRequest, HttpResponse
 from airflow_provider_faceki.api.protocol.session import Endpoint
-from airflow_provider_faceki.api.service import FACEKI, FILTER_PLACEHOLDERS, OTHER_RECORDS_PATH, AuthFlow, Service
+from airflow_provider_faceki.api.service import (
+    FACEKI,
+    FILTER_PLACEHOLDERS,
+    OTHER_RECORDS_PATH,
+    AuthFlow,
+    Service,
+)
 from airflow_provider_faceki.api.tokens.memory import MemoryTokenStore
 from airflow_provider_faceki.api.transport.http_transport import Transport
 from airflow_provider_faceki.api.transport.retry import RetryPolicy
@@ -432,7 +438,11 @@ class Diagnosis:
             return _RULES(_NO_WORKFLOW_ID, Level.CHANGE, _WORKFLOW_SETTING)
         outcome = self._probe(endpoint, self._client.service)
         if isinstance(outcome.result, WorkflowRules):
-            kept = "stored" if outcome.result.stores_records else "not stored, so no verification can be looked up"
+            kept = (
+                "stored"
+                if outcome.result.stores_records
+                else "not stored, so no verification can be looked up"
+            )
             return _RULES(
                 f"{len(outcome.result.documents)} kinds of document; records are {kept}; {outcome.shape}"
             )

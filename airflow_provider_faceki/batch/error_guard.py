@@ -123,7 +123,7 @@ class SystemicErrorGuard:
         error = copy.copy(first)
         error.message = (
             f"no row has succeeded and {count} rows were refused for the same reason, so the cause is "
-                f"probably not in the rows, and none of them counts as an error yet: {first.message}"
+            f"probably not in the rows, and none of them counts as an error yet: {first.message}"
         )
         return error
 
@@ -134,7 +134,7 @@ class SystemicErrorGuard:
             return None
         return ImageStorageError(
             f"the storage of the images failed for {count} consecutive rows, so the cause is probably "
-                f"not in the rows, and none of them counts as an error: {self._last_failure}"
+            f"not in the rows, and none of them counts as an error: {self._last_failure}"
         )
 
 

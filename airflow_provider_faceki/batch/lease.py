@@ -70,7 +70,7 @@ class Lease:
         if owner is not None and owner != self._batch_id:
             raise ValidationError(
                 f"output_path contains another batch, {owner!r}; this one is {self._batch_id!r}. To "
-                    "continue the other batch, set its batch_id; otherwise set another output_path"
+                "continue the other batch, set its batch_id; otherwise set another output_path"
             )
         tokens = [int(name[4:10]) for name in names if name[4:10].isdigit()]
         self._name = f"try-{max(tokens, default=0) + 1:06d}-{os.urandom(4).hex()}.json"

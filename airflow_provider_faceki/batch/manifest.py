@@ -230,7 +230,9 @@ def _to_row(number: int, parsed: ParsedRow, columns: Mapping[str, str]) -> Row:
             return _wrong(number, f"column {column!r} must be text, not {type(value).__name__}", value)
         text = str(value).strip()
         if not text.isprintable():
-            return _wrong(number, f"column {column!r} contains text that is not UTF-8, or not printable", text)
+            return _wrong(
+                number, f"column {column!r} contains text that is not UTF-8, or not printable", text
+            )
         values[name] = text
     return Row(number, values)
 

@@ -29,7 +29,11 @@ _ERRORS: tuple[tuple[type[api.FacekiError], str, str], ...] = (
         "correct the row, or the image that it names, and put it into a new batch",
     ),
     (api.InvalidRequestError, "INVALID_REQUEST", "correct the row, and put it into a new batch"),
-    (api.WorkflowError, "WORKFLOW", "correct the workflow in FACEKI's portal, and put the row into a new batch"),
+    (
+        api.WorkflowError,
+        "WORKFLOW",
+        "correct the workflow in FACEKI's portal, and put the row into a new batch",
+    ),
     (api.VerificationError, "NOT_PASSED", "ask the person for other images"),
     (api.LinkError, "LINK", "make another link"),
     (api.NotFoundError, "NOT_FOUND", "check the id, or ask again later"),

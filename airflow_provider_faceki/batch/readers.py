@@ -165,7 +165,7 @@ def _check_has_rows(without_row: int) -> None:
     if without_row > MAX_BYTES_WITHOUT_ROW:
         raise ValidationError(
             f"manifest: {MAX_BYTES_WITHOUT_ROW // 2**20} MiB without a row, only one very long line or "
-                f"blank lines (each counts as {BLANK_LINE_BYTES} bytes); is the file CSV or NDJSON?"
+            f"blank lines (each counts as {BLANK_LINE_BYTES} bytes); is the file CSV or NDJSON?"
         )
 
 
@@ -294,8 +294,8 @@ def _check_chunk(chunk: Any) -> None:
     if size > min(MAX_COLUMN_BYTES, MAX_CELL_BYTES + chunk.num_values * MAX_AVERAGE_CELL_BYTES):
         raise ValidationError(
             f"manifest: column {chunk.path_in_schema!r} of the Parquet file contains {size} bytes in "
-                f"{chunk.num_values} value(s); at most {MAX_AVERAGE_CELL_BYTES} bytes for each value are "
-                "read"
+            f"{chunk.num_values} value(s); at most {MAX_AVERAGE_CELL_BYTES} bytes for each value are "
+            "read"
         )
 
 

@@ -236,7 +236,7 @@ class VerificationGateway:
         if not workflow_id:
             raise api.ConfigurationError(
                 f"row {row.number} has no workflow: set the workflow_id of the row, of the task or of "
-                    "the Connection"
+                "the Connection"
             )
         return workflow_id
 

@@ -408,7 +408,9 @@ class BatchRunner:
         except OSError as error:
             if self.journal.buffered > MAX_BUFFERED_LINES:
                 raise
-            log.warning("A segment could not be written to the storage; it is written later: %s", type(error).__name__)
+            log.warning(
+                "A segment could not be written to the storage; it is written later: %s", type(error).__name__
+            )
 
     def _check_error_rate(self, min_rows: int) -> None:
         # The guard (error_guard.py) keeps rows that FACEKI refused until it knows whether the rows or the whole batch

@@ -47,7 +47,7 @@ class ColumnPolicy:
         if "hash" in self.choices.values() and not self.hash_key:
             raise ConfigurationError(
                 "personal_data hashes a column: set pii_hash_secret, 32 or more characters, in the "
-                    "Connection's extra"
+                "Connection's extra"
             )
 
     def choice(self, table: str, column: Column) -> str:
@@ -146,9 +146,7 @@ class ParquetWriter:
             import pyarrow
             from pyarrow import parquet
         except ImportError:
-            raise ConfigurationError(
-                "Parquet needs pyarrow: install the extra 'parquet'"
-            ) from None
+            raise ConfigurationError("Parquet needs pyarrow: install the extra 'parquet'") from None
         self._arrow = pyarrow
         self._schema = pyarrow.schema([(column.name, _arrow_type(pyarrow, column)) for column in columns])
         self._parsers = {column.name: _PARSERS[column.type] for column in columns if column.type in _PARSERS}

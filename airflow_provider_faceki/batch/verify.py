@@ -146,7 +146,7 @@ class BatchVerification:
         if not self._runner.aborted_by and (missing := self.journal.index.count_missing()):
             log.warning(
                 "%d row(s) were possibly sent, have no result, and are not in this manifest; to "
-                    "continue with them, run the batch with the manifest that contains them",
+                "continue with them, run the batch with the manifest that contains them",
                 missing,
             )
 

@@ -89,7 +89,7 @@ def _wrong_type(conn_id: str, found: object) -> ConfigurationError:
     shown = repr(found) if plain else "another one"
     return ConfigurationError(
         f"This is not a FACEKI Connection: its type is {shown}; allowed are {CONN_TYPE!r}, 'generic' "
-            "and an empty type. Nothing was sent.",
+        "and an empty type. Nothing was sent.",
         conn_id=conn_id,
     )
 

@@ -339,8 +339,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         if batch.over_ceiling:
             raise api.ValidationError(
                 f"max_verifications={self.max_verifications} is reached: {journal.charged} rows of "
-                    f"this batch were billed or may have been, and {batch.over_ceiling} of {total} rows "
-                    "were not sent. To continue with them, raise max_verifications and clear the task"
+                f"this batch were billed or may have been, and {batch.over_ceiling} of {total} rows "
+                "were not sent. To continue with them, raise max_verifications and clear the task"
             )
         _check_any_succeeded(journal.decisions, journal.failures, journal.errors.folder)
 

@@ -89,9 +89,11 @@ class FacekiDecisionBranchOperator(BaseBranchOperator):
         if getattr(context.get("ti"), "map_index", -1) < 0:
             return
         if self.get_closest_mapped_task_group() is None:
-            raise AirflowFailException(f"a mapped branch would run all of its paths at the same time; {_FOR_ONE}")
+            raise AirflowFailException(
+                f"a mapped branch would run all of its paths at the same time; {_FOR_ONE}"
+            )
         if AIRFLOW_V_3_2_PLUS:
             raise AirflowFailException(
                 "this version of Airflow also runs the tasks that a branch in a mapped task group did "
-                    f"not choose (apache/airflow#67265); {_FOR_ONE}"
+                f"not choose (apache/airflow#67265); {_FOR_ONE}"
             )

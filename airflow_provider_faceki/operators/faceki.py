@@ -45,7 +45,7 @@ _SLOW_STORE = (
 )
 _NOT_SAFE = (
     "an earlier try made this call and ended before its result was saved; the call may have been "
-        "charged, so it is not repeated automatically: clear the task to repeat it"
+    "charged, so it is not repeated automatically: clear the task to repeat it"
 )
 
 
@@ -535,7 +535,7 @@ class FacekiApiOperator(FacekiOperator):
         if size > self.max_xcom_bytes:
             raise AirflowFailException(
                 f"FACEKI's response has {size} bytes, more than max_xcom_bytes={self.max_xcom_bytes} "
-                    "allows in XCom; set output_path to write it to a storage"
+                "allows in XCom; set output_path to write it to a storage"
             )
         if self.multiple_outputs and not isinstance(document, dict):
             raise AirflowFailException(
@@ -552,7 +552,7 @@ class FacekiApiOperator(FacekiOperator):
                 raise
             raise AirflowFailException(
                 "the call was made, but its response could not be written to output_path; it is not "
-                    "repeated automatically: clear the task to repeat it"
+                "repeated automatically: clear the task to repeat it"
             ) from error
 
 

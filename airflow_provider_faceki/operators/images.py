@@ -266,8 +266,8 @@ class FacekiFaceMatchOperator(_ImageOperator):
             context["ti"].xcom_push(key="found", value=[record.summary() for record in records])
             raise AirflowFailException(
                 "the records that were found could not be written; their summaries are in XCom "
-                    "'found', and the image is not sent again automatically: clear the task to send it "
-                    "again"
+                "'found', and the image is not sent again automatically: clear the task to send it "
+                "again"
             ) from error
 
 

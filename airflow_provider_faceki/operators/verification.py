@@ -218,7 +218,7 @@ class FacekiKycVerificationOperator(_ImageOperator):
         if self.record_identifier is None and not self._is_derived and index is not None and index >= 0:
             raise api.ValidationError(
                 "record_identifier is None in a mapped task, and you would not find the person by a "
-                    "derived identifier: set one for each mapped task instance, or leave the argument out"
+                "derived identifier: set one for each mapped task instance, or leave the argument out"
             )
         check_output(self.output_path, self.output_conn_id)
 
@@ -296,7 +296,7 @@ class FacekiKycVerificationOperator(_ImageOperator):
         if found is None:
             raise AirflowFailException(
                 "FACEKI no longer returns the verification that was in review; another try would send "
-                    "a new verification, which is charged, so none is sent"
+                "a new verification, which is charged, so none is sent"
             )
         limit = restore_limit(deadline, parameter, self._review_limit(context))
         if self.wait_for_review and found.decision is api.Decision.REVIEW:
@@ -377,8 +377,8 @@ class FacekiKycVerificationOperator(_ImageOperator):
     def _unknowable(self) -> AirflowFailException:
         error = api.OutcomeUnknownError(
             "an earlier try may have sent this verification, and the workflow stores no records that "
-                "would show it: look at FACEKI's portal, then clear the task with resubmit='always' to "
-                "send it again"
+            "would show it: look at FACEKI's portal, then clear the task with resubmit='always' to "
+            "send it again"
         ).with_conn_id(self.faceki_conn_id)
         failure = AirflowFailException(f"OutcomeUnknownError: {error}")
         failure.__cause__ = error

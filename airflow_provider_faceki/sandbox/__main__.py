@@ -60,13 +60,16 @@ def parser() -> argparse.ArgumentParser:
         default="127.0.0.1",
         help="address to listen on (default 127.0.0.1); an address that is not loopback needs --expose",
     )
-    made.add_argument("--port", type=_port, default=0, help="port to listen on; 0, the default, selects a free port")
+    made.add_argument(
+        "--port", type=_port, default=0, help="port to listen on; 0, the default, selects a free port"
+    )
     made.add_argument(
         "--expose",
         action="store_true",
         help="allow a --host that other machines can reach; needs --allow-remote-access too",
     )
-    made.add_argument("--allow-remote-access",
+    made.add_argument(
+        "--allow-remote-access",
         action="store_true",
         help="confirm that everyone who can connect to the sandbox can control it",
     )
@@ -164,8 +167,8 @@ def _sandbox(chosen: argparse.Namespace, log: LineLog | None) -> FacekiSandbox:
     if not is_loopback(chosen.host) and not (chosen.expose and chosen.allow_remote_access):
         raise ExposureError(
             f"--host: found {chosen.host!r}, allowed is a loopback address; another address needs both "
-                "--expose and --allow-remote-access, because everyone who can connect to the sandbox can "
-                "control it"
+            "--expose and --allow-remote-access, because everyone who can connect to the sandbox can "
+            "control it"
         )
     if chosen.airflow_url is not None:
         chosen.webhook_token = secrets.token_urlsafe(32)

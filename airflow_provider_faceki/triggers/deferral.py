@@ -62,12 +62,12 @@ def raise_for_status(event: DecisionEvent, conn_id: str) -> None:
     if event.status == "refused":
         raise api.ConfigurationError(
             "the triggerer cannot call FACEKI, but this worker can; the triggerer's log contains the "
-                f"reason. Do both have the same connection {conn_id!r}?"
+            f"reason. Do both have the same connection {conn_id!r}?"
         )
     if event.status == "failed":
         raise api.TransportError(
             "too many consecutive polls of the triggerer got no answer from FACEKI, but this worker "
-                "gets an answer; the triggerer's log contains the reason"
+            "gets an answer; the triggerer's log contains the reason"
         ).with_conn_id(conn_id)
 
 

@@ -21,11 +21,11 @@ NO_RECORD_WARNING_SECONDS = 900.0
 
 _HINTS = {
     "link": "the person has not finished the page of this link; otherwise check that link= is the output of "
-        "FacekiGenerateKycLinkOperator, and neither a request id nor a record identifier",
+    "FacekiGenerateKycLinkOperator, and neither a request id nor a record identifier",
     "request_id": "check that request_id= is FACEKI's id of a verification; pass a link as link=, and your own id "
-        "as record_identifier=",
+    "as record_identifier=",
     "record_identifier": "check that the link or the verification was made with this record_identifier; pass a link as "
-        "link=, and FACEKI's id of a verification as request_id=",
+    "link=, and FACEKI's id of a verification as request_id=",
 }
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
@@ -98,7 +98,9 @@ class PollLog:
             # the record's fields are logged once, even if the last log line is less than a minute old.
             self._has_named_keys, self._logged_at = True, now
             self._log.info(
-                "FACEKI has a record for %s without a decision. It contains %s", self._subject, newest.describe()
+                "FACEKI has a record for %s without a decision. It contains %s",
+                self._subject,
+                newest.describe(),
             )
         elif not records and waited >= NO_RECORD_WARNING_SECONDS and not self._has_warned and may_warn():
             self._has_warned, self._logged_at = True, now

@@ -26,7 +26,7 @@ REVIEWED_BY_HAND = {"welcome": "skipped", "decline": "skipped", "ask_a_person": 
     [
         pytest.param("accepted-1001", 0.5, "ACCEPTED", WELCOMED, id="accepted, after a wait"),
         pytest.param("declined-1002", 0.0, "DECLINED", DECLINED, id="declined"),
-        pytest.param("decision-escalated-1", 0.0, "ESCALATED", REVIEWED_BY_HAND, id="a word that nobody has documented"),
+        pytest.param("decision-escalated-1", 0.0, "ESCALATED", REVIEWED_BY_HAND, id="an undocumented word"),
     ],
 )
 def test_from_a_link_to_a_decision(

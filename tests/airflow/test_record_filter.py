@@ -74,9 +74,7 @@ def test_shapes_of_a_link(faceki_sandbox: FacekiSandbox, kind: Any, shape: Any) 
             "is a URL.*link=",
             id="a page as an identifier",
         ),
-        pytest.param(
-            "request_id", {"link": "a", "url": "b"}, "as link=", id="an output as request_id"
-        ),
+        pytest.param("request_id", {"link": "a", "url": "b"}, "as link=", id="an output as request_id"),
         pytest.param("link", ["a", "b"], r"\.expand\(link=", id="many links"),
         pytest.param("link", {"request_id": "a"}, "without 'link'", id="another mapping"),
         pytest.param("link", "", "link is empty", id="an empty link"),

@@ -198,7 +198,7 @@ def test_a_lock_of_a_host_that_was_killed_is_passed_over_and_removed_later(
     assert host("a").try_lock() is not None
     waiting = host("b")
     assert waiting.try_lock() is None
-    waiting._next_look = 0.0
+    waiting._next_read_at = 0.0
     second = waiting.try_lock(1)
     assert second is not None
     second.release()

@@ -114,7 +114,9 @@ CALLS = [
 @pytest.mark.parametrize("word", ["None", "null", "Undefined", " None ", "NaN", "<NA>", "#N/A"])
 @pytest.mark.parametrize("make", CALLS)
 def test_no_call_takes_a_missing_value_for_an_identifier(make: Callable[[str], object], word: str) -> None:
-    with pytest.raises(api.ValidationError, match=f"is '{word.strip()}', which a template or an export writes"):
+    with pytest.raises(
+        api.ValidationError, match=f"is '{word.strip()}', which a template or an export writes"
+    ):
         make(word)
 
 

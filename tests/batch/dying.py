@@ -35,7 +35,9 @@ def begun(harness: BatchHarness, manifest: str, **arguments: Any) -> Iterator[Ba
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     connection = os.environ["AIRFLOW_CONN_FACEKI_DEFAULT"]
-    started = context.Process(target=_run, args=(harness.folder, connection, manifest, arguments), daemon=True)
+    started = context.Process(
+        target=_run, args=(harness.folder, connection, manifest, arguments), daemon=True
+    )
     started.start()
     try:
         yield started

@@ -148,7 +148,10 @@ class Chained(io.RawIOBase):
 
 
 def test_progress_tells_how_far_it_is(
-    faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    faceki: FacekiSandbox,
+    harness: BatchHarness,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(runner, "PROGRESS_SECONDS", 0.2)
     faceki.settings.latency = 0.05

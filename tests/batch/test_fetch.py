@@ -192,7 +192,11 @@ def test_nothing_of_a_person_is_left_anywhere_by_default(
     ],
 )
 def test_errors_tell_no_more_of_an_identifier_than_the_tables(
-    faceki_sandbox: FacekiSandbox, connect: Connect, harness: BatchHarness, policy: dict[str, str], shown: str | None
+    faceki_sandbox: FacekiSandbox,
+    connect: Connect,
+    harness: BatchHarness,
+    policy: dict[str, str],
+    shown: str | None,
 ) -> None:
     connect(pii_hash_secret="a key that nobody guesses, made up here")
     with pytest.raises(AirflowFailException, match=r"no row succeeded \(1 NOT_FOUND\)"):
@@ -267,13 +271,18 @@ def test_parquet_files(faceki: FacekiSandbox, harness: BatchHarness) -> None:
 def test_partitioned_by_the_runs_date(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     late = datetime.fromisoformat("2026-01-31T23:30:00-02:00")
     operator: Any = FacekiBatchFetchRecordsOperator(
-        task_id="fetch", output_path=harness.out.as_uri(), identifiers=known(faceki, 1), partition_by_date=True
+        task_id="fetch",
+        output_path=harness.out.as_uri(),
+        identifiers=known(faceki, 1),
+        partition_by_date=True,
     )
     done = operator.execute(context(dag_run=SimpleNamespace(logical_date=late)))
     assert all("/date=2026-02-01/part-" in uri for uri in [*done["tables"].values(), done["errors_path"]])
 
 
-def test_a_rerun_replaces_its_own_files_and_nobody_elses(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+def test_a_rerun_replaces_its_own_files_and_nobody_elses(
+    faceki: FacekiSandbox, harness: BatchHarness
+) -> None:
     names = known(faceki, 6)
 
     def go(run_id: str, identifiers: list[str]) -> None:
@@ -348,7 +357,9 @@ def test_but_not_with_what_was_fetched_under_another_policy_or_long_ago(
     assert faceki.counters.requests["records"] - asked == 30
 
 
-def test_one_that_fails_passing_is_asked_for_again_at_the_end(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+def test_one_that_fails_passing_is_asked_for_again_at_the_end(
+    faceki: FacekiSandbox, harness: BatchHarness
+) -> None:
     names = known(faceki, 30)
     faceki.add_fault("code", route="records", code=500, record_identifier="case-7", count=2)
     assert harness.fetch(identifiers=names)["decisions"] == {"ACCEPTED": 30}

@@ -59,7 +59,10 @@ def test_what_cannot_be_deleted_is_believed_by_nobody(
     # Records that have changed since then are fetched again and reported with their new decision.
     for name in everybody:
         faceki.add_record(name, "DECLINED")
-    assert harness.fetch(identifiers=everybody, output_path=OUT)["decisions"] == {"ACCEPTED": 5, "DECLINED": 5}
+    assert harness.fetch(identifiers=everybody, output_path=OUT)["decisions"] == {
+        "ACCEPTED": 5,
+        "DECLINED": 5,
+    }
     assert store.texts("_journal") == []
 
 
@@ -81,7 +84,9 @@ def test_a_store_that_is_down_for_tables_loses_nothing(faceki: FacekiSandbox, ha
     assert (told(store), faceki.counters.requests["records"]) == (sorted(everybody), asked)
 
 
-def test_a_rerun_in_another_form_leaves_nothing_of_the_first(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+def test_a_rerun_in_another_form_leaves_nothing_of_the_first(
+    faceki: FacekiSandbox, harness: BatchHarness
+) -> None:
     everybody = known(faceki, 2)
     forms: list[dict[str, Any]] = [
         {},

@@ -77,7 +77,9 @@ def test_a_record_of_another_verification_under_the_same_name_is_none_of_this(
 ) -> None:
     faceki.add_record("a", "DECLINED", fields={"createdAt": "2026-01-01T00:00:00.000Z"})
     begin(harness, "a")
-    done = harness.verify(harness.everybody("a", "b"), include_records=True, resubmit=resubmit, assume_new=True)
+    done = harness.verify(
+        harness.everybody("a", "b"), include_records=True, resubmit=resubmit, assume_new=True
+    )
     assert (harness.results(), done["errors"]) == ({"b": "ACCEPTED"}, {"OUTCOME_UNKNOWN": 1})
     (error,) = harness.lines("errors")
     assert "belongs to another verification, or FACEKI's clock and this clock differ" in error["problem"]
@@ -144,7 +146,7 @@ def test_rows_that_cannot_be_reconciled_are_left_to_the_next_try(
     manifest = harness.everybody(*names(5))
     faceki.add_fault("reset_after_body", route="verify", record_identifier="accepted-3", count=None)
     with pytest.raises(
-        api.OutcomeUnknownError, match=r"1 of 5 rows could not be finished .*the next try goes on"
+        api.OutcomeUnknownError, match=r"1 of 5 rows could not be finished .*the next try continues"
     ):
         harness.verify(manifest, lookup_timeout=0.1)
     assert set(harness.results()) == set(names(5)) - {"accepted-3"}
@@ -207,7 +209,9 @@ def test_a_kill_keeps_what_is_finished_and_waits_for_nobody(
 ) -> None:
     connect(upload_timeout=60, timeout=60)
     faceki_sandbox.add_fault("slow", route="verify", record_identifier="slow", delay=10.0, count=None)
-    manifest = harness.everybody(*names(30), "slow-1", "slow-2", *(f"later-{number}" for number in range(200)))
+    manifest = harness.everybody(
+        *names(30), "slow-1", "slow-2", *(f"later-{number}" for number in range(200))
+    )
     operator = harness.batch(manifest, concurrency=4)
     faceki_sandbox.settings.latency = 0.02
 
@@ -286,8 +290,17 @@ def test_two_tries_at_the_same_time(
 
 
 def test_a_manifest_that_changes_between_tries(faceki: FacekiSandbox, harness: BatchHarness) -> None:
-    harness.verify(harness.manifest([harness.line("a"), {}, harness.line("b", selfie=None), harness.line("c")]))
-    changed = [harness.line("new"), harness.line("c"), harness.line("b", selfie=None), {}, harness.line("d"), {}]
+    harness.verify(
+        harness.manifest([harness.line("a"), {}, harness.line("b", selfie=None), harness.line("c")])
+    )
+    changed = [
+        harness.line("new"),
+        harness.line("c"),
+        harness.line("b", selfie=None),
+        {},
+        harness.line("d"),
+        {},
+    ]
     done = harness.verify(harness.manifest(changed))
     assert set(harness.results()) == {"a", "c", "new", "d"}
     assert done["errors"] == {"NO_IDENTIFIER": 3, "INVALID_INPUT": 1}

@@ -153,9 +153,7 @@ def test_a_storage_that_fails_alike_for_all_rows_ends_the_try_soon_and_leaves_th
 ) -> None:
     store, uri = never_given(error)
     manifest = harness.manifest(harness.line(name, selfie=uri) for name in names(200))
-    with pytest.raises(
-        OSError, match=r"the storage of the images failed for \d+ rows in succession"
-    ) as caught:
+    with pytest.raises(OSError, match=r"the storage of the images failed for \d+ consecutive rows") as caught:
         harness.verify(manifest)
     assert PERSON not in str(caught.value)
     assert "200 of 200 rows are left" in str(caught.value)
@@ -188,7 +186,9 @@ def test_credentials_that_expire_within_a_batch_leave_the_rest_open(
     assert faceki.ledger == once(names(40))
 
 
-def test_one_image_whose_access_is_refused_leaves_its_row_open(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+def test_one_image_whose_access_is_refused_leaves_its_row_open(
+    faceki: FacekiSandbox, harness: BatchHarness
+) -> None:
     _, uri = never_given(PermissionError(PERSON))
     lines = [harness.line("bad", selfie=uri), *(harness.line(name, selfie=GOOD) for name in names(3))]
     with pytest.raises(api.OutcomeUnknownError, match="1 of 4 rows could not be finished") as caught:

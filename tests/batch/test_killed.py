@@ -52,7 +52,9 @@ def test_killed_while_it_fetches_records(faceki: FacekiSandbox, harness: BatchHa
     assert faceki.ledger == once(names(40))
 
 
-def test_killed_twice_between_what_was_sent_and_its_result(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+def test_killed_twice_between_what_was_sent_and_its_result(
+    faceki: FacekiSandbox, harness: BatchHarness
+) -> None:
     faceki.settings.latency = 0.05
     manifest = harness.everybody(*names(200))
     for billed in (20, 120):

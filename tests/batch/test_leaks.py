@@ -16,7 +16,7 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.batch import store as batch_store
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.canaries import NOWHERE, PERSON, files_below
-from tests.batch.harness import Line, BatchHarness
+from tests.batch.harness import BatchHarness, Line
 from tests.batch.stores import attached
 from tests.billing.image_files import image_bytes, write
 
@@ -101,7 +101,10 @@ def test_of_a_batch(
 
 
 def test_of_a_batch_whose_images_cannot_be_had_at_all(
-    faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    faceki: FacekiSandbox,
+    harness: BatchHarness,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(batch_store, "RETRY_PAUSES_SECONDS", (0.0,))
     rows = everything_that_can_be_wrong(harness)

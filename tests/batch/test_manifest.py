@@ -295,7 +295,7 @@ def test_a_file_without_any_row_is_given_up(
 def test_blank_lines_are_given_up_before_they_take_long(tmp_path: Path) -> None:
     place = tmp_path / "people.ndjson"
     place.write_bytes(b"\n" * 70_000)
-    with pytest.raises(ValidationError, match="64 MiB without a row, only one endless line or blank lines"):
+    with pytest.raises(ValidationError, match="64 MiB without a row, only one very long line or blank lines"):
         list(read_manifest(place.as_uri(), COLUMNS))
 
 
@@ -316,10 +316,10 @@ def test_what_never_ends_is_not_read(tmp_path: Path, ending: str, kind: str) -> 
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        pytest.param(["x" * 50_000_000], "column 'id' of .* holds 500.* bytes in 1 value", id="one value"),
+        pytest.param(["x" * 50_000_000], "column 'id' of .* contains 500.* bytes in 1 value", id="one value"),
         pytest.param(
             [f"{number}" * 10_000_000 for number in range(5)],
-            "column 'id' of .* holds .* bytes in 5 value",
+            "column 'id' of .* contains .* bytes in 5 value",
             id="each value",
         ),
     ],
@@ -378,7 +378,7 @@ def test_a_parquet_file_whose_footer_lies_takes_no_memory(
 @pytest.mark.parametrize(
     ("values", "how", "told"),
     [
-        pytest.param([["a"]], {}, "column 'id.* holds lists, not text", id="list"),
+        pytest.param([["a"]], {}, "column 'id.* contains lists, not text", id="list"),
         pytest.param(
             ["x" * 3_000] * 100,
             {"use_dictionary": False, "column_encoding": {"id": "DELTA_BYTE_ARRAY"}},
@@ -410,9 +410,9 @@ def test_a_few_bytes_of_parquet_do_not_become_any_number_of_values(
     ("values", "how", "told"),
     [
         pytest.param(
-            ["x" * 50_000_000], {}, "column 'person.id' of .* holds 500.* bytes in 1", id="one value"
+            ["x" * 50_000_000], {}, "column 'person.id' of .* contains 500.* bytes in 1", id="one value"
         ),
-        pytest.param([["a"]], {}, "column 'person.id.* holds lists", id="list"),
+        pytest.param([["a"]], {}, "column 'person.id.* contains lists", id="list"),
         pytest.param(
             ["x" * 3_000] * 100,
             {"use_dictionary": False, "column_encoding": {"person.id": "DELTA_BYTE_ARRAY"}},

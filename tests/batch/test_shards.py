@@ -14,7 +14,7 @@ from airflow_provider_faceki.batch.manifest import read_manifest, split
 from airflow_provider_faceki.operators.batch import COLUMNS
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.running import EXAMPLES, bundles, run
-from tests.batch.harness import Line, BatchHarness, names, once
+from tests.batch.harness import BatchHarness, Line, names, once
 
 SAME = {name: name for name in COLUMNS}
 

@@ -15,7 +15,9 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.batch.harness import BatchHarness, keep_no_records, names, once
 
 
-def test_no_workflow_anywhere(faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_workflow_anywhere(
+    faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = os.environ["AIRFLOW_CONN_FACEKI_DEFAULT"]
     connection = json.loads(whole)
     workflow = connection["extra"].pop("workflow_id")
@@ -23,7 +25,7 @@ def test_no_workflow_anywhere(faceki: FacekiSandbox, harness: BatchHarness, monk
     manifest = harness.manifest(
         [harness.line("own", workflow_id=workflow), *(harness.line(name) for name in names(50))]
     )
-    with pytest.raises(AirflowFailException, match=r"ConfigurationError: row \d+ names no workflow"):
+    with pytest.raises(AirflowFailException, match=r"ConfigurationError: row \d+ has no workflow"):
         harness.verify(manifest)
     assert harness.lines("errors") == []
     monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", whole)
@@ -47,7 +49,7 @@ def test_what_is_refused_of_everybody_is_nobodys_error(
     faceki.add_fault(route="verify", count=None, **fault)
     manifest = harness.everybody(*names(100))
     with pytest.raises(
-        AirflowFailException, match=r"no row has succeeded and \d+ rows were refused alike"
+        AirflowFailException, match=r"no row has succeeded and \d+ rows were refused for the same reason"
     ) as caught:
         harness.verify(manifest)
     assert "100 of 100 rows are left" in str(caught.value)
@@ -83,7 +85,9 @@ def test_a_workflow_that_the_rows_name_is_theirs(faceki: FacekiSandbox, harness:
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 1}, {"5001": MIN_ALIKE + 10})
 
 
-def test_once_somebody_has_a_result_nothing_is_held_back(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+def test_once_somebody_has_a_result_nothing_is_held_back(
+    faceki: FacekiSandbox, harness: BatchHarness
+) -> None:
     harness.verify(harness.everybody("accepted-1"))
     faceki.add_fault("status", route="verify", status=400, count=None)
     done = harness.verify(harness.everybody("accepted-1", *(f"r-{number}" for number in range(40))))

@@ -120,12 +120,17 @@ def every_bad_row(harness: BatchHarness) -> list[tuple[str, Any, str, str]]:
         ("a longer line", "x" * (MAX_LINE_BYTES + 10), "BAD_ROW", "longer than"),
         ("wrong type", line("e1", selfie=["a"]), "BAD_ROW", "'selfie' must be text, not list"),
         ("no selfie", line("e2", selfie=None), "INVALID_INPUT", "selfie is missing"),
-        ("no document", line("e3", document_1_front=None, document_1_back=None), "INVALID_INPUT", "0 given"),
+        (
+            "no document",
+            line("e3", document_1_front=None, document_1_back=None),
+            "INVALID_INPUT",
+            "0 were given",
+        ),
         (
             "back without front",
             line("e4", document_1_front=None),
             "INVALID_INPUT",
-            "document_1_back is given, but no",
+            "document_1_back is given without",
         ),
         ("missing image", line("e5", selfie=f"{folder}/none.jpg"), "INVALID_INPUT", "No such file"),
         ("empty image", line("e6", selfie=empty), "INVALID_INPUT", "selfie is empty"),
@@ -198,7 +203,9 @@ def test_every_kind_of_bad_row(faceki: FacekiSandbox, harness: BatchHarness) -> 
     assert faceki.counters.requests["verify"] == asked
 
 
-def test_a_column_of_the_users_own_is_no_mark_of_a_shard(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+def test_a_column_of_the_users_own_is_no_mark_of_a_shard(
+    faceki: FacekiSandbox, harness: BatchHarness
+) -> None:
     lines = [harness.line(name, _row=1, _problem="odd") for name in "abc"]
     done = harness.verify(harness.manifest([*lines, {"_row": 1}, {"_row": 1, "_problem": "odd"}]))
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 3}, {"NO_IDENTIFIER": 2})
@@ -305,7 +312,9 @@ def test_a_record_that_cannot_be_had_bills_nobody_again(faceki: FacekiSandbox, h
     assert faceki.ledger == once("abc")
 
 
-def test_a_record_that_faceki_does_not_keep_is_told_once(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+def test_a_record_that_faceki_does_not_keep_is_told_once(
+    faceki: FacekiSandbox, harness: BatchHarness
+) -> None:
     manifest = harness.everybody("a")
     harness.verify(manifest)
     faceki.add_fault("code", route="records", code=8013, count=None)
@@ -324,7 +333,9 @@ def test_rules_that_cannot_be_had_are_asked_for_once(
     assert len(harness.results()) == 40
 
 
-def test_what_is_said_instead_of_rules_holds_for_everybody(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+def test_what_is_said_instead_of_rules_holds_for_everybody(
+    faceki: FacekiSandbox, harness: BatchHarness
+) -> None:
     faceki.add_fault("code", route="rules", code=5003, count=None)
     with pytest.raises(AirflowFailException, match="5003"):
         harness.verify(harness.everybody(*map(str, range(40))))
@@ -364,7 +375,9 @@ def test_another_batch_has_no_business_there(faceki: FacekiSandbox, harness: Bat
     assert harness.verify(harness.everybody("a", "b"), batch_id="monday")["decisions"] == {"ACCEPTED": 2}
 
 
-def test_without_a_batch_id_another_run_has_no_business_there(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+def test_without_a_batch_id_another_run_has_no_business_there(
+    faceki: FacekiSandbox, harness: BatchHarness
+) -> None:
     harness.verify(harness.everybody("a"))
     with pytest.raises(AirflowFailException, match="contains another batch"):
         harness.batch(harness.everybody("a", "b")).execute(context(ti=TaskInstance(run_id="tomorrow")))
@@ -472,7 +485,9 @@ def test_the_ceiling_is_said_clearly_and_goes_on_when_it_is_raised(
     assert faceki.ledger == once(names)
 
 
-def test_a_second_batch_finds_what_the_first_has_paid_for(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+def test_a_second_batch_finds_what_the_first_has_paid_for(
+    faceki: FacekiSandbox, harness: BatchHarness
+) -> None:
     manifest = harness.everybody("a", "b")
     harness.verify(manifest)
     done = harness.verify(harness.everybody("a", "b", "c"), output_path=(harness.folder / "second").as_uri())

@@ -74,7 +74,9 @@ def test_faceki_says_that_there_is_none(server: FakeServer, client: api.FacekiCl
         ),
         pytest.param(found(record("another")), "other verifications", id="somebody else's record"),
         pytest.param(
-            found(record(None), record("undefined")), "other verifications", id="records without an identifier"
+            found(record(None), record("undefined")),
+            "other verifications",
+            id="records without an identifier",
         ),
         pytest.param(found("mine"), "has an unknown format", id="no record at all"),
         pytest.param(

@@ -286,7 +286,9 @@ def test_metrics_name_the_call() -> None:
 def test_an_address_that_has_expired_says_nothing_about_the_credentials(status: int) -> None:
     with FakeServer() as server:
         server.on("/expired", reply_bytes(b"<Error><Code>AccessDenied</Code></Error>", status))
-        with pytest.raises(api.UnexpectedResponseError, match="could not be downloaded from the URL") as caught:
+        with pytest.raises(
+            api.UnexpectedResponseError, match="could not be downloaded from the URL"
+        ) as caught:
             fetch(server, reply_json({"url": f"{server.url}/expired?signature=secret"}))
         assert caught.value.http_status == status
         assert "secret" not in json.dumps([str(caught.value), repr(caught.value)])

@@ -299,6 +299,4 @@ def test_without_pillow_it_says_what_to_install() -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_PILLOW], capture_output=True, text=True, timeout=600, check=False
     )
-    assert done.stdout.strip() == "resize_to needs Pillow: install the extra 'images'", (
-        done.stderr
-    )
+    assert done.stdout.strip() == "resize_to needs Pillow: install the extra 'images'", done.stderr

@@ -281,7 +281,10 @@ class Failing(KeptInFile):
 @pytest.mark.usefixtures("renewing")
 @pytest.mark.parametrize(
     ("kind", "told"),
-    [(Replaced, "another execution .* sends this verification"), (Failing, "task state store failed: ConnectionError")],
+    [
+        (Replaced, "another execution .* sends this verification"),
+        (Failing, "task state store failed: ConnectionError"),
+    ],
 )
 def test_an_execution_stops_sending_if_its_mark_is_not_its_own(
     sandbox: FacekiSandbox, images: dict[str, Any], tmp_path: Path, kind: type[KeptInFile], told: str

@@ -167,7 +167,9 @@ def test_what_is_reported(
     } == outputs
 
 
-def test_nothing_is_reported_before_it_is_written(harness: BatchHarness, faceki_sandbox: FacekiSandbox) -> None:
+def test_nothing_is_reported_before_it_is_written(
+    harness: BatchHarness, faceki_sandbox: FacekiSandbox
+) -> None:
     told = fetch(harness, faceki_sandbox).get_openlineage_facets_on_complete(None)
     assert (told.inputs, told.outputs, told.run_facets) == ([], [], {})
 

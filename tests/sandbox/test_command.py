@@ -168,9 +168,7 @@ def test_a_process_that_cannot_start_says_so(capfd: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        pytest.param(
-            ["--host", EVERYWHERE], "needs both --expose and --allow-remote-access", id="no option"
-        ),
+        pytest.param(["--host", EVERYWHERE], "needs both --expose and --allow-remote-access", id="no option"),
         pytest.param(["--host", EVERYWHERE, "--expose"], "needs both", id="one option"),
         pytest.param(["--host", "192.0.2.1", "--allow-remote-access"], "needs both", id="the other option"),
         pytest.param(["--tls-cert", "x"], "must be given together", id="half of TLS"),

@@ -75,7 +75,5 @@ def test_a_users_tests(tmp_path: Path) -> None:
 def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     done = run(tmp_path, "def test_it(faceki_sandbox): pass\n", WITHOUT_THE_EXTRA)
     assert done.returncode == 1
-    assert (
-        "the sandbox needs starlette: install the extra 'sandbox'" in done.stdout
-    )
+    assert "the sandbox needs starlette: install the extra 'sandbox'" in done.stdout
     assert "Traceback" not in done.stdout

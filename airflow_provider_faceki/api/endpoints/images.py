@@ -213,7 +213,7 @@ def _charged(session: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
             raise
         raise OutcomeUnknownError(
             "the image was sent, but FACEKI's answer was lost or cannot be read. The call may have "
-                f"been charged, so it is not sent again: {error.message}"
+            f"been charged, so it is not sent again: {error.message}"
         ) from error
 
 

@@ -27,8 +27,8 @@ SDK_MISSING_IDENTIFIER = "undefined"
 #: Advice in the error message for an answer that contains null in the place of records.
 NULL_ADVICE = (
     "If FACEKI gives this answer for an id that has no record, set null_result to no_record in the "
-        "Connection's extra: `airflow faceki check` finds out whether it does. Otherwise check "
-        "records_path"
+    "Connection's extra: `airflow faceki check` finds out whether it does. Otherwise check "
+    "records_path"
 )
 
 # Usual status words for a verification that has no decision yet. No public source contains the words that FACEKI uses.
@@ -94,7 +94,7 @@ class FetchRecords:
         if records and not meant:
             others = UnexpectedResponseError(
                 "FACEKI returned only records of other verifications; check the Connection's "
-                    "records_path and the names of its record filters"
+                "records_path and the names of its record filters"
             )
             # FACEKI has ignored the filter and returned records of other verifications. A repeated request would return
             # the same records. Therefore the error is not transient, which means that a retry does not help.
@@ -141,9 +141,9 @@ def check_is_stated(error: NotFoundError) -> None:
         return
     raise UnexpectedResponseError(
         "the request for records was answered with HTTP 404, but not in a JSON format of FACEKI. So "
-            "the answer does not mean that there is no record. If the error repeats, a path or filter in "
-            "the Connection's extra is wrong (records_path, link_filter or another filter); "
-            f"{CHECK_ADVICE}",
+        "the answer does not mean that there is no record. If the error repeats, a path or filter in "
+        "the Connection's extra is wrong (records_path, link_filter or another filter); "
+        f"{CHECK_ADVICE}",
         http_status=error.http_status,
     )
 

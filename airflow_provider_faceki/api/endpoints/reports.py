@@ -71,7 +71,7 @@ class FetchPdfReport:
         if service.pdf_report_path is None:
             raise ConfigurationError(
                 "FACEKI does not publish the path of its PDF reports: ask FACEKI for it, and set "
-                    "pdf_report_path in the Connection's extra, such as '/…/{requestId}'"
+                "pdf_report_path in the Connection's extra, such as '/…/{requestId}'"
             )
         path = service.pdf_report_path.replace("{requestId}", path_segment("request_id", self.request_id))
         url = f"{service.base_url}{path}"
@@ -138,7 +138,8 @@ def _gone(failure: FacekiError) -> FacekiError:
     # URL has expired. The FACEKI credentials are not the cause, so an AuthenticationError would be misleading. A new
     # request to FACEKI returns a new URL. Therefore the error that is raised is transient.
     return UnexpectedResponseError(
-        "the report could not be downloaded from the URL that FACEKI returned", http_status=failure.http_status
+        "the report could not be downloaded from the URL that FACEKI returned",
+        http_status=failure.http_status,
     )
 
 
@@ -186,7 +187,9 @@ class _Followed:
             raise UnexpectedResponseError("the URL of the report that FACEKI returned is invalid") from None
         same = (ours.scheme, ours.netloc) == (theirs.scheme, theirs.netloc)
         if theirs.scheme != "https" and not same:
-            raise UnexpectedResponseError("the URL of the report that FACEKI returned does not begin with https://")
+            raise UnexpectedResponseError(
+                "the URL of the report that FACEKI returned does not begin with https://"
+            )
         return _request(url, authenticated=same and not self.redirected_from)
 
     def read(self, answer: Payload) -> PdfReport:

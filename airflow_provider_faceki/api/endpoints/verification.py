@@ -240,8 +240,8 @@ class PerformKycVerification:
             if waited >= self.lookup_timeout:
                 raise OutcomeUnknownError(
                     "the verification was sent, but FACEKI's answer contains no result of it "
-                        f"({reason}), and FACEKI has returned no record of it for {waited:.0f} s; look it "
-                        "up by its record_identifier before you send it again"
+                    f"({reason}), and FACEKI has returned no record of it for {waited:.0f} s; look it "
+                    "up by its record_identifier before you send it again"
                 )
             pause = min(pause, self.lookup_timeout - waited)
             yield Sleep(pause)
@@ -260,7 +260,7 @@ class PerformKycVerification:
                 return None
             raise OutcomeUnknownError(
                 f"the verification was sent, but FACEKI's answer contains no result of it ({reason}), "
-                    f"and its record cannot be fetched: {error.message}"
+                f"and its record cannot be fetched: {error.message}"
             ) from error
 
     def _did_not_pass(self, refusal: VerificationError) -> KycVerification:
@@ -325,7 +325,7 @@ class FindKycVerification:
         if records and not own:
             raise UnexpectedResponseError(
                 "FACEKI returned records of other verifications; check the Connection's records_path "
-                    "and the names of its record filters"
+                "and the names of its record filters"
             )
         meant = (record for record in own if record.request_id not in self.known_request_ids)
         return newest_since(meant, self.not_before)
@@ -369,7 +369,7 @@ def check_documents(rules: WorkflowRules, documents: Sequence[Document]) -> None
     if len(documents) < needed:
         raise ValidationError(
             f"the workflow requires {needed} document(s) ({', '.join(required)}), but {len(documents)} "
-                "were given"
+            "were given"
         )
     without_back = sum(document.back is None for document in documents)
     passports = sum(name.strip().lower() == "passport" for name in required)
@@ -377,8 +377,8 @@ def check_documents(rules: WorkflowRules, documents: Sequence[Document]) -> None
     if required and without_back > allowed:
         raise ValidationError(
             f"{without_back} document(s) without a back side, but the workflow's documents "
-                f"({', '.join(required)}) allow only {allowed} without one: only a passport has no back "
-                "side"
+            f"({', '.join(required)}) allow only {allowed} without one: only a passport has no back "
+            "side"
         )
 
 

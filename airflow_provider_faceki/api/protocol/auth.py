@@ -172,7 +172,7 @@ class TokenRequest:
             raise AuthenticationError(self._not_accepted(), http_status=answer.status)
         raise UnexpectedResponseError(
             "the answer to the token request contains no usable access_token (auth_flow "
-                f"{self.flow.value!r}); it contains {answer.found}. Check the API base URL",
+            f"{self.flow.value!r}); it contains {answer.found}. Check the API base URL",
             http_status=answer.status,
         )
 
@@ -201,7 +201,7 @@ class TokenRequest:
             if isinstance(error, ServiceError):
                 error.message += (
                     f" at the token request (auth_flow={self.flow.value!r}); some services give this "
-                        "answer to wrong credentials"
+                    "answer to wrong credentials"
                 )
             return error
         return kind(message, code=error.code, code_name=error.code_name, http_status=error.http_status)
@@ -209,7 +209,7 @@ class TokenRequest:
     def _not_accepted(self) -> str:
         return (
             "FACEKI does not accept the client id and client secret, or not with "
-                f"auth_flow={self.flow.value!r}"
+            f"auth_flow={self.flow.value!r}"
         )
 
 

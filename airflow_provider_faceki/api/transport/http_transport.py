@@ -178,7 +178,7 @@ class Transport:
             setting = "upload_timeout" if request.upload else "timeout"
             failure: BaseException = TransportError(
                 f"{_host(request)} did not accept the whole request within {setting}={timeout:g} s; "
-                    "the rest of it was not sent"
+                "the rest of it was not sent"
             )
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError) as problem:
             failure = _map_exception(request, problem, begun=state.begun, verify=self._settings.verify)
