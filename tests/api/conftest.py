@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Fixtures: a fake server, a client for it, both drivers, recorded sleeps. Only one test in this folder needs Airflow."""
+"""Fixtures: a fake server, a client for it, both drivers, recorded sleeps. No test in this folder needs Airflow."""
 
 from __future__ import annotations
 

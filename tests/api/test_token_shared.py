@@ -29,7 +29,6 @@ from airflow_provider_faceki.api.tokens import shared
 from airflow_provider_faceki.api.tokens.file import FileTokenStore
 from airflow_provider_faceki.api.tokens.sealing import TokenSeal
 from airflow_provider_faceki.api.tokens.shared import DirectoryTokenBackend, SharedTokenStore
-from tests.api import worker
 from tests.api.certificates import Authority
 from tests.api.conftest import CallMode, RecordedWarnings
 from tests.api.fake_server import (
@@ -42,7 +41,6 @@ from tests.api.fake_server import (
     reply_json,
     require_token,
 )
-from tests.object_store import ObjectStore
 from tests.waiting import LoopTurns, wait_until
 
 pytestmark = pytest.mark.process
@@ -372,7 +370,11 @@ def test_calls_go_on_where_the_storage_does_not_work(
 
 @pytest.mark.parametrize("trouble", ["is slow", "is slow and lags", "hangs"])
 def test_a_storage_does_not_stop_the_event_loop_if_it(
-    server: FakeServer, client: FacekiClient, monkeypatch: pytest.MonkeyPatch, trouble: str
+    server: FakeServer,
+    client: FacekiClient,
+    warned: RecordedWarnings,
+    monkeypatch: pytest.MonkeyPatch,
+    trouble: str,
 ) -> None:
     server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
     turns = LoopTurns()
@@ -387,11 +389,12 @@ def test_a_storage_does_not_stop_the_event_loop_if_it(
         monkeypatch.setattr(shared, "_within", give_up)
 
     async def ten_calls() -> None:
-        sharing = replace(client, token_backend=backend).as_async()
+        sharing = replace(client, token_backend=backend, warn=warned).as_async()
         await asyncio.gather(*(sharing.call(FETCH) for _ in range(10)))
 
     asyncio.run(turns.count_during(ten_calls()))
     assert server.token_requests == 1
+    assert len(warned.messages) == (1 if trouble == "hangs" else 0)
     backend.fail = lambda operation: None
 
     def is_unlocked() -> bool:
@@ -531,20 +534,9 @@ def test_a_host_that_is_killed_while_it_fetches_holds_the_others_up_for_a_while_
     assert server.token_requests == 1
 
 
-@pytest.fixture(params=["volume", "S3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A location that the hosts share: a directory, or an object storage."""
-    if request.param == "volume":
-        return str(tmp_path / "volume")
-    # As in the worker processes.
-    monkeypatch.setattr(shared, "MAX_OPERATION_SECONDS", 60.0)
-    store: ObjectStore = request.getfixturevalue("object_store")
-    return store.uri("tokens")
-
-
 @pytest.fixture
 def processes(
-    server: FakeServer, authority: Authority, tmp_path: Path, place: str
+    server: FakeServer, authority: Authority, tmp_path: Path
 ) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
     """Return a function that starts a worker process on the named host."""
     started: list[subprocess.Popen[str]] = []
@@ -552,7 +544,7 @@ def processes(
     def start(home: str) -> subprocess.Popen[str]:
         arguments = [server.url, "client-1", f"secret-{tmp_path}", str(tmp_path / home), authority.bundle]
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.api.worker", *arguments, place],
+            [sys.executable, "-m", "tests.api.worker", *arguments, str(tmp_path / "volume")],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.PIPE,
@@ -572,11 +564,9 @@ def test_forty_tasks_and_ten_waits_on_three_hosts_fetch_one_token(
     server: FakeServer,
     client: FacekiClient,
     tmp_path: Path,
-    place: str,
     processes: Callable[[str], subprocess.Popen[str]],
 ) -> None:
     server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
-    storage = worker.backend(place)
     tasks = [processes(f"home-{number % 3}") for number in range(40)]
     for task in tasks:
         assert task.stdout is not None
@@ -586,7 +576,7 @@ def test_forty_tasks_and_ten_waits_on_three_hosts_fetch_one_token(
         client_id="client-1",
         client_secret=f"secret-{tmp_path}",
         token_directory=tmp_path / "home-2",
-        token_backend=storage,
+        token_backend=DirectoryTokenBackend(tmp_path / "volume"),
     ).as_async()
 
     async def wait_for_ten() -> None:

@@ -10,23 +10,20 @@ from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.endpoints.records import FetchRecords
 from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.api.service import Service
-from airflow_provider_faceki.api.tokens import shared
 from airflow_provider_faceki.api.tokens.shared import DirectoryTokenBackend, TokenBackend
 from airflow_provider_faceki.api.transport.http_transport import TransportSettings
 
 
 def main() -> None:
     """Call FACEKI for each line until stdin is closed."""
-    # The storage of a test serves many processes that start at once. On a busy machine it needs more than the usual limit.
-    shared.MAX_OPERATION_SECONDS = 60.0
-    url, client_id, secret, folder, bundle, *places = sys.argv[1:]
+    url, client_id, secret, folder, bundle, *shared = sys.argv[1:]
     client = FacekiClient(
         client_id,
         secret,
         service=Service(base_url=url),
         transport=TransportSettings(timeout=10.0, verify=bundle),
         token_directory=Path(folder),
-        token_backend=backend(*places) if places else None,
+        token_backend=_backend(*shared) if shared else None,
     )
     sys.stdout.write("ready\n")
     sys.stdout.flush()
@@ -39,15 +36,15 @@ def main() -> None:
         sys.stdout.flush()
 
 
-def backend(place: str) -> TokenBackend:
-    """Return a token backend: a directory, or an object storage, whose Connection is looked up now."""
+def _backend(place: str) -> TokenBackend:
+    """Return a token backend: a directory, or the object storage at ``AWS_ENDPOINT_URL``."""
     if place.startswith("/"):
         return DirectoryTokenBackend(Path(place))
     from airflow_provider_faceki.token_backend import ObjectStorageTokenBackend
 
-    storage = ObjectStorageTokenBackend(place)
-    storage.connect()
-    return storage
+    backend = ObjectStorageTokenBackend(place)
+    backend.connect()
+    return backend
 
 
 if __name__ == "__main__":

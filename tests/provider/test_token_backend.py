@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from airflow_provider_faceki.hooks import faceki as hook_module
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.token_backend import ObjectStorageTokenBackend, token_backend
 from tests.api.fake_server import NOTHING_FOUND, RECORDS_PATH, FakeServer, reply_json, require_token
+from tests.forks import exit_code, fork
 from tests.object_store import Fault, ObjectStore
 
 pytestmark = pytest.mark.process
@@ -110,6 +113,28 @@ def test_eight_fresh_homes_fetch_one_token(
     assert key.startswith("faceki/tokens/")
     assert key.endswith(".token")
     assert b"token-1" not in object_store.get(key)
+
+
+def test_forty_tasks_and_ten_waits_on_three_hosts_fetch_one_token(
+    server: FakeServer, object_store: ObjectStore, fresh_home: Callable[[str, str], FacekiHook]
+) -> None:
+    place = object_store.uri("tokens")
+    all_ready = multiprocessing.get_context("fork").Barrier(41)
+
+    def task(number: int) -> bool:
+        hook = fresh_home(place, f"home-{number % 3}")
+        all_ready.wait(300)
+        return hook.call(FETCH) == ()
+
+    async def wait_for_ten() -> None:
+        await asyncio.gather(*(waiting.acall(FETCH) for _ in range(10)))
+
+    tasks = [fork(partial(task, number)) for number in range(40)]
+    waiting = fresh_home(place, "home-2")
+    all_ready.wait(300)
+    asyncio.run(wait_for_ten())
+    assert [exit_code(child) for child in tasks] == [0] * 40
+    assert server.token_requests == 1
 
 
 @pytest.mark.parametrize("ending", ["", "/"])
