@@ -32,7 +32,7 @@ help:
 	@echo "make test-integration  the tests that talk to the sandbox within the test process"
 	@echo "make test-thorough     generated data with many more examples, kills at random moments (CI runs it at night)"
 	@echo "make test-airflow      the tests that run a whole Airflow 3.3, its command line, or other processes"
-	@echo "make test-distributed  Airflow on several hosts: Celery, PostgreSQL, Redis, S3 (with the services of make services)"
+	@echo "make test-distributed  Airflow on several hosts: Celery, PostgreSQL, Redis, S3 (installs what make services installs)"
 	@echo "make test-distributed-2.11  the same on Airflow 2.11"
 	@echo "make test              every check: lint, all tiers on Airflow 3.3, Airflow 2.11, wheel, browser, coverage"
 	@echo "make test-versions     the tests that touch Airflow, on 3.1, 3.2 and the pre-release 3.4; a few on 3.0"
@@ -116,11 +116,14 @@ test-thorough: .venv/.ready
 test-airflow: .venv/.ready
 	@$(PYTEST) -m "airflow or process" $(IN_ORDER) $(PARALLEL) $(ELSEWHERE) tests $(PYTEST_ARGS)
 
-# All tests share one set of hosts, so they run in one process.
+# All tests share one set of hosts, so they run in one process. If PostgreSQL or Redis is missing and cannot be installed,
+# each test is skipped, and pytest prints which of them is missing.
 test-distributed: .venv/.ready
+	@$(MAKE) -s services || true
 	@$(PYTEST) $(IN_ORDER) tests/distributed $(PYTEST_ARGS)
 
 test-distributed-2.11: .venv-2.11/.ready
+	@$(MAKE) -s services || true
 	@$(PY2) -m pytest -q $(IN_ORDER) tests/distributed $(PYTEST_ARGS)
 
 # Another version of Airflow: make test-version AIRFLOW=3.2
