@@ -309,7 +309,7 @@ def test_a_new_link_is_masked(link: str, masks: list[str]) -> None:
     driver = FakeDriver()
     driver.store.set(token("t"))
     driver.events.clear()
-    made = driver.run(session.call(driver.account, LINKS), _answered({"data": link}))
+    made = driver.run(session.call(driver.session, LINKS), _answered({"data": link}))
     assert made == KycLink(link, None, "mine")
     assert driver.events == ["mask t", "request", *masks]
 
