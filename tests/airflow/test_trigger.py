@@ -19,13 +19,11 @@ from requests.adapters import HTTPAdapter
 from airflow_provider_faceki.sandbox import FacekiSandbox, pipeline
 from airflow_provider_faceki.triggers import faceki as trigger_module
 from airflow_provider_faceki.triggers import shared_poller as poller_module
-from airflow_provider_faceki.triggers.faceki import MIN_POLL_INTERVAL_SECONDS, FacekiKycDecisionTrigger
+from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
 from tests.airflow.conftest import Connect
 from tests.airflow.fakes import Recorder
 from tests.sandbox_delays import HeldDelays
 from tests.waiting import LoopTurns
-
-JITTER = 0.1
 
 
 class Clock:
@@ -62,13 +60,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     for module in (trigger_module, poller_module):
         monkeypatch.setattr(module, "time", made)
     return made
-
-
-@pytest.fixture
-def steady(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove the jitter, for tests that count seconds."""
-    for module in (trigger_module, poller_module):
-        monkeypatch.setattr(module, "random", SimpleNamespace(uniform=lambda low, high: 1.0))
 
 
 def trigger(clock: Clock | None = None, *, within: float = 1000.0, **given: Any) -> FacekiKycDecisionTrigger:
@@ -141,68 +132,6 @@ def test_review(faceki_sandbox: FacekiSandbox, clock: Clock, accept: bool, statu
     assert fired(trigger(clock, wait_for_review=not accept))["status"] == status
 
 
-@pytest.mark.usefixtures("steady")
-@pytest.mark.parametrize(
-    ("given", "pauses"),
-    [
-        pytest.param(
-            {"poke_interval": 10, "max_wait": 50},
-            [10, 10, 20, 40, 50, 50],
-            id="grows",
-        ),
-        pytest.param(
-            {"poke_interval": 10, "exponential_backoff": False}, [10, 10, 10, 10, 10], id="does not"
-        ),
-        pytest.param({"poke_interval": 90, "max_wait": 50}, [90, 90, 90, 90, 90], id="never more often"),
-        pytest.param(
-            {"poke_interval": 0, "exponential_backoff": False}, [MIN_POLL_INTERVAL_SECONDS] * 5, id="no flood"
-        ),
-    ],
-)
-def test_pauses_grow(
-    faceki_sandbox: FacekiSandbox, clock: Clock, given: dict[str, float], pauses: list[float]
-) -> None:
-    clock.at(sum(pauses), lambda: faceki_sandbox.add_record("customer-1"))
-    assert fired(trigger(clock, within=10_000, **given))["status"] == "decided"
-    assert clock.slept == pauses
-
-
-def test_waits_do_not_keep_step(faceki_sandbox: FacekiSandbox, clock: Clock) -> None:
-    clock.at(500, lambda: faceki_sandbox.add_record("customer-1"))
-    fired(trigger(clock, poke_interval=50, exponential_backoff=False))
-    first, *others = clock.slept
-    assert 0 <= first <= 50
-    assert all(50 * (1 - JITTER) <= pause <= 50 * (1 + JITTER) for pause in others)
-    assert len(set(clock.slept)) == len(clock.slept)
-
-
-@pytest.mark.usefixtures("steady")
-def test_deadline_is_kept_and_looked_at_once_more(faceki_sandbox: FacekiSandbox, clock: Clock) -> None:
-    deadline = clock.now + 100
-    assert fired(trigger(clock, within=100, poke_interval=30, exponential_backoff=False)) == {
-        "status": "timeout",
-        "request_id": None,
-    }
-    assert clock.slept == [30, 30, 30, pytest.approx(10)]
-    assert clock.now == pytest.approx(deadline)
-    assert len(faceki_sandbox.polls(record_identifier="customer-1")) == 4
-
-
-def test_last_look_may_still_find(faceki_sandbox: FacekiSandbox, clock: Clock) -> None:
-    clock.at(100, lambda: faceki_sandbox.add_record("customer-1"))
-    assert (
-        fired(trigger(clock, within=100, poke_interval=70, exponential_backoff=False))["status"] == "decided"
-    )
-
-
-def test_one_that_comes_late_looks_once(faceki_sandbox: FacekiSandbox, clock: Clock) -> None:
-    # This happens, for example, if no triggerer ran during the night.
-    assert fired(trigger(clock, within=-3600))["status"] == "timeout"
-    faceki_sandbox.add_record("customer-1")
-    assert fired(trigger(clock, within=-3600))["status"] == "decided"
-    assert sum(clock.slept) == 0
-
-
 def _fail(sandbox: FacekiSandbox, times: int | None) -> None:
     sandbox.add_fault("status", status=503, route="records", count=times)
 
@@ -269,13 +198,6 @@ def test_a_refusal_of_faceki_s_own_ends_the_wait(
     connect(faceki_sandbox)
     faceki_sandbox.add_fault(**fault, route="records")
     assert fired(trigger(clock))["status"] == "refused"
-
-
-def test_failures_of_the_worker_count(faceki_sandbox: FacekiSandbox, clock: Clock, connect: Connect) -> None:
-    connect(faceki_sandbox)
-    _fail(faceki_sandbox, 1)
-    faceki_sandbox.add_record("customer-1")
-    assert fired(trigger(clock, max_failures=2, failed_polls=2))["status"] == "failed"
 
 
 def test_ten_minutes_without_faceki_are_borne(

@@ -15,8 +15,6 @@ from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.api.models import VerificationRecord
 from airflow_provider_faceki.failures import fail_if_declined, is_task_retryable, translate_errors
 
-pytestmark = pytest.mark.process
-
 FINAL: set[type[FacekiError]] = {
     errors.ConfigurationError,
     errors.ValidationError,
@@ -119,6 +117,7 @@ def test_success_passes() -> None:
     assert reached
 
 
+@pytest.mark.process
 def test_airflow_is_imported_for_a_failure_only() -> None:
     code = "import sys, airflow_provider_faceki.failures; print('airflow' in sys.modules)"
     done = subprocess.run(

@@ -15,8 +15,6 @@ from airflow_provider_faceki.batch.manifest import read_manifest
 from airflow_provider_faceki.storage import NOT_ALLOWED, AccessPolicy
 from tests.object_store import FAULTY_CONN_ID, ObjectStore
 
-pytestmark = pytest.mark.process
-
 JPEG = b"\xff\xd8\xff" + b"x" * 100
 MAX_BYTES = 1000
 

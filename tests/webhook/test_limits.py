@@ -37,8 +37,6 @@ from tests.webhook.served import TOKEN, Served, said, serving
 if TYPE_CHECKING:
     from airflow_provider_faceki.webhook.app import Receiver
 
-pytestmark = pytest.mark.process
-
 HEAD = (
     f"POST /faceki/webhook/faceki_default/{TOKEN} HTTP/1.1\r\nHost: localhost\r\n"
     "Content-Type: application/json\r\n"
