@@ -32,7 +32,9 @@ class Canaries:
     def found_in(self, content: bytes) -> set[str]:
         """Return the names of the canaries that the content contains, in plain form or in a common encoding."""
         lower = content.lower()
-        names = {name for name, word in self.words.items() if any(form in lower for form in _disguises(word))}
+        names = {
+            name for name, word in self.words.items() if any(form in lower for form in _encoded_forms(word))
+        }
         return names | {name for name, pattern in self.patterns.items() if pattern.search(content)}
 
     def lines_in(self, content: bytes) -> Iterator[tuple[str, str]]:
@@ -42,7 +44,7 @@ class Canaries:
                 yield name, line.decode(errors="replace")
 
 
-def _disguises(word: str) -> set[bytes]:
+def _encoded_forms(word: str) -> set[bytes]:
     """Return the encoded forms of a word in lower case, because names are in capitals in a machine-readable zone."""
     plain = word.encode()
     forms = {plain, quote(word, safe="").encode(), json.dumps(word)[1:-1].encode(), repr(word)[1:-1].encode()}

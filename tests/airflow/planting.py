@@ -45,7 +45,7 @@ def planted(folder: Path) -> Iterator[Planted]:
         faceki.control.post("settings", person=PERSON)
         inputs = folder.with_name("given")
         _give(faceki, inputs)
-        conf = {**_fates(faceki), **_image_fates(faceki)}
+        conf = {**_prepare_outcomes(faceki), **_prepare_image_outcomes(faceki)}
         environment = {
             **{
                 f"AIRFLOW_CONN_{name.upper()}": json.dumps(made)
@@ -73,7 +73,7 @@ def _give(faceki: SandboxProcess, folder: Path) -> None:
     given.links(folder, answered, UNKNOWN_LINK)
 
 
-def _image_fates(faceki: SandboxProcess) -> dict[str, str]:
+def _prepare_image_outcomes(faceki: SandboxProcess) -> dict[str, str]:
     control = faceki.control
     for name, fault in VERIFY_FAULTS.items():
         control.post("faults", route="verify", record_identifier=name, count=None, **fault)
@@ -103,7 +103,7 @@ def _reviewing(faceki: SandboxProcess) -> Iterator[None]:
         reviewer.join()
 
 
-def _fates(faceki: SandboxProcess) -> dict[str, str]:
+def _prepare_outcomes(faceki: SandboxProcess) -> dict[str, str]:
     """Create the records, links and faults for each task of `every_path`; return the conf of its run."""
     control = faceki.control
     for name in ("writes_records", "too_large", "unwritable", "customer-1001"):

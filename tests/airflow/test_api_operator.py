@@ -170,7 +170,7 @@ def test_output_path(faceki_sandbox: FacekiSandbox, tmp_path: Path) -> None:
         pytest.param({"output_path": "x://b/a.json"}, "no storage for", id="an unknown storage"),
     ],
 )
-def test_wrong_input_is_told_before_anything_is_sent(
+def test_invalid_input_is_rejected_before_anything_is_sent(
     faceki_sandbox: FacekiSandbox, wrong: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(AirflowFailException, match=told) as raised:
@@ -186,7 +186,7 @@ def test_wrong_input_is_told_before_anything_is_sent(
         pytest.param({"kind": "status", "status": 503, "route": "token"}, id="no token"),
     ],
 )
-def test_a_call_that_was_not_made_is_left_to_airflows_retries(
+def test_a_call_that_was_not_sent_is_retried_by_airflow(
     faceki_sandbox: FacekiSandbox, connect: Connect, fault: dict[str, Any]
 ) -> None:
     connect(faceki_sandbox, max_attempts=1)
@@ -301,7 +301,7 @@ def test_a_body_that_cannot_be_sent_fails_the_task_at_once(faceki_sandbox: Facek
 @pytest.mark.parametrize(
     "limit", [pytest.param(value, id=repr(value)) for value in ("48", -1, True, 1.5, None)]
 )
-def test_wrong_limit_is_told_while_the_dag_is_parsed(limit: Any) -> None:
+def test_an_invalid_limit_is_rejected_while_the_dag_is_parsed(limit: Any) -> None:
     with pytest.raises(ValueError, match="max_xcom_bytes must be a whole number"):
         FacekiApiOperator(task_id="call", path="/", max_xcom_bytes=limit)
 

@@ -20,7 +20,7 @@ def done(airflow: Path, faceki_sandbox: FacekiSandbox) -> DagResult:
     return run(airflow, DAGS, "branches")
 
 
-def test_a_branch_is_for_one_person(done: DagResult) -> None:
+def test_a_branch_rejects_several_summaries(done: DagResult) -> None:
     states = done.states
     assert states["of_many"] == "failed"
     assert {states[f"mapped[{number}]"] for number in range(len(PEOPLE))} == {"failed"}
@@ -28,7 +28,7 @@ def test_a_branch_is_for_one_person(done: DagResult) -> None:
     assert {states[task] for task in behind} == {"upstream_failed"}
 
 
-def test_in_a_mapped_group_each_goes_its_own_way_or_none(done: DagResult) -> None:
+def test_a_branch_in_a_mapped_group_follows_each_decision_or_fails(done: DagResult) -> None:
     states = done.states
     went = {
         (person, way): states[f"person.{way}[{number}]"]
@@ -43,7 +43,7 @@ def test_in_a_mapped_group_each_goes_its_own_way_or_none(done: DagResult) -> Non
     assert went == expected
 
 
-def test_many_go_on_by_their_decisions(done: DagResult) -> None:
+def test_mapped_tasks_are_filtered_by_decision(done: DagResult) -> None:
     assert done.xcom("accepted_one[0]") == "anna"
     assert done.xcom("declined_one[0]") == "bob"
     assert {"accepted_one[1]", "declined_one[1]"}.isdisjoint(done.states)

@@ -27,7 +27,7 @@ PERSON = {"first_name": "Quirina", "last_name": "Zzyzxdottir", "document_number"
         pytest.param("face_id", "face_id", id="by person"),
     ],
 )
-def test_summaries_hold_no_person(faceki_sandbox: FacekiSandbox, by: str, field: str) -> None:
+def test_summaries_hold_no_personal_data(faceki_sandbox: FacekiSandbox, by: str, field: str) -> None:
     faceki_sandbox.settings.person = PERSON
     record = faceki_sandbox.add_record("customer-1", "DECLINED", link=faceki_sandbox.create_link(), code=5005)
     faceki_sandbox.add_record("customer-2")
@@ -142,7 +142,7 @@ def test_full_records_go_to_storage_only(faceki_sandbox: FacekiSandbox, tmp_path
         pytest.param("/dev/null/records.json", id="below a file"),
     ],
 )
-def test_where_nothing_can_be_written(faceki_sandbox: FacekiSandbox, where: str) -> None:
+def test_an_unwritable_output_path_is_rejected(faceki_sandbox: FacekiSandbox, where: str) -> None:
     faceki_sandbox.add_record("customer-1")
     with pytest.raises(AirflowFailException, match=r"ValidationError: .*(storage|write)"):
         execute(

@@ -84,7 +84,9 @@ def reviewed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WholeAi
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_run_goes_on_by_the_answer(reviewed: tuple[WholeAirflow, dict[str, Any]], name: str) -> None:
+def test_the_run_follows_the_reviewers_response(
+    reviewed: tuple[WholeAirflow, dict[str, Any]], name: str
+) -> None:
     airflow, _ = reviewed
     done, (option, ends) = airflow.run(DAG_ID, name), CASES[name]
     assert done.state == "success"
@@ -92,7 +94,7 @@ def test_the_run_goes_on_by_the_answer(reviewed: tuple[WholeAirflow, dict[str, A
     assert done.states["ask_a_person"] == ("skipped" if option is None else "success")
 
 
-def test_the_question_shows_the_summary_and_nothing_of_the_person(
+def test_the_review_question_shows_the_summary_without_personal_data(
     reviewed: tuple[WholeAirflow, dict[str, Any]],
 ) -> None:
     _, opened = reviewed

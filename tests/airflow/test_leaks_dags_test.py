@@ -80,7 +80,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Printed]:
         yield Printed((airflow.printed / "commands.log").read_bytes(), made, airflow)
 
 
-def test_it_ran(printed: Printed) -> None:
+def test_every_leak_test_run_ended_as_expected(printed: Printed) -> None:
     for dag_id, _ in RUNS:
         assert [run.state for run in printed.airflow.runs(dag_id)] == ["success"]
     for dag_id in EVERY:
@@ -89,7 +89,7 @@ def test_it_ran(printed: Printed) -> None:
     assert b"DEBUG" in printed.text or b"[debug" in printed.text
 
 
-def test_no_secret_token_or_person(printed: Printed) -> None:
+def test_the_output_holds_no_secret_token_or_personal_data(printed: Printed) -> None:
     searched = logs_clean_of([])
     assert list(searched.lines_in(printed.lines(AIRFLOWS_OWN_MESSAGES, STORAGES_OWN))) == []
 
@@ -99,7 +99,7 @@ def test_no_link(printed: Printed) -> None:
     assert list(logs_clean_of(printed.planted.links).lines_in(text)) == []
 
 
-def test_what_airflow_prints_is_still_what_we_say_it_is(printed: Printed) -> None:
+def test_the_excluded_log_lines_are_still_printed_by_airflow(printed: Printed) -> None:
     """If Airflow stops printing these lines, this test fails, and the exceptions above must be removed.
 
     Airflow 2.11 does not print them.

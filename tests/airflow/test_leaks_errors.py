@@ -197,7 +197,7 @@ def _webhook(request_id: str | None) -> dict[str, object]:
     }
 
 
-def test_reprs_of_images_and_what_comes_of_them(canary: FacekiSandbox, connect: Connect) -> None:
+def test_reprs_of_images_and_results_hold_no_personal_data(canary: FacekiSandbox, connect: Connect) -> None:
     connect(canary)
     hook = FacekiHook()
     person = " ".join(PERSON.values())

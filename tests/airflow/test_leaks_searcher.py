@@ -55,7 +55,7 @@ def test_a_planted_canary_is_found(tmp_path: Path, planted: str, name: str, wher
     assert name in found
 
 
-def test_what_is_harmless_is_not_found() -> None:
+def test_harmless_text_is_not_found() -> None:
     harmless = (
         b"FACEKI refuses the credentials or the token [connection 'faceki_default', HTTP 401] *** sbx-short"
     )
@@ -63,5 +63,5 @@ def test_what_is_harmless_is_not_found() -> None:
     assert list(NOWHERE.lines_in(harmless)) == []
 
 
-def test_the_line_is_told() -> None:
+def test_the_canary_search_returns_the_line() -> None:
     assert list(NOWHERE.lines_in(f"a\nb {SECRET}\nc".encode())) == [("secret", f"b {SECRET}")]

@@ -80,7 +80,7 @@ WAITS = [
     ],
 )
 @pytest.mark.parametrize(("make", "decision", "try_number", "parameter"), WAITS)
-def test_the_earlier_limit_counts(
+def test_the_earlier_of_two_limits_is_the_deadline(
     faceki_sandbox: FacekiSandbox,
     tmp_path: Any,
     make: Any,
@@ -114,7 +114,7 @@ def test_the_earlier_limit_counts(
         pytest.param(reviewing, "REVIEW", 1, AirflowException, "review_timeout=1 hour", id="review"),
     ],
 )
-def test_the_end_says_which(
+def test_the_timeout_error_names_the_limit(
     faceki_sandbox: FacekiSandbox,
     tmp_path: Any,
     make: Any,
@@ -167,6 +167,6 @@ def test_soft_fail_skips_it_too(faceki_sandbox: FacekiSandbox) -> None:
         (90_061.0, "1 day 1 hour"),
     ],
 )
-def test_durations_are_for_people(seconds: float, text: str) -> None:
+def test_durations_are_formatted_in_words(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
     assert str(WaitLimit(0.0, "timeout", seconds)) == f"timeout={text}"

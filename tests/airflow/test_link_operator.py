@@ -34,7 +34,7 @@ def test_xcom_is_what_the_documentation_says(faceki_sandbox: FacekiSandbox) -> N
     assert pushed == {}
 
 
-def test_without_an_end_there_is_no_end(faceki_sandbox: FacekiSandbox) -> None:
+def test_without_an_expiry_expires_at_is_none(faceki_sandbox: FacekiSandbox) -> None:
     made, _ = execute(FacekiGenerateKycLinkOperator(task_id="make"))
     assert (made["expires_at"], made["record_identifier"]) == (None, None)
 
@@ -83,7 +83,7 @@ def test_no_workflow_anywhere(faceki_sandbox: FacekiSandbox, connect: Connect) -
         pytest.param({"record_identifier": "a\nb"}, "record_identifier", id="a control character"),
     ],
 )
-def test_wrong_input_is_told_before_anything_is_sent(
+def test_invalid_input_is_rejected_before_anything_is_sent(
     faceki_sandbox: FacekiSandbox, wrong: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(AirflowFailException, match=told) as raised:
@@ -92,7 +92,7 @@ def test_wrong_input_is_told_before_anything_is_sent(
     assert faceki_sandbox.counters.total == 0
 
 
-def test_a_link_is_not_asked_for_twice_when_the_answer_is_lost(
+def test_a_link_request_is_not_repeated_after_a_lost_response(
     faceki_sandbox: FacekiSandbox, connect: Connect
 ) -> None:
     connect(faceki_sandbox, max_attempts=4)

@@ -41,7 +41,7 @@ def mapped(airflow_db: Path) -> Iterator[tuple[DagResult, list[FacekiSandbox]]]:
 
 
 @pytest.mark.parametrize("task", ["make", "wait_poking", "wait_deferred", "fetch", "call"])
-def test_each_instance_asks_its_own_connection(
+def test_each_mapped_instance_calls_its_own_connection(
     mapped: tuple[DagResult, list[FacekiSandbox]], task: str
 ) -> None:
     done, _ = mapped

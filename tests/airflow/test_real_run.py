@@ -44,7 +44,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRun]:
         yield run
 
 
-def test_link_is_made_waited_for_and_branched_on(real: RealRun) -> None:
+def test_the_example_makes_a_link_waits_for_it_and_branches(real: RealRun) -> None:
     assert real.accepted.state == real.declined.state == "success"
     assert real.accepted.xcom("wait_for_decision")["decision"] == "ACCEPTED"
     assert {name: real.accepted.states[name] for name in ("welcome", "decline")} == {
@@ -71,7 +71,7 @@ def test_one_token_for_all_processes(real: RealRun) -> None:
     assert real.counters["refused"] == 0
 
 
-def test_what_the_triggerer_was_given(real: RealRun) -> None:
+def test_the_stored_trigger_arguments_are_scalars(real: RealRun) -> None:
     with sqlite3.connect(real.waiting) as database:
         rows = database.execute(TRIGGERS, (LINK_DAG,)).fetchall()
     assert [path for path, _ in rows] == [
@@ -95,7 +95,7 @@ def test_scheduled_examples_start_by_themselves(real: RealRun) -> None:
 
 @only_airflow_3
 @pytest.mark.parametrize("dag_id", EVERY)
-def test_every_path_ends_as_it_must(real: RealRun, dag_id: str) -> None:
+def test_every_path_ends_in_its_expected_state(real: RealRun, dag_id: str) -> None:
     assert real.airflow.run(dag_id, "every").states == ENDS[dag_id]
 
 
@@ -109,7 +109,7 @@ def test_no_process_is_left(real: RealRun) -> None:
     assert running_with("AIRFLOW_HOME", str(real.airflow.home)) == []
 
 
-def test_no_task_is_left_half_way(real: RealRun) -> None:
+def test_every_task_has_a_final_state(real: RealRun) -> None:
     with reading(real.airflow.database) as database:
         states = {state for (state,) in database.execute("SELECT state FROM task_instance")}
     assert states <= {"success", "failed", "skipped"}
@@ -168,7 +168,7 @@ def test_nothing_in_any_table(real: RealRun, which: str) -> None:
 
 
 @pytest.mark.parametrize("which", ["after all", "while they wait"])
-def test_links_lie_where_they_are_documented(real: RealRun, which: str) -> None:
+def test_links_are_stored_only_in_the_documented_tables(real: RealRun, which: str) -> None:
     database = real.waiting if which == "while they wait" else real.airflow.database
     # Links that were passed in the runs' conf are excluded, because Airflow stores a run's conf.
     made = real.planted.links - set(real.planted.conf.values())
@@ -182,13 +182,13 @@ def test_links_lie_where_they_are_documented(real: RealRun, which: str) -> None:
 
 
 @pytest.mark.skipif(not AIRFLOW_3, reason="no task of the run on Airflow 2.11 writes records")
-def test_the_person_is_where_he_was_asked_for(real: RealRun) -> None:
+def test_personal_data_is_in_the_requested_records(real: RealRun) -> None:
     written = b"".join(content for _, content in files_below(real.records))
     assert NOWHERE.found_in(written) == set(PERSON)
 
 
 @pytest.mark.skipif(not AIRFLOW_3, reason="no task of the run on Airflow 2.11 goes through a manifest")
-def test_a_batch_writes_nothing_of_a_person_unasked(real: RealRun) -> None:
+def test_a_batch_writes_no_personal_data_by_default(real: RealRun) -> None:
     written = dict(files_below(real.records / "unasked"))
     assert [path for path, content in written.items() if NOWHERE.found_in(content)] == []
     assert {

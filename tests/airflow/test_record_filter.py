@@ -85,7 +85,7 @@ def test_shapes_of_a_link(faceki_sandbox: FacekiSandbox, kind: Any, shape: Any) 
         pytest.param("record_identifier", None, "record_identifier is empty", id="rendered to nothing"),
     ],
 )
-def test_what_belongs_elsewhere_is_refused(
+def test_a_value_of_another_parameter_is_rejected(
     faceki_sandbox: FacekiSandbox, kind: Any, name: str, value: object, told: str
 ) -> None:
     task = kind(task_id="task", **{name: "{{ a template }}"})

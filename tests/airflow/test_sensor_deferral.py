@@ -52,7 +52,7 @@ def deferred(what: Any, *arguments: Any, **more: Any) -> TaskDeferred:
     return raised.value
 
 
-def test_what_goes_to_the_triggerer(faceki_sandbox: FacekiSandbox) -> None:
+def test_the_trigger_gets_the_arguments_of_the_sensor(faceki_sandbox: FacekiSandbox) -> None:
     before = time.time()
     given = {
         "wait_for_review": False,
@@ -87,19 +87,19 @@ def test_what_goes_to_the_triggerer(faceki_sandbox: FacekiSandbox) -> None:
     assert told.timeout.total_seconds() == pytest.approx(100 + DEFERRAL_SLACK_SECONDS, abs=30)
 
 
-def test_what_is_there_already_needs_no_triggerer(faceki_sandbox: FacekiSandbox) -> None:
+def test_an_existing_decision_is_returned_without_deferring(faceki_sandbox: FacekiSandbox) -> None:
     faceki_sandbox.add_record("customer-1")
     assert sensor().execute(context())["decision"] == "ACCEPTED"
 
 
-def test_failed_looks_go_along(faceki_sandbox: FacekiSandbox, connect: Connect) -> None:
+def test_the_failed_polls_are_passed_to_the_trigger(faceki_sandbox: FacekiSandbox, connect: Connect) -> None:
     connect(faceki_sandbox)
     faceki_sandbox.add_fault("status", status=503, route="records")
     assert deferred(sensor().execute, context()).trigger.serialize()[1]["failed_polls"] == 1
 
 
 @pytest.mark.parametrize("event", EVENTS)
-def test_a_decision_is_found_whatever_the_event_says(faceki_sandbox: FacekiSandbox, event: object) -> None:
+def test_a_decision_is_found_with_any_event(faceki_sandbox: FacekiSandbox, event: object) -> None:
     record = faceki_sandbox.add_record("customer-1", "DECLINED")
     summary = sensor().execute_complete(context(), event, deadline=0.0)
     assert (summary["decision"], summary["request_id"]) == ("DECLINED", record["requestId"])
@@ -134,7 +134,9 @@ def test_without_a_decision_the_wait_ends_at_the_deadline(
         sensor().execute_complete(context(), event, deadline=time.time() - 1)
 
 
-def test_a_wait_whose_last_poll_failed_tells_why(faceki_sandbox: FacekiSandbox, connect: Connect) -> None:
+def test_a_timeout_error_names_the_failure_of_the_last_poll(
+    faceki_sandbox: FacekiSandbox, connect: Connect
+) -> None:
     connect(faceki_sandbox)
     faceki_sandbox.add_fault("status", status=503, route="records", count=None)
     with pytest.raises(AirflowSensorTimeout, match=r"within timeout=.*; the last poll failed: .*HTTP 503"):
@@ -142,9 +144,7 @@ def test_a_wait_whose_last_poll_failed_tells_why(faceki_sandbox: FacekiSandbox, 
 
 
 @pytest.mark.parametrize("lost", [pytest.param(None, id="lost"), pytest.param("soon", id="unreadable")])
-def test_the_triggers_word_on_time_stands_where_the_deadline_is_lost(
-    faceki_sandbox: FacekiSandbox, lost: object
-) -> None:
+def test_a_timeout_event_counts_without_a_deadline(faceki_sandbox: FacekiSandbox, lost: object) -> None:
     # dag.test() passes only the event. In Airflow 3.0 to 3.2 the task's start moves with each deferral.
     with pytest.raises(AirflowSensorTimeout):
         sensor().execute_complete(context(), {"status": "timeout"}, deadline=lost)
@@ -161,7 +161,7 @@ def test_the_triggers_word_on_time_stands_where_the_deadline_is_lost(
         ),
     ],
 )
-def test_a_triggerer_that_gives_up_does_not_spin(
+def test_after_a_failed_trigger_the_sensor_does_not_defer_again(
     faceki_sandbox: FacekiSandbox, status: str, error: type[Exception], told: str
 ) -> None:
     # The worker can poll FACEKI but the triggerer cannot, so a further deferral would end at once in the same way, in
@@ -171,7 +171,7 @@ def test_a_triggerer_that_gives_up_does_not_spin(
 
 
 @pytest.mark.parametrize("status", ["failed", "refused"])
-def test_what_the_trigger_gave_up_on_is_raised_by_the_worker(
+def test_the_error_that_ended_the_trigger_is_raised_by_the_worker(
     faceki_sandbox: FacekiSandbox, connect: Connect, status: str
 ) -> None:
     connect(faceki_sandbox)
@@ -180,7 +180,7 @@ def test_what_the_trigger_gave_up_on_is_raised_by_the_worker(
         sensor().execute_complete(context(), {"status": status}, deadline=time.time() + 50)
 
 
-def test_the_event_is_small_and_says_no_more_than_it_must() -> None:
+def test_the_event_is_small_and_has_only_the_needed_fields() -> None:
     told = DecisionEvent("decided", "9d0f")._asdict()
     assert json.loads(json.dumps(told)) == {"status": "decided", "request_id": "9d0f"}
     assert DecisionEvent.from_payload(told) == DecisionEvent("decided", "9d0f")
@@ -188,12 +188,12 @@ def test_the_event_is_small_and_says_no_more_than_it_must() -> None:
 
 
 @pytest.mark.parametrize("event", UNREADABLE)
-def test_what_cannot_be_read_is_unreadable(event: object) -> None:
+def test_an_invalid_event_is_unreadable(event: object) -> None:
     assert DecisionEvent.from_payload(event) == DecisionEvent("unreadable")
 
 
 @pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
-def test_first_look_skips_as_a_poking_sensor_does(faceki_sandbox: FacekiSandbox, flag: str) -> None:
+def test_the_first_poll_skips_as_in_poke_mode(faceki_sandbox: FacekiSandbox, flag: str) -> None:
     given: dict[str, Any] = {flag: True}
     link = faceki_sandbox.create_link()
     faceki_sandbox.end_link(link, "expired")
@@ -201,7 +201,7 @@ def test_first_look_skips_as_a_poking_sensor_does(faceki_sandbox: FacekiSandbox,
         sensor(link=link, record_identifier=None, **given).execute(context())
 
 
-def out_of_time(*_: object) -> None:
+def raise_task_timeout(*_: object) -> None:
     raise AirflowTaskTimeout("execution_timeout")
 
 
@@ -213,10 +213,10 @@ LOOKS = [
 
 
 @pytest.mark.parametrize(("deferrable", "step"), LOOKS)
-def test_execution_timeout_in_a_look(
+def test_execution_timeout_during_a_poll(
     faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch, deferrable: bool, step: str
 ) -> None:
-    monkeypatch.setattr(FacekiKycDecisionSensor, "_poll", out_of_time)
+    monkeypatch.setattr(FacekiKycDecisionSensor, "_poll", raise_task_timeout)
 
     def look(made: Any) -> None:
         if step == "execute":
@@ -232,9 +232,7 @@ def test_execution_timeout_in_a_look(
 
 
 @pytest.mark.parametrize("status", ["failed", "refused"])
-def test_a_triggerer_that_gives_up_is_not_skipped_over_unless_everything_is(
-    faceki_sandbox: FacekiSandbox, status: str
-) -> None:
+def test_only_never_fail_skips_an_error_of_the_triggerer(faceki_sandbox: FacekiSandbox, status: str) -> None:
     # A retry can resolve this failure, and a poking sensor does not skip such a failure either.
     how = ("execute_complete", {"event": {"status": status}, "deadline": time.time() + 50})
     with pytest.raises(api.FacekiError, match="triggerer"):
@@ -243,7 +241,7 @@ def test_a_triggerer_that_gives_up_is_not_skipped_over_unless_everything_is(
         sensor(never_fail=True).resume_execution(*how, context())
 
 
-def test_a_triggerer_that_breaks_down_is_skipped_over_as_airflow_has_it(
+def test_soft_fail_skips_after_a_trigger_failure(
     faceki_sandbox: FacekiSandbox,
 ) -> None:
     how = ("__fail__", {"error": "Trigger failure"})
@@ -254,7 +252,7 @@ def test_a_triggerer_that_breaks_down_is_skipped_over_as_airflow_has_it(
 
 
 @pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
-def test_a_triggerer_that_is_gone(faceki_sandbox: FacekiSandbox, flag: str) -> None:
+def test_a_trigger_timeout_of_airflow_is_a_sensor_timeout(faceki_sandbox: FacekiSandbox, flag: str) -> None:
     given: dict[str, Any] = {flag: True}
     # This is the error text of Airflow's own timeout. Airflow 2.11 uses the same text for this timeout and for
     # execution_timeout, so they cannot be distinguished there.
@@ -266,7 +264,7 @@ def test_a_triggerer_that_is_gone(faceki_sandbox: FacekiSandbox, flag: str) -> N
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_never_fail_skips_passing_trouble_too(
+def test_never_fail_skips_on_a_transient_error(
     faceki_sandbox: FacekiSandbox, connect: Connect, deferrable: bool
 ) -> None:
     connect(faceki_sandbox)
@@ -275,7 +273,7 @@ def test_never_fail_skips_passing_trouble_too(
         sensor(never_fail=True, max_failures=0, deferrable=deferrable).execute(context())
 
 
-def test_silent_fail_bears_everything(faceki_sandbox: FacekiSandbox, connect: Connect) -> None:
+def test_silent_fail_tolerates_every_failure(faceki_sandbox: FacekiSandbox, connect: Connect) -> None:
     connect(faceki_sandbox)
     faceki_sandbox.add_fault("status", status=503, route="records", count=2)
     silent = sensor(silent_fail=True, max_failures=0)
@@ -285,7 +283,7 @@ def test_silent_fail_bears_everything(faceki_sandbox: FacekiSandbox, connect: Co
     assert told.trigger.serialize()[1]["max_failures"] >= 10**6
 
 
-def test_silent_fail_waits_on_while_the_worker_cannot_ask_either(
+def test_silent_fail_keeps_waiting_if_the_worker_fails_as_well(
     faceki_sandbox: FacekiSandbox, connect: Connect
 ) -> None:
     connect(faceki_sandbox)

@@ -41,7 +41,7 @@ FAULTS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def _set_fates(sandbox: FacekiSandbox) -> dict[str, str]:
+def _set_outcomes(sandbox: FacekiSandbox) -> dict[str, str]:
     """Prepare the outcome of each task of the DAG; return the links of the tasks that wait by link."""
     links = {}
     for mode, (outcome, soft) in product(MODES, [*((good, False) for good in GOOD), *ENDS]):
@@ -71,7 +71,7 @@ def ended(airflow_db: Path) -> Iterator[tuple[DagResult, FacekiSandbox, dict[str
         patch.setenv("AIRFLOW_CONN_FACEKI_WRONG", json.dumps(wrong))
         for name, value in bundles(DAGS).items():
             patch.setenv(name, value)
-        links = _set_fates(sandbox)
+        links = _set_outcomes(sandbox)
         yield run(airflow_db, DAGS, "sensor_modes", **links), sandbox, links
 
 

@@ -62,7 +62,7 @@ def test_newest_record_counts(faceki_sandbox: FacekiSandbox) -> None:
     assert not sensor(fail_on_decline=True).poke(context())
 
 
-def test_a_gateway_s_refusal_is_borne_and_faceki_s_is_not(
+def test_a_gateway_refusal_is_tolerated_but_a_refusal_of_faceki_is_not(
     faceki_sandbox: FacekiSandbox, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(faceki_sandbox)
@@ -104,7 +104,7 @@ def _fail(sandbox: FacekiSandbox, times: int) -> None:
     sandbox.add_fault("status", status=503, route="records", count=times)
 
 
-def test_failures_are_borne_only_in_a_row(faceki_sandbox: FacekiSandbox, connect: Connect) -> None:
+def test_max_failures_counts_consecutive_failures(faceki_sandbox: FacekiSandbox, connect: Connect) -> None:
     connect(faceki_sandbox)
     waiting = sensor(max_failures=2)
     for _ in range(2):
@@ -117,7 +117,7 @@ def test_failures_are_borne_only_in_a_row(faceki_sandbox: FacekiSandbox, connect
     assert faceki_sandbox.counters.faults_fired == 7
 
 
-def test_count_outlives_a_reschedule_where_airflow_can_remember(
+def test_the_failure_count_survives_a_reschedule_with_a_state_store(
     faceki_sandbox: FacekiSandbox, connect: Connect
 ) -> None:
     connect(faceki_sandbox)
@@ -150,7 +150,7 @@ def test_count_outlives_a_reschedule_where_airflow_can_remember(
         pytest.param({"kind": "redirect"}, id="a redirect"),
     ],
 )
-def test_passing_trouble_is_borne(
+def test_transient_errors_are_tolerated(
     faceki_sandbox: FacekiSandbox, connect: Connect, fault: dict[str, Any]
 ) -> None:
     connect(faceki_sandbox)
@@ -170,7 +170,7 @@ def test_passing_trouble_is_borne(
         pytest.param({"fields": {"host": "http://faceki.example"}}, "ConfigurationError", id="plain http"),
     ],
 )
-def test_what_waiting_cannot_mend_fails_at_once(
+def test_a_permanent_error_fails_at_once(
     faceki_sandbox: FacekiSandbox, connect: Connect, given: dict[str, Any], error: str
 ) -> None:
     conn_id = connect(faceki_sandbox, "faceki_wrong", **given)
@@ -188,7 +188,7 @@ def test_what_waiting_cannot_mend_fails_at_once(
         pytest.param({"max_failures": True}, "max_failures must be a number", id="a boolean"),
     ],
 )
-def test_wrong_shape_is_told_while_the_dag_is_parsed(wrong: dict[str, Any], told: str) -> None:
+def test_invalid_sensor_arguments_are_rejected_while_parsing(wrong: dict[str, Any], told: str) -> None:
     # Airflow 2.11 refuses wrong values of its own parameters with its own exception.
     with pytest.raises((ValueError, AirflowException), match=told):
         sensor(**wrong)

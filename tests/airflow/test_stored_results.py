@@ -128,7 +128,7 @@ def test_a_trigger_s_event_holds_nothing_that_is_no_id(text: str) -> None:
     assert DecisionEvent.from_payload({"status": "decided", "request_id": text}).request_id is None
 
 
-def test_without_xcom_its_limit_does_not_hold(server: FakeServer) -> None:
+def test_without_xcom_the_size_limit_does_not_apply(server: FakeServer) -> None:
     server.on("/v2/do", reply_json({"status": True, "code": 200, "result": {"list": "x" * 100_000}}))
     given: dict[str, Any] = {"task_id": "call", "method": "POST", "path": "/v2/do", "json": {}}
     FacekiApiOperator(**given, do_xcom_push=False).execute(context())

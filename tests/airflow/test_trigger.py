@@ -78,14 +78,14 @@ def fired(made: FacekiKycDecisionTrigger) -> Any:
     return payload
 
 
-def test_it_becomes_itself_again() -> None:
+def test_a_serialized_trigger_is_restored() -> None:
     path, arguments = trigger(link="a-link", record_identifier=None, failed_polls=2).serialize()
     module, _, name = path.rpartition(".")
     again = getattr(import_module(module), name)(**json.loads(json.dumps(arguments)))
     assert again.serialize() == (path, arguments)
 
 
-def test_it_carries_scalars_and_no_secret(faceki_sandbox: FacekiSandbox) -> None:
+def test_a_serialized_trigger_holds_scalars_and_no_secret(faceki_sandbox: FacekiSandbox) -> None:
     arguments = trigger(link=faceki_sandbox.create_link(), record_identifier=None).serialize()[1]
     assert {type(value) for value in arguments.values()} <= {str, int, float, bool, type(None)}
     assert faceki_sandbox.client_secret not in json.dumps(arguments)
@@ -99,7 +99,7 @@ def test_repr_hides_the_link() -> None:
         assert "faceki_default" in shown
 
 
-def test_decision_is_told_by_id(faceki_sandbox: FacekiSandbox, clock: Clock) -> None:
+def test_the_event_holds_the_request_id_of_the_decision(faceki_sandbox: FacekiSandbox, clock: Clock) -> None:
     faceki_sandbox.add_record("customer-1", "DECLINED")
     record = faceki_sandbox.add_record("customer-1", "ACCEPTED")
     assert fired(trigger(clock)) == {"status": "decided", "request_id": record["requestId"]}
@@ -107,7 +107,9 @@ def test_decision_is_told_by_id(faceki_sandbox: FacekiSandbox, clock: Clock) -> 
 
 
 @pytest.mark.parametrize("shape", ["empty", "8013", "404"])
-def test_it_waits_for_what_comes(faceki_sandbox: FacekiSandbox, clock: Clock, shape: str) -> None:
+def test_the_trigger_waits_for_a_later_decision(
+    faceki_sandbox: FacekiSandbox, clock: Clock, shape: str
+) -> None:
     faceki_sandbox.settings.not_found = shape
     clock.at(200, lambda: faceki_sandbox.add_record("customer-1"))
     assert fired(trigger(clock))["status"] == "decided"
@@ -136,7 +138,7 @@ def _fail(sandbox: FacekiSandbox, times: int | None) -> None:
     sandbox.add_fault("status", status=503, route="records", count=times)
 
 
-def test_failures_are_borne_only_in_a_row(
+def test_max_failures_counts_consecutive_failures(
     faceki_sandbox: FacekiSandbox, clock: Clock, connect: Connect
 ) -> None:
     connect(faceki_sandbox)
@@ -158,7 +160,7 @@ def test_failures_are_borne_only_in_a_row(
         *(("records", status) for status in (400, 403, 405, 451)),
     ],
 )
-def test_a_gateway_that_refuses_everybody_is_an_outage(
+def test_a_gateway_that_rejects_all_requests_is_an_outage(
     faceki_sandbox: FacekiSandbox,
     clock: Clock,
     connect: Connect,
@@ -200,7 +202,7 @@ def test_a_refusal_of_faceki_s_own_ends_the_wait(
     assert fired(trigger(clock))["status"] == "refused"
 
 
-def test_ten_minutes_without_faceki_are_borne(
+def test_an_outage_of_ten_minutes_is_tolerated(
     faceki_sandbox: FacekiSandbox, clock: Clock, connect: Connect
 ) -> None:
     connect(faceki_sandbox)
@@ -219,7 +221,7 @@ def test_a_dead_link_ends_the_wait(faceki_sandbox: FacekiSandbox, clock: Clock, 
     assert len(clock.slept) == 1
 
 
-def test_wrong_secret_is_refused_after_one_question(
+def test_a_wrong_secret_is_refused_after_one_request(
     faceki_sandbox: FacekiSandbox, clock: Clock, connect: Connect
 ) -> None:
     connect(faceki_sandbox, "faceki_wrong", fields={"password": "not-the-secret"}, max_attempts=4)
@@ -234,7 +236,7 @@ def test_revoked_token_is_renewed_in_the_middle(faceki_sandbox: FacekiSandbox, c
     assert faceki_sandbox.counters.tokens_issued == 2
 
 
-def test_a_connection_that_only_the_worker_has_is_airflows_to_tell(
+def test_a_connection_missing_in_the_triggerer_raises_airflow_error(
     airflow_home: object, clock: Clock
 ) -> None:
     with pytest.raises(AirflowNotFoundException, match="faceki_nowhere"):

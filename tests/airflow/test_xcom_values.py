@@ -146,7 +146,9 @@ def sandbox(faceki_sandbox: FacekiSandbox, connect: Connect) -> FacekiSandbox:
         pytest.param("/a\ud800b", id="half a surrogate pair"),
     ],
 )
-def test_what_is_no_text_of_a_field(sandbox: FacekiSandbox, tmp_path: Path, name: str, value: object) -> None:
+def test_a_template_field_with_a_value_that_is_no_text(
+    sandbox: FacekiSandbox, tmp_path: Path, name: str, value: object
+) -> None:
     outcomes = {}
     for field in TASKS[name][0].template_fields:
         task = _make(name, tmp_path, field, "{{ value }}")

@@ -106,7 +106,7 @@ class WholeAirflow:
         # All services get the signal before the first of them is waited for.
         ending = {service: self._signal(service, self.last_signal) for service in reversed(self._running)}
         for service, processes in ending.items():
-            self._see_off(service, processes)
+            self._wait_and_kill(service, processes)
 
     def start(self, service: str) -> None:
         """Start a service in a session of its own."""
@@ -136,7 +136,7 @@ class WholeAirflow:
 
     def end(self, service: str, number: signal.Signals) -> None:
         """End a service with a signal to its process group, then kill all processes that remain."""
-        self._see_off(service, self._signal(service, number))
+        self._wait_and_kill(service, self._signal(service, number))
 
     def processes(self, service: str) -> list[psutil.Process]:
         """Return the process of a service and all its descendants. It is possible only while the service is alive."""
@@ -155,7 +155,7 @@ class WholeAirflow:
             os.killpg(process.pid, number)
         return found
 
-    def _see_off(self, service: str, processes: list[psutil.Process]) -> None:
+    def _wait_and_kill(self, service: str, processes: list[psutil.Process]) -> None:
         process = self._running.pop(service)
         _, left = psutil.wait_procs(processes, timeout=END_SECONDS)
         for each in left:

@@ -169,7 +169,7 @@ def _perform(handler: Steps[object], answers: Mapping[bool, HttpResponse]) -> ob
     raise AssertionError("it asks for ever")
 
 
-def _look_at(result: object) -> None:
+def _check_result(result: object) -> None:
     """Call the properties and methods of a result that the Airflow layers call."""
     for record in result if isinstance(result, tuple) else (result,):
         if isinstance(record, VerificationRecord | KycVerification):
@@ -180,7 +180,7 @@ def _look_at(result: object) -> None:
     assert repr(result)
 
 
-def _look_at_error(error: FacekiError) -> None:
+def _check_error(error: FacekiError) -> None:
     back = pickle.loads(pickle.dumps(error))  # noqa: S301 - the test itself made the pickle
     assert (str(back), back.code, back.retry_after) == (str(error), error.code, error.retry_after)
     assert error.retry_after is None or 0 <= error.retry_after <= 86_400
@@ -190,23 +190,23 @@ TOKEN = HttpResponse(200, {}, b'{"responseCode":0,"data":{"access_token":"t","ex
 
 
 @given(st.sampled_from(ENDPOINTS), RESPONSES)
-def test_any_answer_to_any_question(endpoint: Endpoint[object], response: HttpResponse) -> None:
+def test_any_response_to_any_endpoint(endpoint: Endpoint[object], response: HttpResponse) -> None:
     driver = FakeDriver()
     auth_session = replace(driver.session, service=HERE)
     driver.store.set(token("t0"))
     try:
-        _look_at(_perform(session.call(auth_session, endpoint), {False: response, True: TOKEN}))
+        _check_result(_perform(session.call(auth_session, endpoint), {False: response, True: TOKEN}))
     except FacekiError as error:
-        _look_at_error(error)
+        _check_error(error)
 
 
 @given(RESPONSES)
-def test_any_answer_to_the_token_request(response: HttpResponse) -> None:
+def test_any_response_to_the_token_request(response: HttpResponse) -> None:
     driver = FakeDriver()
     try:
         found = _perform(session.token(driver.session), {True: response})
     except FacekiError as error:
-        _look_at_error(error)
+        _check_error(error)
     else:
         assert isinstance(found, AccessToken)
         assert re.fullmatch(r"[\x21-\x7e]+", found.value)
@@ -245,15 +245,15 @@ def test_any_bytes_on_the_wire(
     lines = b"".join(header + b"\r\n" for header in headers)
     server.on(RECORDS_PATH, reply_raw(first + (lines + b"\r\n" if first else b"") + body))
     try:
-        _look_at(replace(client, retry=RetryPolicy(max_attempts=1)).call(FetchRecords(link="l-1")))
+        _check_result(replace(client, retry=RetryPolicy(max_attempts=1)).call(FetchRecords(link="l-1")))
     except FacekiError as error:
-        _look_at_error(error)
+        _check_error(error)
 
 
 @given(DOCUMENTS)
 def test_any_document_as_a_record(document: Json) -> None:
     fields = document if isinstance(document, dict) else {"requestId": document, "decision": document}
-    _look_at((VerificationRecord(fields),))
+    _check_result((VerificationRecord(fields),))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -275,7 +275,7 @@ def test_any_bytes_in_the_token_file(tmp_path: Path, content: bytes) -> None:
     assert warned.messages == []
 
 
-def test_the_endpoints_above_are_all_there_are() -> None:
+def test_the_list_above_has_every_endpoint() -> None:
     from airflow_provider_faceki import api
 
     asking = {name for name in api.__all__ if hasattr(getattr(api, name), "request")}

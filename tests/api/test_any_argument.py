@@ -86,7 +86,7 @@ def _request(make: Callable[[], Any]) -> HttpRequest | None:
     return request
 
 
-def _stays_with_faceki(request: HttpRequest) -> None:
+def _check_url_below_base(request: HttpRequest) -> None:
     """Check that the final URL, after normalisation, is still below the base URL."""
     sent = transport._prepare(request, None)
     parts = urlsplit(sent.url or "")
@@ -100,7 +100,7 @@ def _stays_with_faceki(request: HttpRequest) -> None:
 def test_any_call(arguments: dict[str, Any]) -> None:
     request = _request(lambda: RawCall(**arguments))
     if request is not None:
-        _stays_with_faceki(request)
+        _check_url_below_base(request)
         assert isinstance(request.idempotent, bool)
 
 
@@ -108,14 +108,14 @@ def test_any_call(arguments: dict[str, Any]) -> None:
 def test_any_path(path: str) -> None:
     request = _request(lambda: RawCall("GET", path))
     if request is not None:
-        _stays_with_faceki(request)
+        _check_url_below_base(request)
 
 
 @given(LINKS)
 def test_any_link_request(arguments: dict[str, Any]) -> None:
     request = _request(lambda: GenerateKycLink(**arguments))
     if request is not None:
-        _stays_with_faceki(request)
+        _check_url_below_base(request)
 
 
 @given(
@@ -126,7 +126,7 @@ def test_any_link_request(arguments: dict[str, Any]) -> None:
 def test_any_filter_of_records(arguments: dict[str, Any]) -> None:
     request = _request(lambda: FetchRecords(**arguments))
     if request is not None:
-        _stays_with_faceki(request)
+        _check_url_below_base(request)
         assert len(request.query) == 1
 
 
@@ -134,11 +134,11 @@ def test_any_filter_of_records(arguments: dict[str, Any]) -> None:
 def test_any_filter_of_rules(arguments: dict[str, Any]) -> None:
     request = _request(lambda: GetWorkflowRules(**arguments))
     if request is not None:
-        _stays_with_faceki(request)
+        _check_url_below_base(request)
 
 
 @given(_TEXT | _ANYTHING)
 def test_any_report(request_id: Any) -> None:
     request = _request(lambda: FetchPdfReport(request_id))
     if request is not None:
-        _stays_with_faceki(request)
+        _check_url_below_base(request)

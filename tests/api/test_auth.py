@@ -22,7 +22,7 @@ PAIR = b'{"clientId":"id-\xc3\xbc","clientSecret":"s3cr\\"t&=?"}'
 JSON_HEADERS = (("content-type", "application/json"), ("accept", "application/json"))
 
 
-def _asks(flow: AuthFlow = AuthFlow.GENERATE_TOKEN) -> TokenRequest:
+def _token_request(flow: AuthFlow = AuthFlow.GENERATE_TOKEN) -> TokenRequest:
     return TokenRequest(BASE, "id-ü", 's3cr"t&=?', flow)
 
 
@@ -50,10 +50,10 @@ def test_life(lifetime: float, age: float, usable: bool) -> None:
     assert AccessToken("t", ASKED_AT, lifetime).usable(ASKED_AT + age) is usable
 
 
-def test_a_token_does_not_show_itself() -> None:
+def test_the_repr_of_a_token_hides_its_value() -> None:
     assert repr(AccessToken("t0ken", 100.0, 3600.0)) == "<AccessToken of 100 for 3600 s>"
-    assert "s3cr" not in repr(_asks())
-    assert "id-" not in repr(_asks())
+    assert "s3cr" not in repr(_token_request())
+    assert "id-" not in repr(_token_request())
 
 
 ABSENT = object()
@@ -88,7 +88,7 @@ def test_lifetime(sent: Json, lifetime: float) -> None:
     data: dict[str, Json] = {"access_token": "t.0-k_e~n+/=="}
     if sent is not ABSENT:
         data["expires_in"] = sent
-    token = _asks().read(Payload(data, data), ASKED_AT)
+    token = _token_request().read(Payload(data, data), ASKED_AT)
     assert token == AccessToken("t.0-k_e~n+/==", ASKED_AT, lifetime)
 
 
@@ -109,9 +109,9 @@ def test_lifetime(sent: Json, lifetime: float) -> None:
         pytest.param({"access_token": "x" * 8193}, id="too long for a header"),
     ],
 )
-def test_an_answer_without_a_token_that_can_be_sent(result: Json) -> None:
+def test_a_response_without_a_usable_token_is_rejected(result: Json) -> None:
     with pytest.raises(UnexpectedResponseError, match="no usable access_token") as caught:
-        _asks(AuthFlow.ACCESS_TOKEN_BODY).read(Payload(result, result), ASKED_AT)
+        _token_request(AuthFlow.ACCESS_TOKEN_BODY).read(Payload(result, result), ASKED_AT)
     assert "access_token_body" in str(caught.value)
     assert "evil" not in str(caught.value)
 
@@ -137,7 +137,7 @@ def test_an_answer_without_a_token_that_can_be_sent(result: Json) -> None:
 )
 def test_a_token_is_found_in_other_forms(document: Json, lifetime: float) -> None:
     answer = read_payload(HttpResponse(200, {}, json.dumps(document).encode()))
-    assert _asks().read(answer, ASKED_AT) == AccessToken(TOKEN, ASKED_AT, lifetime)
+    assert _token_request().read(answer, ASKED_AT) == AccessToken(TOKEN, ASKED_AT, lifetime)
 
 
 def _read_token(asks: TokenRequest, response: HttpResponse) -> AccessToken:
@@ -176,7 +176,7 @@ def _read_token(asks: TokenRequest, response: HttpResponse) -> AccessToken:
 )
 def test_a_token_request_that_fails_says_what_to_check(status: int, body: bytes, told: str) -> None:
     with pytest.raises(FacekiError) as caught:
-        _read_token(_asks(AuthFlow.ACCESS_TOKEN_BODY), HttpResponse(status, {}, body))
+        _read_token(_token_request(AuthFlow.ACCESS_TOKEN_BODY), HttpResponse(status, {}, body))
     assert told in str(caught.value)
     assert isinstance(caught.value, errors.AuthenticationError) is ("does not accept" in told)
     if "page" not in told and status not in {204, 301}:
@@ -241,14 +241,14 @@ def test_a_token_request_that_fails_says_what_to_check(status: int, body: bytes,
     ],
 )
 def test_forms(flow: AuthFlow, request_: HttpRequest) -> None:
-    asked = _asks(flow).request()
+    asked = _token_request(flow).request()
     assert (asked.authenticated, asked.idempotent, asked.upload) == (False, True, False)
     assert (asked.method, asked.url, asked.query) == (request_.method, request_.url, request_.query)
     assert (asked.headers, asked.body) == (request_.headers, request_.body)
     assert "s3cr" not in repr(asked)
 
 
-def test_fingerprints_tell_accounts_apart_and_hold_nothing_of_them() -> None:
+def test_fingerprints_are_unique_hashes_of_accounts() -> None:
     accounts = [
         TokenRequest(*parts)
         for parts in itertools.product(
@@ -319,7 +319,7 @@ def test_what_a_failed_token_request_means(
     status: int, body: bytes, kind: type[FacekiError], word: str
 ) -> None:
     met = _failed(status, body)
-    told = _asks(AuthFlow.ACCESS_TOKEN_BODY).map_error(met)
+    told = _token_request(AuthFlow.ACCESS_TOKEN_BODY).map_error(met)
     assert type(told) is kind
     assert word in str(told)
     assert (told.code, told.http_status) == (met.code, met.http_status)

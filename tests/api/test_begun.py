@@ -76,7 +76,7 @@ def _to(url: str, client: FacekiClient, way: str, proxy: RecordingProxy) -> Face
     ],
 )
 @pytest.mark.parametrize("kept", [pytest.param(True, id="kept"), pytest.param(False, id="new")])
-def test_an_answer_that_is_lost_is_never_a_connection_that_was_not_made(
+def test_a_lost_response_is_not_reported_as_a_connect_error(
     call: CallMode,
     client: FacekiClient,
     far: FakeServer,
@@ -103,7 +103,7 @@ def test_an_answer_that_is_lost_is_never_a_connection_that_was_not_made(
 @pytest.mark.integration
 @pytest.mark.parametrize("way", WAYS, indirect=True)
 @pytest.mark.parametrize("kind", ["process_then_reset", "cut_off"])
-def test_a_verification_whose_answer_is_lost_is_billed_once(
+def test_a_verification_whose_response_is_lost_is_billed_once(
     call: CallMode, client: FacekiClient, authority: Authority, way: str, proxy: RecordingProxy, kind: str
 ) -> None:
     authority.server_context()
@@ -139,7 +139,7 @@ def test_a_verification_whose_answer_is_lost_is_billed_once(
     ],
 )
 @pytest.mark.parametrize("silent", [pytest.param(True, id="silence"), pytest.param(False, id="end")])
-def test_what_fails_before_anything_was_sent_cannot_have_acted(
+def test_a_failure_before_the_request_was_sent_is_not_ambiguous(
     call: CallMode,
     client: FacekiClient,
     sleeps: RecordedSleeps,
@@ -170,18 +170,18 @@ def test_what_fails_before_anything_was_sent_cannot_have_acted(
         assert (type(caught.value), caught.value.is_ambiguous) == (kind, False)
 
 
-def test_what_breaks_tls_after_the_request_loses_the_answer(
+def test_a_tls_error_after_the_request_is_a_lost_response(
     call: CallMode, client: FacekiClient, authority: Authority, sleeps: RecordedSleeps
 ) -> None:
     """Check a TLS error after the request. During a handshake the same error means that the request was not sent."""
     with FakeServer(authority.server_context()) as server:
 
-        def speaks_plainly(handler: Handler) -> None:
+        def reply_without_tls(handler: Handler) -> None:
             plain = socket.socket(fileno=handler.connection.detach())
             plain.sendall(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
             plain.close()
 
-        server.on(LINK_PATH, speaks_plainly)
+        server.on(LINK_PATH, reply_without_tls)
         there = replace(client, service=Service(base_url=server.url))
         with pytest.raises(errors.FacekiError) as caught:
             call(there, MAKE)
@@ -189,7 +189,7 @@ def test_what_breaks_tls_after_the_request_loses_the_answer(
         assert len(server.requests_to(LINK_PATH)) == 1
 
 
-def test_a_proxy_whose_word_drips_is_not_waited_for(call: CallMode, client: FacekiClient) -> None:
+def test_a_slow_reply_of_a_proxy_to_connect_times_out(call: CallMode, client: FacekiClient) -> None:
     over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listening:
 

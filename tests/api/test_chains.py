@@ -52,12 +52,12 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     ],
 )
 @pytest.mark.parametrize("path", ["/auth/api/access-token", RECORDS_PATH])
-def test_no_cause_and_no_context_holds_what_is_secret(
+def test_no_cause_or_context_of_an_error_holds_a_secret(
     call: CallMode, server: FakeServer, client: FacekiClient, sleeps: RecordedSleeps, path: str, answer: Reply
 ) -> None:
     server.on("/auth/api/access-token", issue_token())
     server.on(path, answer)
-    _check(call, with_timeout(_telling(client), 0.5))
+    _check(call, with_timeout(_with_canary_secret(client), 0.5))
 
 
 @pytest.mark.parametrize(
@@ -70,15 +70,15 @@ def test_no_cause_and_no_context_holds_what_is_secret(
     ],
 )
 @pytest.mark.parametrize("proxy", [None, "http://127.0.0.1:1"])
-def test_nor_where_no_connection_is_made(
+def test_no_cause_or_context_of_a_connect_error_holds_a_secret(
     call: CallMode, client: FacekiClient, sleeps: RecordedSleeps, base_url: str, proxy: str | None
 ) -> None:
     through = tuple((scheme, proxy) for scheme in ("http", "https") if proxy)
     away = replace(client, transport=replace(client.transport, proxies=through))
-    _check(call, replace(_telling(away), service=Service(base_url=base_url)))
+    _check(call, replace(_with_canary_secret(away), service=Service(base_url=base_url)))
 
 
-def _telling(client: FacekiClient) -> FacekiClient:
+def _with_canary_secret(client: FacekiClient) -> FacekiClient:
     return replace(client, client_secret="canary-secret", auth_flow=AuthFlow.ACCESS_TOKEN_QUERY)
 
 

@@ -178,7 +178,9 @@ MAKERS: list[tuple[str, Callable[[object], object]]] = [
 
 @pytest.mark.parametrize(("value", "word"), BAD_IDS)
 @pytest.mark.parametrize(("name", "make"), [pytest.param(*maker, id=maker[0]) for maker in MAKERS])
-def test_what_cannot_be_an_id(name: str, make: Callable[[object], object], value: object, word: str) -> None:
+def test_an_invalid_id_is_rejected_without_showing_it(
+    name: str, make: Callable[[object], object], value: object, word: str
+) -> None:
     with pytest.raises(ValidationError, match=f"^{name} ") as caught:
         make(value)
     assert word in str(caught.value)
@@ -281,7 +283,7 @@ def test_rules_need_exactly_one_filter(both: dict[str, str]) -> None:
         pytest.param(FetchRecords(link="x").request().with_token(CANARY), id="token"),
     ],
 )
-def test_nothing_shows_a_link_or_a_person(value: object) -> None:
+def test_no_repr_shows_a_link_or_personal_data(value: object) -> None:
     assert CANARY not in repr(value)
     assert CANARY not in str(value)
 

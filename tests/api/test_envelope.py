@@ -80,7 +80,7 @@ def test_a_code_means_the_same_in_every_envelope_and_with_every_status(code: int
         pytest.param(429, errors.RateLimitError, id="429 is about how often, whatever is said"),
     ],
 )
-def test_two_statuses_say_more_than_a_code(code: int, status: int, kind: type[ResponseError]) -> None:
+def test_status_401_and_429_override_the_code(code: int, status: int, kind: type[ResponseError]) -> None:
     for document in _wrapped(code).values():
         error = _error(document, status)
         assert (type(error), error.code) == (kind, code)
@@ -88,7 +88,7 @@ def test_two_statuses_say_more_than_a_code(code: int, status: int, kind: type[Re
 
 
 @pytest.mark.parametrize("code", [2, 5013, 9999, -1, 999_999_999])
-def test_a_code_that_nobody_explains_survives(code: int) -> None:
+def test_an_unknown_code_is_kept_in_the_error(code: int) -> None:
     for document in _wrapped(code).values():
         error = _error(document)
         assert (type(error), error.code, error.code_name) == (ResponseError, code, None)
@@ -138,7 +138,9 @@ def test_codes_that_are_statuses(code: int) -> None:
         pytest.param(b'{"responseCode":0,"data":{}}', id="success, says the older body"),
     ],
 )
-def test_without_a_code_the_status_tells(status: int, kind: type[ResponseError], body: bytes) -> None:
+def test_without_a_code_the_status_decides_the_error_class(
+    status: int, kind: type[ResponseError], body: bytes
+) -> None:
     with pytest.raises(ResponseError) as caught:
         read_payload(HttpResponse(status, {}, body))
     assert (type(caught.value), caught.value.code, caught.value.http_status) == (kind, None, status)
@@ -236,7 +238,7 @@ def test_a_failure_without_a_code(document: Json) -> None:
         pytest.param(7, None, id="number"),
     ],
 )
-def test_of_a_message_only_the_name_of_a_code_is_kept(message: Json, name: str | None) -> None:
+def test_only_a_code_name_is_kept_of_an_error_message(message: Json, name: str | None) -> None:
     error = _error({"status": False, "code": 5999, "message": message})
     assert error.code_name == name
     assert "Maria" not in str(error)
@@ -254,7 +256,7 @@ def test_of_a_message_only_the_name_of_a_code_is_kept(message: Json, name: str |
     ],
 )
 @pytest.mark.parametrize("place", ["result", "data"])
-def test_the_request_id_comes_along(sent: Json, kept: bool, place: str) -> None:
+def test_the_error_holds_the_request_id(sent: Json, kept: bool, place: str) -> None:
     error = _error({"status": False, "code": 5008, place: {"requestId": sent}})
     assert error.request_id == (sent if kept else None)
 

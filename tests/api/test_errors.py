@@ -61,7 +61,7 @@ def _full(kind: type[FacekiError]) -> FacekiError:
 every_kind = pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.__name__) for kind in FLAGS])
 
 
-def test_the_table_above_knows_the_whole_tree() -> None:
+def test_the_table_above_lists_every_error_class() -> None:
     # Other packages derive errors of their own, which exist here only if another test has imported them.
     tree = {kind for kind in _tree(FacekiError) if kind.__module__ == FacekiError.__module__}
     assert tree == set(FLAGS)
@@ -86,7 +86,7 @@ def test_a_pickle_keeps_all_facts(kind: type[FacekiError]) -> None:
 
 
 @every_kind
-def test_so_do_copies_and_pickles_within_pickles(kind: type[FacekiError]) -> None:
+def test_copies_and_nested_pickles_keep_all_facts(kind: type[FacekiError]) -> None:
     error = _full(kind)
     inner = pickle.dumps({"failed": [error, ("again", ExceptionGroup("two", [error, ValueError("x")]))]})
     outer = pickle.loads(pickle.dumps((inner, error)))  # noqa: S301 - the test itself made the pickle
@@ -137,7 +137,7 @@ def test_a_wrong_argument_is_a_value_error_too() -> None:
         pytest.param(404, errors.UnexpectedResponseError, id="records at an unknown path"),
     ],
 )
-def test_what_a_wrong_setting_can_cause_names_the_check(status: int, error: type[errors.FacekiError]) -> None:
+def test_errors_of_wrong_settings_advise_the_check_once(status: int, error: type[errors.FacekiError]) -> None:
     def fetch() -> None:
         try:
             read_payload(HttpResponse(status, {"content-type": "text/html"}, b"<html></html>"))

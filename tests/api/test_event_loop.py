@@ -148,9 +148,7 @@ class Masks:
         self.messages.append(("on loop", value))
 
 
-def test_tokens_are_masked_in_the_way_of_each_mode_before_they_are_sent(
-    server: FakeServer, client: FacekiClient
-) -> None:
+def test_each_mode_masks_tokens_before_they_are_sent(server: FakeServer, client: FacekiClient) -> None:
     masks = Masks()
     seen: list[int] = []
 

@@ -171,7 +171,7 @@ RIGHT_CHUNKS = b"%x\r\n%b\r\n0\r\n" % (len(json.dumps(OWN)), json.dumps(OWN).enc
     ],
 )
 @pytest.mark.parametrize("pieces", [pytest.param(1, id="at once"), pytest.param(2, id="a moment later")])
-def test_what_is_left_over_goes_to_nobody(
+def test_extra_bytes_are_not_read_as_the_next_response(
     remote: FakeServer, remote_client: FacekiClient, method: str, reply: bytes, pieces: int
 ) -> None:
     end, sent = len(reply) if pieces == 1 else reply.index(b"\r\n\r\n") + 4, threading.Event()
@@ -252,7 +252,7 @@ def test_an_interim_response_does_not_end_an_upload(
     assert {received.connection for received in remote.received} == {1}
 
 
-def test_a_request_that_timed_out_leaves_its_response_to_nobody(
+def test_a_late_response_is_not_returned_to_the_next_request(
     call: CallMode, remote: FakeServer, remote_client: FacekiClient
 ) -> None:
     """Check that a late response, which arrives after the timeout, is not returned to the next request."""

@@ -41,19 +41,19 @@ def sharing(server: FakeServer, client: FacekiClient, tmp_path: Path) -> FacekiC
     return replace(client, token_directory=tmp_path / "tokens", warn=RecordedWarnings([]))
 
 
-def _both_ways(client: FacekiClient) -> bool:
+def _call_in_both_modes(client: FacekiClient) -> bool:
     return client.call(FETCH) == asyncio.run(client.as_async().call(FETCH)) == ()
 
 
-def test_a_child_speaks_on_connections_of_its_own(server: FakeServer, sharing: FacekiClient) -> None:
-    assert _both_ways(sharing)
+def test_a_child_process_opens_its_own_connections(server: FakeServer, sharing: FacekiClient) -> None:
+    assert _call_in_both_modes(sharing)
     ours = {received.connection for received in server.received}
     before = len(server.received)
-    assert exit_code(fork(lambda: _both_ways(sharing))) == 0
+    assert exit_code(fork(lambda: _call_in_both_modes(sharing))) == 0
     theirs = {received.connection for received in server.received[before:]}
     assert len(server.received) == before + 2
     assert ours & theirs == set()
-    assert _both_ways(sharing)
+    assert _call_in_both_modes(sharing)
     assert {received.connection for received in server.received[before + 2 :]} <= ours
     assert server.token_requests == 1
 
@@ -68,7 +68,11 @@ def test_a_child_forked_while_every_lock_is_held(server: FakeServer, sharing: Fa
         store.memory._mutex,
         pool._adapter_lock,
     ):
-        child = fork(lambda: _both_ways(sharing) and _both_ways(replace(sharing, client_secret="other")))
+        child = fork(
+            lambda: (
+                _call_in_both_modes(sharing) and _call_in_both_modes(replace(sharing, client_secret="other"))
+            )
+        )
     assert exit_code(child) == 0
     assert server.token_requests == 2
 
@@ -79,7 +83,7 @@ def test_a_child_forked_while_its_parent_fetches_waits_for_the_parent(
     store = sharing._session.tokens
     lock = store.try_lock()
     assert lock is not None
-    child = fork(lambda: _both_ways(sharing))
+    child = fork(lambda: _call_in_both_modes(sharing))
     time.sleep(0.3)
     assert server.received == []
     store.set(AccessToken(server.new_token(), time.time(), 3600.0))
@@ -88,18 +92,18 @@ def test_a_child_forked_while_its_parent_fetches_waits_for_the_parent(
     assert server.token_requests == 0
 
 
-def test_a_child_of_a_process_with_a_lock_in_memory_has_no_part_in_it(
+def test_a_child_process_does_not_inherit_the_in_memory_lock(
     server: FakeServer, client: FacekiClient
 ) -> None:
     server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
     lock = client._session.tokens.try_lock()
     assert lock is not None
-    assert exit_code(fork(lambda: _both_ways(client))) == 0
+    assert exit_code(fork(lambda: _call_in_both_modes(client))) == 0
     assert server.token_requests == 1
     lock.release()
 
 
-def test_a_child_that_lives_on_does_not_keep_its_parents_lock(
+def test_a_running_child_does_not_keep_the_lock_of_its_parent(
     tmp_path: Path, warned: RecordedWarnings
 ) -> None:
     store, other = (FileTokenStore(tmp_path / "tokens", ACCOUNT, warned) for _ in range(2))
@@ -135,7 +139,9 @@ time.sleep(60)
 """
 
 
-def test_nor_when_its_parent_is_killed(tmp_path: Path, warned: RecordedWarnings) -> None:
+def test_a_running_child_does_not_keep_the_lock_of_a_killed_parent(
+    tmp_path: Path, warned: RecordedWarnings
+) -> None:
     folder = tmp_path / "tokens"
     with subprocess.Popen(
         [sys.executable, "-c", FETCHER, str(folder)],
@@ -158,15 +164,15 @@ def test_nor_when_its_parent_is_killed(tmp_path: Path, warned: RecordedWarnings)
 def test_a_child_forked_in_the_middle_of_many_threads(server: FakeServer, sharing: FacekiClient) -> None:
     over = threading.Event()
 
-    def keep_asking() -> None:
+    def keep_calling() -> None:
         while not over.is_set():
             sharing.call(FETCH)
 
-    threads = [threading.Thread(target=keep_asking) for _ in range(4)]
+    threads = [threading.Thread(target=keep_calling) for _ in range(4)]
     for thread in threads:
         thread.start()
     try:
-        children = [fork(lambda: _both_ways(sharing)) for _ in range(8)]
+        children = [fork(lambda: _call_in_both_modes(sharing)) for _ in range(8)]
         assert [exit_code(child) for child in children] == [0] * 8
     finally:
         over.set()

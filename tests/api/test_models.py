@@ -43,7 +43,7 @@ def _tainted(value: Json, mark: Callable[[], str]) -> Json:
     return value
 
 
-def test_of_a_record_full_of_canaries_only_ids_and_the_decision_leave_the_document() -> None:
+def test_a_summary_holds_only_ids_and_the_decision() -> None:
     numbers = itertools.count()
     tainted = {name: _tainted(value, lambda: f"canary-{next(numbers)}") for name, value in _whole().items()}
     tainted["fieldOfTomorrow"] = "canary-tomorrow"
@@ -95,7 +95,7 @@ def _anything() -> Iterator[object]:
 
 
 @pytest.mark.parametrize("value", [pytest.param(value, id=repr(value)[:30]) for value in _anything()])
-def test_whatever_the_fields_hold_there_is_a_summary(value: Any) -> None:
+def test_a_summary_is_made_from_any_field_values(value: Any) -> None:
     record = VerificationRecord(dict.fromkeys(_whole(), value))
     summary = record.summary()
     assert json.loads(json.dumps(summary)) == summary
@@ -132,7 +132,7 @@ def test_decisions(sent: str, word: str, final: bool) -> None:
 
 @pytest.mark.parametrize("word", ["ACCEPTED", "ESCALATED"])
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-def test_decisions_travel(word: str, protocol: int) -> None:
+def test_decisions_survive_pickle_and_copy(word: str, protocol: int) -> None:
     decision = Decision(word)
     back = pickle.loads(pickle.dumps(decision, protocol))  # noqa: S301 - the test itself made the pickle
     for other in (back, copy.copy(decision), copy.deepcopy(decision)):
@@ -280,7 +280,7 @@ def test_decided(
         pytest.param(FetchRecords(face_id="AB-1"), "face_id", "ab-1", id="face_id"),
     ],
 )
-def test_records_of_others_are_not_taken(fetch: FetchRecords, field: str, same: str) -> None:
+def test_records_with_another_identifier_are_dropped(fetch: FetchRecords, field: str, same: str) -> None:
     own: Json = {field: same, "decision": "ACCEPTED"}
     silent: Json = {"decision": "DECLINED"}
     other: Json = {field: "somebody-else", "decision": "ACCEPTED"}
@@ -292,6 +292,6 @@ def test_records_of_others_are_not_taken(fetch: FetchRecords, field: str, same: 
     assert "somebody" not in str(caught.value)
 
 
-def test_records_under_the_word_for_nothing() -> None:
+def test_records_with_the_identifier_undefined_are_kept() -> None:
     answer: Json = [{"record_identifier": "undefined", "decision": "ACCEPTED"}]
     assert len(FetchRecords(record_identifier="undefined").read(Payload(answer, answer))) == 1

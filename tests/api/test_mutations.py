@@ -237,7 +237,7 @@ FINDABLE: list[Json] = [_lone("ACCEPTED"), _lone("DECLINED")]
 
 
 @given(mutations(FINDABLE))
-def test_nobody_is_paid_for_twice_because_a_record_looks_different(documents: tuple[Json, Json]) -> None:
+def test_a_record_in_another_form_is_found_and_not_charged_again(documents: tuple[Json, Json]) -> None:
     _, document = documents
     driver = FakeDriver()
     driver.store.set(token("t0"))
@@ -250,7 +250,7 @@ def test_nobody_is_paid_for_twice_because_a_record_looks_different(documents: tu
 
 
 @given(mutations([sample("rules")]))
-def test_rules_never_ask_for_nothing_by_mistake(documents: tuple[Json, Json]) -> None:
+def test_mutated_rules_keep_all_documents_or_raise(documents: tuple[Json, Json]) -> None:
     _, document = documents
     driver = FakeDriver()
     driver.store.set(token("t0"))

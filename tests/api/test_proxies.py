@@ -47,7 +47,7 @@ def _through(client: FacekiClient, *proxies: tuple[str, str]) -> FacekiClient:
     return replace(client, transport=replace(client.transport, proxies=proxies))
 
 
-def _plainly(server: FakeServer) -> list[str]:
+def _unencrypted_requests(server: FakeServer) -> list[str]:
     return [f"POST {server.url}{TOKEN_PATH}", f"GET {server.url}{RECORDS_PATH}?requestId=r-1"]
 
 
@@ -68,7 +68,9 @@ def test_the_environment(
     remote = _under_name(client, server, "faceki.test")
     monkeypatch.setenv(name, f"http://{proxy.address}")
     assert call(remote, FETCH) == ()
-    assert proxy.received == [line.replace("127.0.0.1", "faceki.test") for line in _plainly(server)]
+    assert proxy.received == [
+        line.replace("127.0.0.1", "faceki.test") for line in _unencrypted_requests(server)
+    ]
     monkeypatch.setenv("no_proxy", "faceki.test")
     with pytest.raises(errors.ConnectError):
         call(with_timeout(remote, 5.0), FETCH)
@@ -82,7 +84,7 @@ def _under_name(client: FacekiClient, server: FakeServer, host: str) -> FacekiCl
 
 @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
 @pytest.mark.parametrize("host", ["localhost", "LocalHost", "localhost.", "127.0.0.1", "127.8.9.1", "127.1"])
-def test_loopback_is_asked_directly_whatever_the_environment_says(
+def test_loopback_bypasses_the_proxies_of_the_environment(
     server: FakeServer,
     client: FacekiClient,
     proxy: RecordingProxy,
@@ -142,7 +144,7 @@ def test_the_connection(
     call: CallMode, server: FakeServer, client: FacekiClient, proxy: RecordingProxy
 ) -> None:
     assert call(_through(client, ("http", f"http://{proxy.address}")), FETCH) == ()
-    assert proxy.received == _plainly(server)
+    assert proxy.received == _unencrypted_requests(server)
 
 
 def test_what_the_connection_says_replaces_the_environment(
@@ -162,7 +164,7 @@ def test_what_the_connection_says_replaces_the_environment(
     assert len(proxy.received) == 2
 
 
-def test_tls_goes_through_a_tunnel_and_the_proxy_learns_the_host_alone(
+def test_tls_uses_a_tunnel_and_the_proxy_sees_only_the_host(
     call: CallMode, client: FacekiClient, tls_server: FakeServer, proxy: RecordingProxy
 ) -> None:
     away = replace(client, service=Service(base_url=tls_server.url))

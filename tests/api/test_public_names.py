@@ -29,7 +29,7 @@ def test_each_name_of_the_stub_is_one_export() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(api.__all__))
-def test_each_name_is_there_and_at_home(name: str) -> None:
+def test_each_public_name_is_importable_from_its_module(name: str) -> None:
     found = getattr(api, name)
     assert found is getattr(import_module(found.__module__), name)
     assert found.__module__.startswith("airflow_provider_faceki.api.")
@@ -57,7 +57,7 @@ print(json.dumps(sorted(sys.modules)))
 """
 
 
-def _brought_by(code: str) -> set[str]:
+def _modules_loaded_by(code: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", BROUGHT, code],
         cwd=ROOT,
@@ -77,8 +77,8 @@ def _brought_by(code: str) -> set[str]:
         pytest.param("from airflow_provider_faceki.api import Service", id="one name"),
     ],
 )
-def test_mentioning_it_brings_nothing_heavy(code: str) -> None:
-    brought = _brought_by(code)
+def test_importing_the_api_package_loads_no_heavy_module(code: str) -> None:
+    brought = _modules_loaded_by(code)
     heavy = {"requests", "urllib3", "tenacity", "cryptography", "asyncio", "airflow", "ssl"}
     assert brought & heavy == set()
     assert {name for name in brought if name.startswith("airflow_provider_faceki.api.")} <= {
@@ -86,16 +86,16 @@ def test_mentioning_it_brings_nothing_heavy(code: str) -> None:
     }
 
 
-def test_what_decides_needs_no_library_either() -> None:
-    brought = _brought_by(
+def test_importing_endpoints_and_errors_loads_no_library() -> None:
+    brought = _modules_loaded_by(
         "from airflow_provider_faceki.api import FetchRecords, FacekiError; FetchRecords(link='x')"
     )
     assert brought & {"requests", "urllib3", "tenacity", "cryptography", "airflow"} == set()
     assert "airflow_provider_faceki.api.endpoints.records" in brought
 
 
-def test_asking_brings_neither_airflow_nor_without_need_cryptography() -> None:
-    brought = _brought_by(
+def test_the_client_loads_neither_airflow_nor_the_file_token_store() -> None:
+    brought = _modules_loaded_by(
         "from airflow_provider_faceki.api import FacekiClient; FacekiClient('i', 's')._session"
     )
     assert "requests" in brought

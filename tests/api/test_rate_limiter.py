@@ -30,7 +30,7 @@ def test_moments(per_second: float | None, moments: list[float], waits: list[flo
     assert [limiter.reserve(now) for now in moments] == pytest.approx(waits)
 
 
-def test_both_drivers_keep_to_it(
+def test_both_drivers_apply_the_rate_limit(
     call: CallMode, server: FakeServer, client: FacekiClient, sleeps: RecordedSleeps
 ) -> None:
     server.on(RECORDS_PATH, reply_json(NOTHING_FOUND))

@@ -96,7 +96,7 @@ def test_requests(call: RawCall, request_: HttpRequest) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-def test_what_may_change_something_is_not_repeated_unasked(method: str) -> None:
+def test_unsafe_methods_are_not_idempotent_by_default(method: str) -> None:
     assert not RawCall(method, "/a").request().idempotent
 
 
@@ -178,7 +178,7 @@ def test_paths(path: str) -> None:
         pytest.param({"idempotent": 1}, "idempotent must be True, False or None, not int", id="one"),
     ],
 )
-def test_what_cannot_be_sent(arguments: Mapping[str, Any], message: str) -> None:
+def test_an_invalid_raw_call_is_rejected(arguments: Mapping[str, Any], message: str) -> None:
     with pytest.raises(ValidationError) as caught:
         RawCall(**{"method": "GET", "path": "/a", **arguments})
     assert str(caught.value).startswith(message)
@@ -203,7 +203,7 @@ def _loop() -> list[object]:
         pytest.param(_loop(), id="itself"),
     ],
 )
-def test_what_json_has_no_form_for(document: Any) -> None:
+def test_a_body_that_is_not_json_serializable_is_rejected(document: Any) -> None:
     with pytest.raises(
         ValidationError, match="^json contains a value that cannot be written as JSON$"
     ) as caught:
@@ -211,7 +211,7 @@ def test_what_json_has_no_form_for(document: Any) -> None:
     assert caught.value.__context__ is None
 
 
-def test_a_call_does_not_show_what_it_carries() -> None:
+def test_the_repr_of_a_raw_call_hides_its_content() -> None:
     call = RawCall("POST", f"/{CANARY}", params={"a": CANARY}, json={"a": CANARY})
     assert repr(call) == "<RawCall POST>"
     assert "application" not in repr(call.request())

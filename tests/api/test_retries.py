@@ -87,7 +87,7 @@ def test_a_get_is_repeated_and_a_post_is_not(
     assert (server.token_requests, len(sleeps.seconds)) == (1, 2)
 
 
-def test_an_answer_that_ends_within_its_head_is_not_taken_for_no_records(
+def test_a_response_cut_in_its_head_is_an_error_and_not_no_records(
     call: CallMode, server: FakeServer, client: FacekiClient, sleeps: RecordedSleeps
 ) -> None:
     server.on(RECORDS_PATH, reply_raw(b"HTTP/1.1 200 OK\r\nContent-Le"))
@@ -138,7 +138,7 @@ def test_wrong_credentials_are_never_tried_again(
 
 
 @pytest.mark.parametrize("endpoint", [pytest.param(FETCH, id="get"), pytest.param(MAKE, id="post")])
-def test_too_many_requests_did_nothing_so_anything_is_repeated_when_we_are_told(
+def test_any_request_is_repeated_after_429_as_retry_after_says(
     call: CallMode, server: FakeServer, client: FacekiClient, sleeps: RecordedSleeps, endpoint: FetchRecords
 ) -> None:
     full = reply_json({}, 429, ("Retry-After", "7"))
@@ -210,7 +210,7 @@ def test_attempts_are_counted(
         pytest.param(RawCall("GET", "/x", idempotent=False), 1, id="get, declared not idempotent"),
     ],
 )
-def test_the_caller_of_a_call_decides(
+def test_the_idempotent_flag_decides_about_repetition(
     call: CallMode,
     server: FakeServer,
     client: FacekiClient,
@@ -225,7 +225,7 @@ def test_the_caller_of_a_call_decides(
 
 
 @pytest.mark.parametrize("endpoint", [pytest.param(FETCH, id="get"), pytest.param(MAKE, id="post")])
-def test_where_nobody_listens_nothing_was_sent_so_anything_is_repeated(
+def test_any_request_is_repeated_after_connection_refused(
     call: CallMode, server: FakeServer, client: FacekiClient, sleeps: RecordedSleeps, endpoint: FetchRecords
 ) -> None:
     server.on(RECORDS_PATH, FOUND)
@@ -240,7 +240,7 @@ def test_where_nobody_listens_nothing_was_sent_so_anything_is_repeated(
     assert (len(sleeps.seconds), caught.value.is_ambiguous) == (3, False)
 
 
-def test_where_nobody_answers_the_door_nothing_was_sent(
+def test_a_connect_timeout_is_not_ambiguous(
     call: CallMode, client: FacekiClient, sleeps: RecordedSleeps
 ) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
@@ -258,7 +258,7 @@ def test_where_nobody_answers_the_door_nothing_was_sent(
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 63 + ".invalid"])
-def test_an_unknown_host_is_no_connection(
+def test_an_unknown_host_is_a_connect_error(
     call: CallMode, client: FacekiClient, sleeps: RecordedSleeps, host: str
 ) -> None:
     lost = replace(client, service=Service(base_url=f"http://{host}"))
@@ -267,7 +267,7 @@ def test_an_unknown_host_is_no_connection(
     assert (len(sleeps.seconds), caught.value.is_transient) == (3, True)
 
 
-def test_while_handling_a_failure_a_lost_answer_is_still_a_lost_answer(
+def test_a_lost_response_keeps_its_class_during_error_handling(
     call: CallMode, server: FakeServer, client: FacekiClient, sleeps: RecordedSleeps
 ) -> None:
     """Check that an earlier error, which Python chains as the context, does not change the class of the new error."""

@@ -248,7 +248,7 @@ def test_a_task_that_is_timed_out_while_it_waits(
 
 
 @pytest.mark.parametrize("flow", list(AuthFlow))
-def test_what_carries_a_secret_does_not_show_it_to_whoever_looks_inside(flow: AuthFlow) -> None:
+def test_objects_that_carry_a_secret_hide_it_from_inspection(flow: AuthFlow) -> None:
     """Reporters show the items of an object too, so an object that hides its items is not enough."""
     token = TokenRequest("https://faceki.example", "client", SECRET, flow)
     request = token.request().with_token("token-1")

@@ -67,7 +67,7 @@ class Slow:
         return image_request(f"{self.server.url}{RECORDS_PATH}", (), [("selfie", image)])
 
 
-def test_a_pause_in_reading_is_borne_for_longer_than_connecting_may_take(
+def test_a_pause_in_reading_may_exceed_the_connect_timeout(
     slow: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "MAX_CONNECT_SECONDS", 0.5)
@@ -84,7 +84,7 @@ def _never(over: threading.Event) -> Callable[[Handler], None]:
     return wait
 
 
-def _in_drops(over: threading.Event) -> Callable[[Handler], None]:
+def _read_slowly(over: threading.Event) -> Callable[[Handler], None]:
     def read(handler: Handler) -> None:
         while not over.wait(0.05) and handler.rfile.read1(65536):
             pass
@@ -93,7 +93,9 @@ def _in_drops(over: threading.Event) -> Callable[[Handler], None]:
     return read
 
 
-@pytest.mark.parametrize("reads", [pytest.param(_never, id="never"), pytest.param(_in_drops, id="in drops")])
+@pytest.mark.parametrize(
+    "reads", [pytest.param(_never, id="never"), pytest.param(_read_slowly, id="in drops")]
+)
 def test_an_upload_ends_when_its_time_is_over(
     slow: Slow, over: threading.Event, reads: Callable[[threading.Event], Callable[[Handler], None]]
 ) -> None:
@@ -111,7 +113,7 @@ class _SlowImage(BytesIO):
         return super().read(size)
 
 
-def test_so_it_does_where_the_image_is_read_slowly(slow: Slow) -> None:
+def test_an_upload_of_a_slowly_read_image_times_out(slow: Slow) -> None:
     content = b"\xff\xd8\xff" + b"a" * LARGE
     image = Image(lambda: _SlowImage(content), len(content), "image/jpeg", "jpg")
     with pytest.raises(errors.TransportError, match="upload_timeout"):
@@ -172,7 +174,7 @@ def test_a_request_is_not_completed_after_its_deadline(slow: Slow, monkeypatch: 
 
 @pytest.mark.skipif(connections.NOTSENT_LOWAT_OPTION is None, reason="this system has no such option")
 @pytest.mark.parametrize("slow", ["plain", "TLS"], indirect=True)
-def test_the_system_holds_little_that_it_would_send_after_the_end(over: threading.Event, slow: Slow) -> None:
+def test_few_unsent_bytes_are_buffered_after_the_timeout(over: threading.Event, slow: Slow) -> None:
     content = b"\xff\xd8\xff" + b"a" * LARGE
     read = _Counted(content)
     slow.server.before_body = _never(over)

@@ -116,7 +116,7 @@ def test_while_another_caller_fetches_the_store_is_polled() -> None:
     assert driver.events == [*waiting * 3, "set theirs", "release", "read", "mask theirs", "request"]
 
 
-def test_a_holder_that_gives_up_leaves_the_lock_to_the_next() -> None:
+def test_a_released_lock_is_acquired_by_the_next_caller() -> None:
     driver = FakeDriver()
     theirs = driver.store.try_lock()
     assert theirs is not None
@@ -187,7 +187,7 @@ def test_a_refused_token_is_replaced_once(status: int, document: Json) -> None:
 
 
 @pytest.mark.parametrize(("status", "document"), REFUSALS)
-def test_a_second_refusal_is_the_answer(status: int, document: Json) -> None:
+def test_a_second_401_is_raised(status: int, document: Json) -> None:
     driver = FakeDriver()
     driver.store.set(token("old"))
     first, second = _refusal(status, document), _refusal(status, document)
@@ -201,7 +201,7 @@ def test_a_second_refusal_is_the_answer(status: int, document: Json) -> None:
     assert driver.store.is_free
 
 
-def test_a_refused_token_that_others_have_replaced_costs_no_token_request() -> None:
+def test_a_refused_token_replaced_meanwhile_needs_no_token_request() -> None:
     driver = FakeDriver()
     driver.store.set(token("old"))
     steps = session.call(driver.session, FETCH)
@@ -227,7 +227,7 @@ def test_a_refused_token_that_others_have_replaced_costs_no_token_request() -> N
         pytest.param(errors.QuotaError("x", code=5003), id="wallet"),
     ],
 )
-def test_any_other_error_costs_no_token(error: FacekiError) -> None:
+def test_any_other_error_keeps_the_token(error: FacekiError) -> None:
     driver = FakeDriver()
     driver.store.set(token("t1"))
     with pytest.raises(FacekiError) as caught:
@@ -260,7 +260,7 @@ def test_a_failed_fetch_releases_the_lock(answer: Payload | FacekiError, kind: t
         assert caught.value.__suppress_context__
 
 
-def test_a_renewal_that_fails_is_the_answer() -> None:
+def test_a_failed_token_renewal_is_raised() -> None:
     driver = FakeDriver()
     driver.store.set(token("old"))
     with pytest.raises(errors.AuthenticationError, match="does not accept the client id"):
@@ -314,7 +314,7 @@ def test_by_link_no_token_is_requested_or_sent() -> None:
     assert _bearers(driver) == [None]
 
 
-def test_a_refusal_of_a_call_without_a_token_renews_none() -> None:
+def test_a_401_of_a_call_without_a_token_renews_no_token() -> None:
     driver = FakeDriver()
     driver.store.set(token("t1"))
     with pytest.raises(errors.AuthenticationError):
@@ -374,6 +374,6 @@ def test_fetching_a_token_bypasses_the_store() -> None:
         pytest.param({"request_id": "r-1"}, "not dict", id="arguments"),
     ],
 )
-def test_what_is_no_endpoint_is_refused_before_any_effect(asked: object, told: str) -> None:
+def test_a_value_that_is_no_endpoint_is_rejected_before_any_step(asked: object, told: str) -> None:
     with pytest.raises(ValidationError, match=told):
         next(session.call(FakeDriver().session, asked))  # type: ignore[arg-type]

@@ -47,7 +47,7 @@ def _at(client: FacekiClient, url: str, verify: bool | str | None = None) -> Fac
     return replace(client, service=Service(base_url=url), transport=rules)
 
 
-def test_an_authority_of_ones_own(call: CallMode, client: FacekiClient, tls_server: FakeServer) -> None:
+def test_a_custom_ca_bundle_is_trusted(call: CallMode, client: FacekiClient, tls_server: FakeServer) -> None:
     here = _at(client, tls_server.url)
     assert call(here, FETCH) == call(here, FETCH) == ()
     assert {received.connection for received in tls_server.received} == {1}
@@ -67,11 +67,13 @@ def test_an_authority_of_the_environment(
 
 
 @pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
-def test_trusting_anybody(call: CallMode, client: FacekiClient, tls_server: FakeServer) -> None:
+def test_verify_false_accepts_any_certificate(
+    call: CallMode, client: FacekiClient, tls_server: FakeServer
+) -> None:
     assert call(_at(client, tls_server.url, False), FETCH) == ()
 
 
-def test_a_stranger_is_not_told_anything(
+def test_nothing_is_sent_to_a_server_with_an_untrusted_certificate(
     call: CallMode, client: FacekiClient, sleeps: RecordedSleeps, tls_server: FakeServer, tmp_path: Path
 ) -> None:
     other = Authority.make(tmp_path / "other")
@@ -113,7 +115,7 @@ def test_a_server_without_tls(
 
 
 @pytest.mark.parametrize("content", [pytest.param("", id="empty"), pytest.param("no certificate", id="text")])
-def test_a_bundle_that_is_none_is_a_wrong_setting(
+def test_an_invalid_ca_bundle_is_a_configuration_error(
     call: CallMode,
     client: FacekiClient,
     sleeps: RecordedSleeps,
@@ -166,7 +168,7 @@ def test_a_handshake_that_breaks_off(
             call(_at(client, f"https://127.0.0.1:{listening.getsockname()[1]}"), FETCH)
 
 
-def test_tls_that_ends_without_a_farewell_loses_the_answer(
+def test_tls_without_close_notify_is_a_lost_response(
     call: CallMode, client: FacekiClient, tls_server: FakeServer
 ) -> None:
     tls_server.on("/kycverify/api/kycverify/kyc-verify-link", reply_raw(b"HTTP/1.1 200 OK\r\n\r\n{"))
@@ -175,7 +177,7 @@ def test_tls_that_ends_without_a_farewell_loses_the_answer(
     assert caught.value.is_ambiguous
 
 
-def test_older_protocols_than_tls_1_2_are_not_spoken(client: FacekiClient, authority: Authority) -> None:
+def test_tls_below_1_2_is_rejected(client: FacekiClient, authority: Authority) -> None:
     context = authority.server_context()
     with pytest.warns(DeprecationWarning, match="TLSv1 is deprecated"):
         context.minimum_version = ssl.TLSVersion.TLSv1
@@ -192,7 +194,7 @@ CANARIES = ("canary-link", "canary-secret", "canary-id", "token-1")
 ODD = reply_raw(b'HTTP/1.1 200 OK\r\nContent-Length: 28\r\nodd header\r\n\r\n{"responseCode":0,"data":[]}')
 
 
-def test_urllib3_says_nothing_of_our_requests_and_everything_of_others(
+def test_urllib3_logs_other_requests_but_none_of_the_client(
     call: CallMode,
     server: FakeServer,
     client: FacekiClient,
@@ -224,7 +226,7 @@ def test_urllib3_says_nothing_of_our_requests_and_everything_of_others(
     assert "GET /theirs?name=other" in caplog.text
 
 
-def test_not_even_while_one_of_ours_is_under_way(
+def test_urllib3_logs_other_requests_during_a_request_of_the_client(
     server: FakeServer, client: FacekiClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)

@@ -137,7 +137,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def _lives_alone(store: FileTokenStore, warned: RecordedWarnings, told: str) -> None:
+def _check_memory_only(store: FileTokenStore, warned: RecordedWarnings, told: str) -> None:
     """Check that the store uses only its memory and has logged one warning."""
     for _ in range(2):
         lock = store.try_lock()
@@ -156,7 +156,7 @@ def _lives_alone(store: FileTokenStore, warned: RecordedWarnings, told: str) -> 
 
 
 @pytest.mark.parametrize(("spoil", "told"), [*SPOILT_TOKENS, *SPOILT_FOLDERS])
-def test_a_token_that_may_be_anybodys_is_not_believed(
+def test_a_token_file_with_unsafe_access_is_ignored(
     folder: Path, warned: RecordedWarnings, spoil: Callable[[Path], None], told: str
 ) -> None:
     trusting = FileTokenStore(folder, ACCOUNT, warned)
@@ -164,17 +164,17 @@ def test_a_token_that_may_be_anybodys_is_not_believed(
     spoil(folder)
     store = FileTokenStore(folder, ACCOUNT, warned)
     assert store.read() is None
-    _lives_alone(store, warned, told)
+    _check_memory_only(store, warned, told)
 
 
 @pytest.mark.parametrize(("spoil", "told"), SPOILT_CLAIMS)
-def test_a_lock_that_may_be_anybodys_is_not_waited_for(
+def test_a_lock_file_with_unsafe_access_is_not_waited_for(
     folder: Path, warned: RecordedWarnings, spoil: Callable[[Path], None], told: str
 ) -> None:
     spoil(folder)
     store = FileTokenStore(folder, ACCOUNT, warned)
     assert store.read() == PLANTED
-    _lives_alone(store, warned, told)
+    _check_memory_only(store, warned, told)
 
 
 @pytest.mark.parametrize(
@@ -185,12 +185,12 @@ def test_a_lock_that_may_be_anybodys_is_not_waited_for(
         pytest.param("/" + "x" * 300, "File name too long", id="no name"),
     ],
 )
-def test_where_no_folder_can_be_made(warned: RecordedWarnings, path: str, told: str) -> None:
-    _lives_alone(FileTokenStore(Path(path), ACCOUNT, warned), warned, told)
+def test_without_a_token_folder_tokens_stay_in_memory(warned: RecordedWarnings, path: str, told: str) -> None:
+    _check_memory_only(FileTokenStore(Path(path), ACCOUNT, warned), warned, told)
 
 
 @pytest.mark.parametrize(("spoil", "told"), SPOILT_TOKENS[:4])
-def test_our_next_token_takes_the_place_of_a_spoilt_one(
+def test_the_next_token_replaces_an_unsafe_token_file(
     folder: Path, warned: RecordedWarnings, spoil: Callable[[Path], None], told: str
 ) -> None:
     spoil(folder)
@@ -204,7 +204,7 @@ def test_our_next_token_takes_the_place_of_a_spoilt_one(
 
 
 @pytest.mark.parametrize(("spoil", "told"), [*SPOILT_TOKENS[:1], *SPOILT_CLAIMS[:1], *SPOILT_FOLDERS[:1]])
-def test_calls_go_on_all_the_same(
+def test_calls_succeed_with_unsafe_token_files(
     call: CallMode,
     server: FakeServer,
     client: FacekiClient,

@@ -93,7 +93,7 @@ def test_while_another_process_fetches_the_file_is_left_alone(folder: Path, warn
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077], indirect=True)
 @pytest.mark.usefixtures("umask")
-def test_nobody_else_may_look(folder: Path, warned: RecordedWarnings) -> None:
+def test_token_files_are_readable_by_their_owner_only(folder: Path, warned: RecordedWarnings) -> None:
     store = FileTokenStore(folder / "deeper" / "still", seal(), warned)
     lock = store.try_lock()
     assert lock is not None
@@ -107,7 +107,7 @@ def test_nobody_else_may_look(folder: Path, warned: RecordedWarnings) -> None:
     assert warned.messages == []
 
 
-def test_names_and_contents_tell_nothing(folder: Path, warned: RecordedWarnings) -> None:
+def test_names_and_contents_of_token_files_hold_no_secret(folder: Path, warned: RecordedWarnings) -> None:
     store = FileTokenStore(folder, seal(), warned)
     store.set(TOKEN)
     told = "".join(_files(folder)).encode() + b"".join(path.read_bytes() for path in folder.iterdir())
@@ -116,9 +116,7 @@ def test_names_and_contents_tell_nothing(folder: Path, warned: RecordedWarnings)
     assert all(len(name) == 40 for name in (file.partition(".")[0] for file in _files(folder)))
 
 
-def test_another_secret_makes_the_file_void_and_may_replace_it(
-    folder: Path, warned: RecordedWarnings
-) -> None:
+def test_a_file_of_another_secret_is_ignored_and_replaced(folder: Path, warned: RecordedWarnings) -> None:
     FileTokenStore(folder, seal(), warned).set(TOKEN)
     rotated = FileTokenStore(folder, seal("another"), warned)
     assert rotated.read() is None
@@ -129,9 +127,7 @@ def test_another_secret_makes_the_file_void_and_may_replace_it(
     assert warned.messages == []
 
 
-def test_another_account_has_another_file_which_is_void_under_this_name(
-    folder: Path, warned: RecordedWarnings
-) -> None:
+def test_a_token_file_of_another_account_is_not_read(folder: Path, warned: RecordedWarnings) -> None:
     ours = FileTokenStore(folder, seal(), warned)
     ours.set(TOKEN)
     (mine,) = folder.iterdir()
@@ -161,7 +157,7 @@ def _another(byte: bytes) -> bytes:
         pytest.param(lambda sealed: b"A" + sealed, id="something before it"),
     ],
 )
-def test_a_damaged_file_is_void_and_replaced_by_the_next_token(
+def test_a_damaged_token_file_is_ignored_and_replaced(
     folder: Path, warned: RecordedWarnings, spoil: object
 ) -> None:
     assert callable(spoil)
@@ -186,7 +182,7 @@ def test_a_damaged_file_is_void_and_replaced_by_the_next_token(
         pytest.param({"value": "x", "obtained_at": None, "lifetime": 1}, id="null for a number"),
     ],
 )
-def test_a_file_of_another_version_is_left_alone_with_a_word(
+def test_a_token_file_of_another_version_is_ignored_with_one_warning(
     folder: Path, warned: RecordedWarnings, document: object
 ) -> None:
     store = FileTokenStore(folder, seal(), warned)
@@ -246,9 +242,7 @@ def test_processes_may_make_the_folder_at_the_same_time(
     assert FileTokenStore(folder, seal(), warned).read() == TOKEN
 
 
-def test_a_full_disk_means_memory_only_said_once_and_leaves_nothing_behind(
-    folder: Path, warned: RecordedWarnings
-) -> None:
+def test_a_full_disk_warns_once_and_the_token_stays_in_memory(folder: Path, warned: RecordedWarnings) -> None:
     store = FileTokenStore(folder, seal(), warned)
     store.set(TOKEN)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -269,7 +263,7 @@ def test_a_full_disk_means_memory_only_said_once_and_leaves_nothing_behind(
     assert sorted(name.partition(".")[2] for name in _files(folder)) == ["lock", "token"]
 
 
-def test_no_reader_ever_sees_half_a_file(folder: Path, warned: RecordedWarnings) -> None:
+def test_no_reader_sees_a_partial_token_file(folder: Path, warned: RecordedWarnings) -> None:
     tokens = [AccessToken("x" * length, 1000.0 + length, 3600.0) for length in (10, 6000)]
     writer = FileTokenStore(folder, seal(), warned)
     writer.set(tokens[0])

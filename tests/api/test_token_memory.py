@@ -55,7 +55,7 @@ def test_one_lock_at_a_time() -> None:
     second.release()
 
 
-def test_a_lock_that_nobody_holds_any_more_is_none() -> None:
+def test_a_lock_without_a_reference_is_released() -> None:
     store = MemoryTokenStore()
     assert store.try_lock() is not None
     assert store.try_lock() is not None
@@ -147,7 +147,7 @@ def test_event_loops_and_threads_mixed(guarded_server: FakeServer, client: Facek
 
 
 @pytest.mark.parametrize("processes", [False, True], ids=["threads", "as if processes"])
-def test_a_token_that_is_long_in_coming_is_not_asked_for_by_all_who_wait(
+def test_a_slow_token_request_is_not_repeated_by_every_waiting_caller(
     guarded_server: FakeServer,
     client: FacekiClient,
     tmp_path: Path,
@@ -197,7 +197,7 @@ def test_a_token_that_is_long_in_coming_is_not_asked_for_by_all_who_wait(
 
 
 @pytest.mark.parametrize("change", ["client_id", "client_secret"])
-def test_another_account_has_a_token_of_its_own(
+def test_each_account_has_its_own_token(
     guarded_server: FakeServer, client: FacekiClient, change: str
 ) -> None:
     client.call(FETCH)
@@ -237,7 +237,7 @@ def test_a_token_that_is_used_up_is_replaced_once(guarded_server: FakeServer, cl
 
 @pytest.mark.parametrize("shared", [False, True], ids=["memory", "file"])
 @pytest.mark.parametrize("lifetime", [0, -5, "0"])
-def test_a_token_without_any_life_is_used_once_and_not_kept(
+def test_a_token_with_zero_lifetime_is_used_once_and_not_stored(
     call: CallMode,
     guarded_server: FakeServer,
     client: FacekiClient,
@@ -263,7 +263,9 @@ def test_a_token_without_any_life_is_used_once_and_not_kept(
     assert guarded_server.token_requests == 8
 
 
-def test_a_failed_fetch_is_taken_over_by_the_next(guarded_server: FakeServer, client: FacekiClient) -> None:
+def test_after_a_failed_token_request_the_next_caller_fetches(
+    guarded_server: FakeServer, client: FacekiClient
+) -> None:
     guarded_server.on(TOKEN_PATH, reply_json({}, 401), issue_token())
     outcomes: list[str] = []
 
@@ -280,7 +282,7 @@ def test_a_failed_fetch_is_taken_over_by_the_next(guarded_server: FakeServer, cl
 
 
 @pytest.mark.parametrize("moment", ["lock", "fetch"])
-def test_a_cancelled_task_holds_nobody_up(
+def test_a_cancelled_task_does_not_keep_the_lock(
     guarded_server: FakeServer, client: FacekiClient, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """Check that a task that is cancelled while it acquires a lock does not keep the lock."""

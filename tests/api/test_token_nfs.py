@@ -238,7 +238,7 @@ def _kill(*_: object, **__: object) -> None:
         pytest.param(_fails("unlink", errno.ESTALE), id="a lost server"),
     ],
 )
-def test_a_kill_is_not_lost(
+def test_a_kill_during_file_operations_is_raised(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     warned: RecordedWarnings,

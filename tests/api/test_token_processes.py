@@ -113,7 +113,7 @@ def test_twenty_processes_starting_cold_and_a_token_revoked_under_them(
     assert {received.bearer for received in server.requests_to(RECORDS_PATH)} == {"token-1", "token-2"}
 
 
-def test_a_fetcher_that_is_killed_holds_nobody_up(
+def test_a_killed_process_does_not_keep_the_token_lock(
     server: FakeServer, start: Callable[[int], list[Worker]]
 ) -> None:
     released, reached = threading.Event(), threading.Event()

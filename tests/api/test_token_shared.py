@@ -161,7 +161,9 @@ def test_a_token_reaches_another_host_and_is_then_read_from_its_file(
     assert warned.messages == []
 
 
-def test_the_storage_learns_nothing(host: Callable[[str], SharedTokenStore], backend: FakeBackend) -> None:
+def test_the_shared_storage_holds_no_plain_secret(
+    host: Callable[[str], SharedTokenStore], backend: FakeBackend
+) -> None:
     store = host("a")
     lock = store.try_lock()
     assert lock is not None
@@ -173,7 +175,7 @@ def test_the_storage_learns_nothing(host: Callable[[str], SharedTokenStore], bac
     assert list(backend.objects) == [f"{SEAL.name}.token"]
 
 
-def test_one_host_fetches_and_the_others_wait_without_asking_the_storage_all_the_time(
+def test_waiting_hosts_poll_the_storage_rarely(
     host: Callable[[str], SharedTokenStore], backend: FakeBackend
 ) -> None:
     one, other = host("a"), host("b")
@@ -190,7 +192,7 @@ def test_one_host_fetches_and_the_others_wait_without_asking_the_storage_all_the
     wait_until(lambda: other.read() == TOKEN)
 
 
-def test_a_lock_of_a_host_that_was_killed_is_passed_over_and_removed_later(
+def test_the_lock_of_a_killed_host_is_superseded_and_removed(
     host: Callable[[str], SharedTokenStore], backend: FakeBackend
 ) -> None:
     assert host("a").try_lock() is not None
@@ -215,7 +217,7 @@ def test_a_lock_of_a_host_that_was_killed_is_passed_over_and_removed_later(
         pytest.param(True, id="its owner was killed before it wrote"),
     ],
 )
-def test_an_empty_lock_is_looked_at_again(
+def test_an_empty_lock_is_read_again(
     host: Callable[[str], SharedTokenStore],
     backend: FakeBackend,
     monkeypatch: pytest.MonkeyPatch,
@@ -288,7 +290,7 @@ def _rubbish(content: bytes) -> Callable[[FakeBackend], None]:
         pytest.param(_rubbish(TokenSeal(TokenRequest("x", "y", "z")).seal(TOKEN)), id="the token of others"),
     ],
 )
-def test_rubbish_is_replaced_by_the_next_token(
+def test_an_invalid_object_is_replaced_by_the_next_token(
     host: Callable[[str], SharedTokenStore],
     backend: FakeBackend,
     warned: RecordedWarnings,
@@ -339,7 +341,7 @@ def _hang(operation: str) -> None:
         ),
     ],
 )
-def test_calls_go_on_where_the_storage_does_not_work(
+def test_calls_succeed_while_the_token_storage_fails(
     call: CallMode,
     server: FakeServer,
     client: FacekiClient,
@@ -423,7 +425,7 @@ def _process_stores(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "hosts", [pytest.param(8, id="eight fresh homes"), pytest.param(3, id="three hosts")]
 )
-def test_hosts_that_begin_at_once_fetch_one_token(
+def test_hosts_that_start_at_the_same_time_fetch_one_token(
     server: FakeServer,
     client: FacekiClient,
     tmp_path: Path,
@@ -521,7 +523,7 @@ def test_a_refused_token_that_a_storage_still_shows_costs_one_token_for_each_hos
     assert warned.messages == []
 
 
-def test_a_host_that_is_killed_while_it_fetches_holds_the_others_up_for_a_while_only(
+def test_a_killed_host_delays_the_others_until_the_lock_timeout_only(
     server: FakeServer, client: FacekiClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "MAX_LOCK_WAIT_SECONDS", 0.5)
@@ -628,7 +630,7 @@ def test_a_directory_below_a_volume_that_a_group_can_write_to(
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
-def test_what_is_no_file_of_ours_is_not_read(tmp_path: Path, kind: str) -> None:
+def test_a_token_path_that_is_no_regular_file_is_not_read(tmp_path: Path, kind: str) -> None:
     backend = DirectoryTokenBackend(tmp_path)
     path = tmp_path / "name"
     if kind == "link":

@@ -168,7 +168,9 @@ HOSTILE = [
 
 @pytest.mark.parametrize("read", [as_faceki_id, as_link_id, as_word, as_code_name])
 @pytest.mark.parametrize("value", [pytest.param(value, id=ascii(value)[:30]) for value in HOSTILE])
-def test_free_text_is_no_id_and_no_word(read: Callable[[object], str | None], value: object) -> None:
+def test_free_text_is_accepted_neither_as_id_nor_as_word(
+    read: Callable[[object], str | None], value: object
+) -> None:
     assert read(value) is None
 
 

@@ -198,14 +198,16 @@ NOT_UNDERSTOOD = [
 
 @pytest.mark.parametrize("endpoint", [FETCH, FIND], ids=["fetch", "find"])
 @pytest.mark.parametrize(("document", "told"), NOT_UNDERSTOOD)
-def test_what_is_not_understood_is_an_error(document: Json, told: str, endpoint: Endpoint[Any]) -> None:
+def test_an_unknown_response_is_an_error_without_leaks(
+    document: Json, told: str, endpoint: Endpoint[Any]
+) -> None:
     with pytest.raises(ResponseError, match=told) as caught:
         Played(answer(document)).call(endpoint)
     assert leaks(caught.value) == []
 
 
 @pytest.mark.parametrize(("document", "told"), NOT_UNDERSTOOD)
-def test_a_paid_answer_that_is_not_understood_is_looked_up(document: Json, told: str) -> None:
+def test_a_charged_call_with_an_unknown_response_is_looked_up(document: Json, told: str) -> None:
     played = Played(answer(document), answer({**OK, "result": [RECORD]}))
     if told in ("no rules", "malformed request"):
         with pytest.raises(FacekiError):
@@ -229,7 +231,7 @@ def test_a_paid_answer_that_is_not_understood_is_looked_up(document: Json, told:
         pytest.param({"status": False, "code": "DATA_NOT_FOUND"}, id="name of the code"),
     ],
 )
-def test_nothing_found_in_faceki_s_words(document: Json) -> None:
+def test_documented_empty_responses_mean_no_record(document: Json) -> None:
     assert Played(answer(document)).call(FETCH) == ()
     assert Played(answer(document)).call(FIND) is None
 
@@ -256,13 +258,15 @@ MATCH = api.FaceMatch(IMAGE)
         pytest.param(MATCH, errors.OutcomeUnknownError, id="face match"),
     ],
 )
-def test_null_is_no_silent_nothing(document: Json, endpoint: Endpoint[Any], kind: type[FacekiError]) -> None:
+def test_a_null_result_is_an_error_that_names_the_setting(
+    document: Json, endpoint: Endpoint[Any], kind: type[FacekiError]
+) -> None:
     with pytest.raises(kind, match=r"it contains .* set null_result to no_record"):
         Played(answer(document)).call(endpoint)
 
 
 @pytest.mark.parametrize("document", NULLS)
-def test_null_for_a_paid_answer_is_looked_up(document: Json) -> None:
+def test_a_null_result_of_a_charged_call_is_looked_up(document: Json) -> None:
     for service in (Service(), Service(null_result="no_record")):
         played = Played(answer(document), answer({**OK, "result": [RECORD]}), service=service)
         assert played.call(VERIFY).decision == "ACCEPTED"
@@ -273,7 +277,7 @@ def test_null_for_a_paid_answer_is_looked_up(document: Json) -> None:
 @pytest.mark.parametrize(
     ("endpoint", "nothing"), [(FETCH, ()), (FIND, None), (MATCH, ())], ids=["fetch", "find", "face match"]
 )
-def test_null_means_nothing_where_the_connection_says_so(
+def test_null_means_no_record_if_the_connection_says_so(
     document: Json, endpoint: Endpoint[Any], nothing: object
 ) -> None:
     service = Service(null_result="no_record")
@@ -292,7 +296,7 @@ def test_null_means_nothing_where_the_connection_says_so(
         pytest.param(b'{"message":"Not Found"}', id="gateway"),
     ],
 )
-def test_a_404_in_other_words_names_the_setting(body: bytes, endpoint: Endpoint[Any]) -> None:
+def test_a_404_without_a_code_names_the_records_path_setting(body: bytes, endpoint: Endpoint[Any]) -> None:
     with pytest.raises(errors.UnexpectedResponseError, match="records_path"):
         Played(HttpResponse(404, {}, body)).call(endpoint)
 
@@ -312,7 +316,7 @@ def test_a_404_in_other_words_names_the_setting(body: bytes, endpoint: Endpoint[
         pytest.param(HttpResponse(301, {"location": "/x"}), "check the API base URL", id="redirect"),
     ],
 )
-def test_answers_that_say_little(response: HttpResponse, told: str) -> None:
+def test_an_unreadable_response_is_described_in_the_error(response: HttpResponse, told: str) -> None:
     with pytest.raises(errors.UnexpectedResponseError, match=told):
         Played(response).call(FETCH)
 
@@ -327,7 +331,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("record", OTHERS)
-def test_the_answer_of_another_verification_is_no_result(record: Json) -> None:
+def test_the_response_of_another_verification_is_not_returned(record: Json) -> None:
     own: Json = {**RECORD, "decision": "DECLINED"}
     call = api.PerformKycVerification(
         workflow_id="w",
@@ -372,7 +376,7 @@ DEAD_TOKENS = [
 
 
 @pytest.mark.parametrize(("refusal", "proves"), DEAD_TOKENS)
-def test_a_dead_token_is_renewed_once(refusal: HttpResponse, proves: bool) -> None:
+def test_an_invalid_token_is_renewed_once(refusal: HttpResponse, proves: bool) -> None:
     played = Played(refusal, answer({**OK, "result": [RECORD]}))
     assert len(played.call(FETCH)) == 1
     assert played.sent == ["GET", "token", "GET"]
@@ -387,7 +391,9 @@ def test_a_dead_token_is_renewed_once(refusal: HttpResponse, proves: bool) -> No
 
 
 @pytest.mark.parametrize(("refusal", "proves"), DEAD_TOKENS)
-def test_a_paid_call_is_sent_again_only_where_nothing_was_done(refusal: HttpResponse, proves: bool) -> None:
+def test_a_charged_call_is_sent_again_only_if_it_was_not_processed(
+    refusal: HttpResponse, proves: bool
+) -> None:
     played = Played(refusal, answer({**OK, "result": [RECORD]}))
     assert played.call(VERIFY).decision == "ACCEPTED"
     assert played.sent == (["POST", "token", "POST"] if proves else ["POST", "GET"])
@@ -502,7 +508,7 @@ def test_a_webhook_with_the_names_of_the_connection() -> None:
         pytest.param(PERSON.encode(), "neither a JSON object nor a form", id="text"),
     ],
 )
-def test_what_is_no_webhook_is_told_by_its_keys(body: bytes, told: str) -> None:
+def test_an_invalid_webhook_error_names_its_keys_without_values(body: bytes, told: str) -> None:
     with pytest.raises(api.InvalidWebhookError, match=told) as caught:
         api.parse_webhook(body)
     del body
@@ -567,7 +573,7 @@ def test_a_redirect_to_plain_http_is_not_followed() -> None:
     assert played.sent == ["GET"]
 
 
-def test_the_report_of_another_is_no_result() -> None:
+def test_the_report_of_another_request_is_rejected() -> None:
     service = Service(pdf_report_path="/reports/{requestId}")
     _, fetch = _reports(service, answer({"result": {"requestId": OTHER_ID, "pdf": "JVBERi0xLjc="}}))
     with pytest.raises(errors.UnexpectedResponseError, match="report of another"):
@@ -620,6 +626,6 @@ def test_uploads_that_cannot_be_sent(arguments: dict[str, Any]) -> None:
         api.RawCall(path="/x", **arguments)
 
 
-def test_a_raw_call_takes_no_contradicted_answer_for_a_success() -> None:
+def test_a_raw_call_rejects_a_contradictory_response() -> None:
     with pytest.raises(errors.UnexpectedResponseError, match="without a code"):
         Played(answer({"status": False, "result": [RECORD]})).call(api.RawCall("GET", "/x"))

@@ -43,7 +43,7 @@ FETCH = FetchRecords(record_identifier="Fall ü&1 +/")
 BODY = json.dumps(NOTHING_FOUND).encode()
 
 
-def test_a_question_to_the_byte(call: CallMode, server: FakeServer, client: FacekiClient) -> None:
+def test_a_get_request_to_the_byte(call: CallMode, server: FakeServer, client: FacekiClient) -> None:
     server.on(RECORDS_PATH, reply_json(NOTHING_FOUND))
     call(client, FETCH)
     (received,) = server.requests_to(RECORDS_PATH)
@@ -173,7 +173,7 @@ def test_forms_of_an_answer(call: CallMode, server: FakeServer, client: FacekiCl
         pytest.param(reply_raw(b"HTTP/1.1 200 OK\r\n" + b"X: x\r\n" * 200 + b"\r\n"), id="many headers"),
     ],
 )
-def test_answers_that_break_off_or_make_no_sense(
+def test_truncated_or_malformed_responses_are_ambiguous(
     call: CallMode, server: FakeServer, client: FacekiClient, answer: object
 ) -> None:
     assert callable(answer)
@@ -185,7 +185,7 @@ def test_answers_that_break_off_or_make_no_sense(
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
 
-def test_one_connection_serves_many_questions(server: FakeServer, client: FacekiClient) -> None:
+def test_many_requests_share_one_connection(server: FakeServer, client: FacekiClient) -> None:
     server.on(RECORDS_PATH, reply_json(NOTHING_FOUND))
     server.on("/empty", reply_bytes(b"", 204))
     server.on("/chunked", lambda handler: handler.send_bytes(_chunked(BODY, 9) % b""))
@@ -239,7 +239,7 @@ def test_netrc_is_not_used(call: CallMode, server: FakeServer, client: FacekiCli
     assert [received.header("authorization") for received in server.received] == [None, "Bearer token-1"]
 
 
-def _pours(piece: bytes, opening: bytes) -> object:
+def _reply_in_pieces(piece: bytes, opening: bytes) -> object:
     def reply(handler: Handler) -> None:
         handler.send_bytes(opening)
         for _ in range(1000):
@@ -260,11 +260,13 @@ BOMB = gzip.compress(b" " * 64 * 1024 * 1024, 1)
     "answer",
     [
         pytest.param(
-            _pours(b"10000\r\n" + b" " * 65536 + b"\r\n", _chunked(b"", 1).removesuffix(b"0\r\n\r\n") % b""),
+            _reply_in_pieces(
+                b"10000\r\n" + b" " * 65536 + b"\r\n", _chunked(b"", 1).removesuffix(b"0\r\n\r\n") % b""
+            ),
             id="chunked",
         ),
         pytest.param(
-            _pours(b" " * 65536, b"HTTP/1.1 200 OK\r\nContent-Length: 65536000\r\n\r\n"), id="plain"
+            _reply_in_pieces(b" " * 65536, b"HTTP/1.1 200 OK\r\nContent-Length: 65536000\r\n\r\n"), id="plain"
         ),
         pytest.param(reply_bytes(BOMB, 200, ("Content-Encoding", "gzip")), id="small, until it is unpacked"),
     ],
@@ -295,7 +297,7 @@ NESTED_BOMB = gzip.compress(BOMB, 1)
         pytest.param([("Content-Encoding", "zstd")], id="another that was not asked for"),
     ],
 )
-def test_no_more_than_one_content_coding_is_unpacked_and_only_what_was_asked_for(
+def test_nested_or_unrequested_content_codings_are_not_decoded(
     call: CallMode, server: FakeServer, client: FacekiClient, headers: list[tuple[str, str]]
 ) -> None:
     server.on(RECORDS_PATH, reply_bytes(NESTED_BOMB, 200, *headers), reply_json(NOTHING_FOUND))
@@ -384,7 +386,7 @@ def test_uploads_have_a_timeout_of_their_own(server: FakeServer, client: FacekiC
         ),
     ],
 )
-def test_a_secret_that_no_header_can_carry_is_a_wrong_setting_and_is_not_shown(
+def test_a_secret_invalid_in_a_header_is_a_hidden_configuration_error(
     call: CallMode,
     server: FakeServer,
     client: FacekiClient,
@@ -421,7 +423,7 @@ def test_a_secret_in_an_error_of_the_http_library_is_not_shown(
         pytest.param("http://user:hunter2@nowhere.invalid:99999", id="password"),
     ],
 )
-def test_an_address_that_is_none_is_a_wrong_setting(
+def test_an_invalid_base_url_is_a_configuration_error(
     call: CallMode, client: FacekiClient, sleeps: RecordedSleeps, base: str
 ) -> None:
     with pytest.raises(errors.ConfigurationError, match="cannot be created") as caught:

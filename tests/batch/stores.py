@@ -84,7 +84,7 @@ def attached() -> FlakyStore:
     return _STORE
 
 
-def now_and_then(share: float, seed: int, operations: tuple[str, ...]) -> Callable[[str, str], None]:
+def intermittent_failures(share: float, seed: int, operations: tuple[str, ...]) -> Callable[[str, str], None]:
     """Return a function that makes this share of the operations fail, at most three times in a row."""
     dice, in_a_row, lock = random.Random(seed), 0, threading.RLock()
 

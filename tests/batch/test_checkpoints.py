@@ -30,7 +30,7 @@ READINGS = {
 
 
 @pytest.mark.parametrize("reading", READINGS)
-def test_a_kill_is_heard_while_what_is_done_is_read(
+def test_a_kill_stops_a_batch_that_reads_its_journal(
     faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch, reading: str
 ) -> None:
     everybody = harness.everybody(*names(200))
@@ -147,7 +147,7 @@ class Chained(io.RawIOBase):
         return self.then.readinto(buffer)
 
 
-def test_progress_tells_how_far_it_is(
+def test_progress_is_logged_with_row_counts(
     faceki: FacekiSandbox,
     harness: BatchHarness,
     monkeypatch: pytest.MonkeyPatch,

@@ -140,7 +140,7 @@ def test_a_lazy_sequence_is_read_in_slices(
         pytest.param({"identifiers": [], "manifest": "file:///m.csv"}, "exactly one of", id="both"),
     ],
 )
-def test_what_is_no_list_of_identifiers(
+def test_an_invalid_list_of_identifiers_is_rejected(
     faceki: FacekiSandbox, harness: BatchHarness, given: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(AirflowFailException, match=told):
@@ -155,12 +155,12 @@ def test_what_is_no_list_of_identifiers(
         pytest.param({"personal_data": {"documents.nme": "keep"}}, "no column 'documents.nme'", id="policy"),
     ],
 )
-def test_what_cannot_be_is_refused_while_the_dag_is_parsed(arguments: dict[str, Any], told: str) -> None:
+def test_invalid_arguments_are_rejected_while_the_dag_is_parsed(arguments: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         FacekiBatchFetchRecordsOperator(task_id="fetch", output_path="/out", **arguments)
 
 
-def test_nothing_of_a_person_is_left_anywhere_by_default(
+def test_no_personal_data_is_stored_or_logged_by_default(
     faceki: FacekiSandbox,
     harness: BatchHarness,
     capsys: pytest.CaptureFixture[str],
@@ -191,7 +191,7 @@ def test_nothing_of_a_person_is_left_anywhere_by_default(
         pytest.param({"verifications.record_identifier": "hash"}, "hash", id="hashed"),
     ],
 )
-def test_errors_tell_no_more_of_an_identifier_than_the_tables(
+def test_the_error_table_applies_the_policy_to_identifiers(
     faceki_sandbox: FacekiSandbox,
     connect: Connect,
     harness: BatchHarness,
@@ -206,7 +206,9 @@ def test_errors_tell_no_more_of_an_identifier_than_the_tables(
     assert (found, error["row"]) == (shown, 1) if shown != "hash" else re.fullmatch("[0-9a-f]{64}", found)
 
 
-def test_what_faceki_has_not_decided_or_not_in_a_word(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+def test_missing_and_odd_decisions_are_counted_as_undecided_or_other(
+    faceki: FacekiSandbox, harness: BatchHarness
+) -> None:
     for name, decision in {"a": None, "b": "", "c": "DECLINED Jane Doe, born 1990"}.items():
         faceki.add_record(name, fields={"decision": decision})
     done = harness.fetch(identifiers=["a", "b", "c"])
@@ -215,7 +217,7 @@ def test_what_faceki_has_not_decided_or_not_in_a_word(faceki: FacekiSandbox, har
 
 
 @pytest.mark.parametrize("value", [20260001, 2026.1, True, {"record_identifier": 20260001}, [1]])
-def test_a_number_is_no_identifier_as_native_rendering_may_have_made_it_another_persons(
+def test_a_numeric_identifier_is_rejected_as_possibly_changed(
     faceki: FacekiSandbox, harness: BatchHarness, value: object
 ) -> None:
     faceki.add_record("2026_0001")
@@ -228,7 +230,7 @@ def test_a_number_is_no_identifier_as_native_rendering_may_have_made_it_another_
 
 
 @pytest.mark.parametrize("by", ["record_identifier", "request_id", "link", "face_id"])
-def test_records_of_strangers_are_no_answer(
+def test_records_of_other_identifiers_are_dropped(
     faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     # FACEKI ignores a filter that it does not know, and returns all records.
@@ -241,7 +243,7 @@ def test_records_of_strangers_are_no_answer(
     assert [row["request_id"] for row in table(harness, "verifications")] == [VALUES["requestId"]]
 
 
-def test_kept_and_hashed_only_where_asked_for(
+def test_personal_data_is_kept_or_hashed_only_as_the_policy_says(
     faceki_sandbox: FacekiSandbox, connect: Connect, harness: BatchHarness
 ) -> None:
     connect(pii_hash_secret="a key that nobody guesses, made up here")
@@ -280,9 +282,7 @@ def test_partitioned_by_the_runs_date(faceki: FacekiSandbox, harness: BatchHarne
     assert all("/date=2026-02-01/part-" in uri for uri in [*done["tables"].values(), done["errors_path"]])
 
 
-def test_a_rerun_replaces_its_own_files_and_nobody_elses(
-    faceki: FacekiSandbox, harness: BatchHarness
-) -> None:
+def test_a_rerun_replaces_only_the_files_of_its_own_run(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     names = known(faceki, 6)
 
     def go(run_id: str, identifiers: list[str]) -> None:
@@ -300,7 +300,7 @@ def test_a_rerun_replaces_its_own_files_and_nobody_elses(
     assert [json.loads(path.read_text())["record_identifier"] for path in others] == [names[3]]
 
 
-def test_readers_never_see_half(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+def test_readers_never_see_a_partial_table(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     names = known(faceki, 40)
     done = harness.fetch(identifiers=names)
     place = Path(done["tables"]["verifications"].removeprefix("file://"))
@@ -320,7 +320,7 @@ def test_readers_never_see_half(faceki: FacekiSandbox, harness: BatchHarness) ->
     assert seen <= {40, 10, 25}
 
 
-def test_a_further_try_goes_on_where_the_last_one_was(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+def test_the_next_try_fetches_only_the_missing_records(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     names = known(faceki, 200)
     faceki.add_fault("status", route="records", status=429, retry_after=0, skip=120, count=None)
     with pytest.raises(api.RateLimitError):
@@ -333,7 +333,7 @@ def test_a_further_try_goes_on_where_the_last_one_was(faceki: FacekiSandbox, har
     assert harness.parts("_journal") == []
 
 
-def test_but_not_with_what_was_fetched_under_another_policy_or_long_ago(
+def test_the_next_try_ignores_an_old_journal_or_one_of_another_policy(
     faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
     faceki.settings.person = PERSON
@@ -357,7 +357,7 @@ def test_but_not_with_what_was_fetched_under_another_policy_or_long_ago(
     assert faceki.counters.requests["records"] - asked == 30
 
 
-def test_one_that_fails_passing_is_asked_for_again_at_the_end(
+def test_a_transient_failure_of_a_record_is_retried_at_the_end(
     faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
     names = known(faceki, 30)
@@ -365,7 +365,7 @@ def test_one_that_fails_passing_is_asked_for_again_at_the_end(
     assert harness.fetch(identifiers=names)["decisions"] == {"ACCEPTED": 30}
 
 
-def test_a_kill_keeps_what_was_fetched(
+def test_a_killed_fetch_keeps_its_fetched_records(
     faceki_sandbox: FacekiSandbox, connect: Connect, harness: BatchHarness
 ) -> None:
     connect(timeout=60)

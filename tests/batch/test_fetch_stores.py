@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_faceki.batch import store as batch_store
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.batch.harness import BatchHarness, names
-from tests.batch.stores import FlakyStore, StoreDown, attached, now_and_then
+from tests.batch.stores import FlakyStore, StoreDown, attached, intermittent_failures
 
 OUT = "flaky://bucket/out"
 
@@ -32,16 +32,20 @@ def told(store: FlakyStore) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_store_that_fails_now_and_then(faceki: FacekiSandbox, harness: BatchHarness, seed: int) -> None:
+def test_intermittent_storage_failures_are_tolerated(
+    faceki: FacekiSandbox, harness: BatchHarness, seed: int
+) -> None:
     store = attached()
-    store.fails = now_and_then(0.1, seed, ("write", "write done", "list", "open", "delete", "delete done"))
+    store.fails = intermittent_failures(
+        0.1, seed, ("write", "write done", "list", "open", "delete", "delete done")
+    )
     everybody = known(faceki, 60)
     assert harness.fetch(identifiers=everybody, output_path=OUT)["decisions"] == {"ACCEPTED": 60}
     assert told(store) == sorted(everybody)
     assert store.texts("_journal") == []
 
 
-def test_what_cannot_be_deleted_is_believed_by_nobody(
+def test_a_journal_that_could_not_be_deleted_is_not_reused(
     faceki: FacekiSandbox, harness: BatchHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = attached()

@@ -18,7 +18,7 @@ from airflow_provider_faceki.sandbox.backend.clock import Clock
 from tests.airflow.fakes import TaskInstance, context
 from tests.batch.conftest import IMPATIENT, Connect
 from tests.batch.harness import BatchHarness, begin, names, once
-from tests.batch.stores import StoreDown, attached, now_and_then
+from tests.batch.stores import StoreDown, attached, intermittent_failures
 from tests.billing.image_files import image_bytes
 from tests.waiting import wait_until
 
@@ -32,7 +32,7 @@ def forget_results(harness: BatchHarness) -> None:
         part.unlink()
 
 
-def test_who_is_finished_is_neither_asked_about_nor_billed_again(
+def test_a_finished_row_is_neither_looked_up_nor_billed_again(
     faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
     manifest = harness.everybody(*names(20))
@@ -43,7 +43,9 @@ def test_who_is_finished_is_neither_asked_about_nor_billed_again(
     assert len(harness.results()) == 20
 
 
-def test_whose_result_was_lost_is_found_at_once(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+def test_a_row_with_a_lost_result_is_found_without_waiting(
+    faceki: FacekiSandbox, harness: BatchHarness
+) -> None:
     manifest = harness.everybody(*names(10))
     harness.verify(manifest)
     forget_results(harness)
@@ -55,7 +57,7 @@ def test_whose_result_was_lost_is_found_at_once(faceki: FacekiSandbox, harness: 
     assert set(harness.results()) == set(names(10))
 
 
-def test_who_was_begun_and_not_sent_is_sent_when_faceki_has_had_its_time(
+def test_a_row_with_an_intent_is_resubmitted_after_resubmit_after(
     faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
     # The intents are old, so the operator must use the beginning of this try as the latest time of sending.
@@ -72,7 +74,7 @@ def test_who_was_begun_and_not_sent_is_sent_when_faceki_has_had_its_time(
 
 
 @pytest.mark.parametrize("resubmit", ["if_absent", "never"])
-def test_a_record_of_another_verification_under_the_same_name_is_none_of_this(
+def test_an_old_record_with_the_same_identifier_is_not_a_result(
     faceki: FacekiSandbox, harness: BatchHarness, resubmit: str
 ) -> None:
     faceki.add_record("a", "DECLINED", fields={"createdAt": "2026-01-01T00:00:00.000Z"})
@@ -97,7 +99,7 @@ def test_a_record_of_another_verification_under_the_same_name_is_none_of_this(
         pytest.param(600.0, ({"ACCEPTED": 1}, {"OUTCOME_UNKNOWN": 1}), id="behind by more"),
     ],
 )
-def test_clocks_that_differ_bill_nobody_twice(
+def test_clock_skew_bills_no_row_twice(
     harness: BatchHarness, monkeypatch: pytest.MonkeyPatch, behind: float, outcome: object, fault: str
 ) -> None:
     with FacekiSandbox(clock=Clock(start=time.time() - behind)) as faceki:
@@ -155,7 +157,7 @@ def test_rows_that_cannot_be_reconciled_are_left_to_the_next_try(
     assert faceki.ledger == once(names(5))
 
 
-def test_a_search_that_faceki_refuses_makes_nobody_an_error(
+def test_a_rejected_lookup_leaves_rows_open(
     faceki_sandbox: FacekiSandbox, connect: Connect, harness: BatchHarness
 ) -> None:
     connect(records_path="/kycverify/api/kycverify/records")
@@ -186,7 +188,7 @@ def test_faceki_down_ends_the_try_soon(faceki: FacekiSandbox, harness: BatchHarn
 @pytest.mark.parametrize(
     ("code", "kind"), [pytest.param(5003, "wallet", id="no credit"), pytest.param(8017, "limit", id="limit")]
 )
-def test_no_credit_stops_at_once_and_goes_on_after_topping_up(
+def test_missing_credit_stops_the_batch_and_a_later_try_resumes(
     faceki: FacekiSandbox, harness: BatchHarness, code: int, kind: str
 ) -> None:
     faceki.add_fault("code", route="verify", code=code, skip=30, count=None)
@@ -204,7 +206,7 @@ def test_no_credit_stops_at_once_and_goes_on_after_topping_up(
     assert faceki.ledger == once(names(100))
 
 
-def test_a_kill_keeps_what_is_finished_and_waits_for_nobody(
+def test_a_kill_keeps_finished_rows_and_does_not_wait_for_slow_ones(
     faceki_sandbox: FacekiSandbox, connect: Connect, harness: BatchHarness
 ) -> None:
     connect(upload_timeout=60, timeout=60)
@@ -314,9 +316,9 @@ def flaky(harness: BatchHarness, **arguments: Any) -> dict[str, Any]:
     return {"output_path": "flaky://bucket/out", "resubmit_after": 2.0, **arguments}
 
 
-def test_a_store_that_fails_to_write_now_and_then(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+def test_intermittent_write_failures_are_tolerated(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     store = attached()
-    store.fails = now_and_then(0.15, 1, ("write", "write done", "list"))
+    store.fails = intermittent_failures(0.15, 1, ("write", "write done", "list"))
     manifest = harness.everybody(*names(200), names(200)[7])
     done = harness.verify(manifest, **flaky(harness))
     found = [json.loads(line)["record_identifier"] for line in store.texts("results")]
@@ -344,7 +346,7 @@ def test_a_store_that_is_down_for_results_ends_the_try_and_loses_nothing(
     assert faceki.ledger == once(names(50))
 
 
-def test_nothing_is_sent_that_is_not_written_down(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+def test_no_row_is_sent_without_a_stored_intent(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     store = attached()
 
     def down(operation: str, path: str) -> None:
@@ -363,7 +365,7 @@ def test_images_in_a_store_that_fails_now_and_then(faceki: FacekiSandbox, harnes
     for name in ("selfie", "document_1_front", "document_1_back"):
         store.pipe_file(f"/bucket/{name}.jpg", image_bytes())
         uris[name] = f"flaky://bucket/{name}.jpg"
-    store.fails = now_and_then(0.05, 2, ("open",))
+    store.fails = intermittent_failures(0.05, 2, ("open",))
     manifest = harness.manifest(harness.line(name, **uris) for name in names(100))
     done = harness.verify(manifest)
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 100}, {})

@@ -30,7 +30,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "RETRY_PAUSES_SECONDS", (0.0,))
 
 
-def never_given(error: Exception) -> tuple[FlakyStore, str]:
+def unreadable_image(error: Exception) -> tuple[FlakyStore, str]:
     """Return a store, and the URI of an image that the store does not deliver."""
 
     def fails(operation: str, path: str) -> None:
@@ -51,7 +51,7 @@ def never_given(error: Exception) -> tuple[FlakyStore, str]:
         pytest.param(StoreDown(PERSON), "selfie cannot be read now: StoreDown", id="the store's own"),
     ],
 )
-def test_an_image_that_no_storage_gives_is_an_error_of_its_row(
+def test_an_unreadable_image_is_an_error_of_its_row(
     faceki: FacekiSandbox,
     harness: BatchHarness,
     caplog: pytest.LogCaptureFixture,
@@ -59,7 +59,7 @@ def test_an_image_that_no_storage_gives_is_an_error_of_its_row(
     error: Exception,
     told: str,
 ) -> None:
-    _, uri = never_given(error)
+    _, uri = unreadable_image(error)
     manifest = harness.manifest(
         [harness.line("bad", selfie=uri), *(harness.line(name, selfie=GOOD) for name in names(3))]
     )
@@ -73,31 +73,31 @@ def test_an_image_that_no_storage_gives_is_an_error_of_its_row(
     assert PERSON not in left + caplog.text + "".join(capsys.readouterr())
 
 
-def test_a_uri_that_cannot_be_parsed_beside_an_image_that_no_storage_gives(
+def test_an_invalid_uri_beside_an_unreadable_image_is_a_row_error(
     faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
-    _, uri = never_given(OSError(5, "archived"))
+    _, uri = unreadable_image(OSError(5, "archived"))
     bad = harness.line("bad", selfie="s3://[x/selfie.jpg") | {"document_1_front": uri}
     good = [harness.line(name, selfie=GOOD) for name in names(3)]
     done = harness.verify(harness.manifest([bad, *good]))
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 3}, {"STORAGE": 1})
 
 
-def test_many_of_them_at_the_head_stop_nobody(
+def test_many_unreadable_images_at_the_start_do_not_stop_the_batch(
     faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "FAILURES_BEFORE_DOWN", 10)
-    _, uri = never_given(OSError(5, "archived"))
+    _, uri = unreadable_image(OSError(5, "archived"))
     dead = [harness.line(f"dead-{number}", selfie=uri) for number in range(90)]
     done = harness.verify(harness.manifest([*dead, *(harness.line(name, selfie=GOOD) for name in names(20))]))
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 20}, {"STORAGE": 90})
     assert faceki.ledger == once(names(20))
 
 
-def test_a_storage_that_gives_nothing_at_all_makes_nobody_an_error(
+def test_a_storage_that_fails_for_all_images_leaves_rows_open(
     faceki: FacekiSandbox, harness: BatchHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store, uri = never_given(OSError(5, PERSON))
+    store, uri = unreadable_image(OSError(5, PERSON))
     manifest = harness.manifest(harness.line(name, selfie=uri) for name in names(60))
     with pytest.raises(api.OutcomeUnknownError, match="60 of 60 rows could not be finished") as caught:
         harness.verify(manifest)
@@ -107,7 +107,7 @@ def test_a_storage_that_gives_nothing_at_all_makes_nobody_an_error(
     assert harness.verify(manifest)["decisions"] == {"ACCEPTED": 60}
 
 
-def test_what_nobody_foresaw_before_anything_is_sent_is_an_error_of_its_row(
+def test_an_unexpected_image_error_before_sending_is_a_row_error(
     faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load = images.load_image
@@ -151,7 +151,7 @@ def test_a_connection_for_all_images_that_is_not_there_is_no_rows_fault(
 def test_a_storage_that_fails_alike_for_all_rows_ends_the_try_soon_and_leaves_the_rows_open(
     faceki: FacekiSandbox, harness: BatchHarness, error: Exception
 ) -> None:
-    store, uri = never_given(error)
+    store, uri = unreadable_image(error)
     manifest = harness.manifest(harness.line(name, selfie=uri) for name in names(200))
     with pytest.raises(OSError, match=r"the storage of the images failed for \d+ consecutive rows") as caught:
         harness.verify(manifest)
@@ -166,7 +166,7 @@ def test_a_storage_that_fails_alike_for_all_rows_ends_the_try_soon_and_leaves_th
 def test_credentials_that_expire_within_a_batch_leave_the_rest_open(
     faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
-    store, _ = never_given(OSError(5))
+    store, _ = unreadable_image(OSError(5))
     opened = 0
 
     def expired(operation: str, path: str) -> None:
@@ -189,7 +189,7 @@ def test_credentials_that_expire_within_a_batch_leave_the_rest_open(
 def test_one_image_whose_access_is_refused_leaves_its_row_open(
     faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
-    _, uri = never_given(PermissionError(PERSON))
+    _, uri = unreadable_image(PermissionError(PERSON))
     lines = [harness.line("bad", selfie=uri), *(harness.line(name, selfie=GOOD) for name in names(3))]
     with pytest.raises(api.OutcomeUnknownError, match="1 of 4 rows could not be finished") as caught:
         harness.verify(harness.manifest(lines))
@@ -228,7 +228,9 @@ def test_a_manifest_names_only_images_that_the_task_allows(
 
 
 @pytest.mark.parametrize("allowed", ["/data", ["data"], [], [7], {"s3://kyc": 1}])
-def test_what_is_no_list_of_folders(faceki: FacekiSandbox, harness: BatchHarness, allowed: object) -> None:
+def test_invalid_allowed_image_prefixes_are_rejected(
+    faceki: FacekiSandbox, harness: BatchHarness, allowed: object
+) -> None:
     with pytest.raises(AirflowFailException, match="allowed"):
         harness.verify(harness.everybody("a"), allowed_image_prefixes=allowed)
     assert faceki.ledger == {}

@@ -52,7 +52,7 @@ def test_killed_while_it_fetches_records(faceki: FacekiSandbox, harness: BatchHa
     assert faceki.ledger == once(names(40))
 
 
-def test_killed_twice_between_what_was_sent_and_its_result(
+def test_two_kills_before_results_are_stored_bill_no_row_twice(
     faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
     faceki.settings.latency = 0.05

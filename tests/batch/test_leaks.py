@@ -23,7 +23,7 @@ from tests.billing.image_files import image_bytes, write
 NAME = "-".join(PERSON.values())
 
 
-def everything_that_can_be_wrong(harness: BatchHarness) -> list[Line | str | bytes]:
+def rows_with_every_error(harness: BatchHarness) -> list[Line | str | bytes]:
     """Return rows whose images are named after a person."""
     folder = harness.folder / NAME
     folder.mkdir()
@@ -71,7 +71,7 @@ def everything_that_can_be_wrong(harness: BatchHarness) -> list[Line | str | byt
 
 
 @pytest.mark.parametrize("resize_to", [None, 64])
-def test_of_a_batch(
+def test_a_batch_leaks_no_personal_data(
     faceki: FacekiSandbox,
     harness: BatchHarness,
     monkeypatch: pytest.MonkeyPatch,
@@ -82,7 +82,7 @@ def test_of_a_batch(
     monkeypatch.setattr(batch_store, "RETRY_PAUSES_SECONDS", (0.0,))
     faceki.settings.person = PERSON
     faceki.add_fault("process_then_reset", route="verify", record_identifier="accepted-1")
-    manifest = harness.manifest(everything_that_can_be_wrong(harness))
+    manifest = harness.manifest(rows_with_every_error(harness))
     with caplog.at_level(logging.INFO):
         done = harness.verify(manifest, resize_to=resize_to)
     printed = "".join(capsys.readouterr()) + caplog.text
@@ -100,21 +100,23 @@ def test_of_a_batch(
     assert set(PERSON) <= NOWHERE.found_in(records)
 
 
-def test_of_a_batch_whose_images_cannot_be_had_at_all(
+def test_a_batch_with_unreadable_images_leaks_no_personal_data(
     faceki: FacekiSandbox,
     harness: BatchHarness,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(batch_store, "RETRY_PAUSES_SECONDS", (0.0,))
-    rows = everything_that_can_be_wrong(harness)
+    rows = rows_with_every_error(harness)
     dead = [row for row in rows if isinstance(row, dict) and row.get("record_identifier") == "dead"]
     with pytest.raises(api.OutcomeUnknownError) as caught:
         harness.verify(harness.manifest(dead))
     assert NOWHERE.found_in(f"{caught.value!r} {caplog.text}".encode()) == set()
 
 
-def test_of_a_manifest_without_a_header(faceki: FacekiSandbox, harness: BatchHarness, tmp_path: Path) -> None:
+def test_a_manifest_without_a_header_leaks_no_personal_data(
+    faceki: FacekiSandbox, harness: BatchHarness, tmp_path: Path
+) -> None:
     place = harness.folder / "people.csv"
     place.write_text(f"{NAME},{harness.selfie},{harness.front}\n")
     for go in (harness.verify, lambda uri: harness.fetch(manifest=uri)):

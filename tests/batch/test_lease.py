@@ -24,7 +24,7 @@ def markers(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("later", ["ffffffff", "00000000"])
-def test_of_two_batches_at_the_same_moment_one_is_left(
+def test_one_of_two_simultaneous_batches_gets_the_lease(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: str
 ) -> None:
     write = storage.write_bytes
@@ -49,7 +49,7 @@ def test_of_two_batches_at_the_same_moment_one_is_left(
 
 
 @pytest.mark.parametrize("content", [b"", b'{"bat', b"[]", b'{"batch": 1}', b"\xff"])
-def test_a_marker_that_cannot_be_read_keeps_nobody_out(tmp_path: Path, content: bytes) -> None:
+def test_an_unreadable_lease_file_does_not_block_its_own_batch(tmp_path: Path, content: bytes) -> None:
     lease(tmp_path, "monday").acquire()
     (tmp_path / "try-000002-00000000.json").write_bytes(content)
     with pytest.raises(ValidationError, match="contains another batch, 'monday'"):
@@ -58,7 +58,9 @@ def test_a_marker_that_cannot_be_read_keeps_nobody_out(tmp_path: Path, content: 
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_marker_that_goes_while_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_file_deleted_during_reading_is_tolerated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "try-000001-00000000.json").write_text("{}")
     opened: Callable[..., object] = storage.open_binary
 

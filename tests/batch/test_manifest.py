@@ -111,7 +111,7 @@ def test_a_bad_row_is_one_row(tmp_path: Path, ending: str, bad: bytes, problem: 
     assert problem in str(found[1][1])
 
 
-def test_a_quote_that_was_forgotten_takes_no_other_row_with_it(tmp_path: Path) -> None:
+def test_a_missing_quote_spoils_only_its_own_row(tmp_path: Path) -> None:
     quoted = [f'"p{number}","s3://b/{number}.jpg"\n'.encode() for number in range(300)]
     quoted[50] = b'"p50,"s3://b/50.jpg"\n'
     found = read(b"id,face\n" + b"".join(quoted), tmp_path, "csv")
@@ -219,7 +219,7 @@ def test_a_large_manifest_takes_no_more_memory(tmp_path: Path, ending: str) -> N
     assert peak(6_000) < fewer + 1_500_000
 
 
-def test_a_shards_line_is_the_row_that_it_was(tmp_path: Path) -> None:
+def test_a_shard_line_reads_back_as_the_same_row(tmp_path: Path) -> None:
     made = [
         Row(7, {"record_identifier": "a", "selfie": "ü"}),
         Row(12, {}, "the line is not JSON"),
@@ -259,7 +259,9 @@ def test_a_damaged_page_is_no_failure_of_the_storage(tmp_path: Path) -> None:
         list(read_manifest(place.as_uri(), COLUMNS))
 
 
-def test_but_a_storage_that_fails_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_storage_failure_while_reading_parquet_is_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = tmp_path / "people.parquet"
     write_parquet(place, {"id": ["a"] * 5000})
 
@@ -282,7 +284,7 @@ def test_but_a_storage_that_fails_is_one(tmp_path: Path, monkeypatch: pytest.Mon
         pytest.param("csv", b"\r\n", id="blank lines of CSV"),
     ],
 )
-def test_a_file_without_any_row_is_given_up(
+def test_a_file_without_any_row_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, content: bytes
 ) -> None:
     monkeypatch.setattr(readers, "MAX_BYTES_WITHOUT_ROW", MAX_LINE_BYTES)
@@ -292,7 +294,7 @@ def test_a_file_without_any_row_is_given_up(
         list(read_manifest(place.as_uri(), COLUMNS))
 
 
-def test_blank_lines_are_given_up_before_they_take_long(tmp_path: Path) -> None:
+def test_too_many_blank_lines_are_rejected(tmp_path: Path) -> None:
     place = tmp_path / "people.ndjson"
     place.write_bytes(b"\n" * 70_000)
     with pytest.raises(ValidationError, match="64 MiB without a row, only one very long line or blank lines"):
@@ -301,7 +303,7 @@ def test_blank_lines_are_given_up_before_they_take_long(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["ndjson", "csv", "parquet"])
 @pytest.mark.parametrize("kind", ["device", "pipe", "folder"])
-def test_what_never_ends_is_not_read(tmp_path: Path, ending: str, kind: str) -> None:
+def test_a_manifest_that_is_no_regular_file_is_rejected(tmp_path: Path, ending: str, kind: str) -> None:
     place = tmp_path / "people"
     if kind == "device":
         place.symlink_to("/dev/zero")
@@ -361,7 +363,7 @@ def forge_footer(place: Path) -> None:
         pytest.param({"id": ["x" * 3_000_000] * 2}, {"use_dictionary": True}, id="dictionary"),
     ],
 )
-def test_a_parquet_file_whose_footer_lies_takes_no_memory(
+def test_a_parquet_file_with_a_forged_footer_allocates_no_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: dict[str, object], how: dict[str, object]
 ) -> None:
     monkeypatch.setattr(readers, "MAX_PAGES_BYTES", 2 * 1024 * 1024)

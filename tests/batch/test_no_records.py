@@ -17,7 +17,7 @@ from tests.batch.harness import BatchHarness, begin, keep_no_records, names, onc
 pytestmark = pytest.mark.process
 
 
-def test_killed_where_nothing_is_kept_bills_nobody_twice(
+def test_a_kill_without_kept_records_bills_no_row_twice(
     faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep_no_records(faceki, monkeypatch)
@@ -35,7 +35,7 @@ def test_killed_where_nothing_is_kept_bills_nobody_twice(
     assert harness.verify(manifest) == done
 
 
-def test_a_lost_answer_where_nothing_is_kept_is_an_error_row_and_no_second_bill(
+def test_a_lost_response_without_kept_records_is_an_error_row(
     faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep_no_records(faceki, monkeypatch)
@@ -48,7 +48,7 @@ def test_a_lost_answer_where_nothing_is_kept_is_an_error_row_and_no_second_bill(
     assert "portal" in problem["what_to_do"]
 
 
-def test_rules_that_promise_records_are_not_believed_where_there_are_none(
+def test_missing_records_are_unknown_outcomes_despite_the_rules(
     faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
     faceki.add_fault("code", route="records", code=8013, count=None)
@@ -58,7 +58,7 @@ def test_rules_that_promise_records_are_not_believed_where_there_are_none(
     assert faceki.ledger == once(names(10))
 
 
-def test_the_rules_are_asked_for_even_where_documents_are_not_held_against_them(
+def test_rules_are_fetched_for_reconciliation_without_check_rules(
     faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep_no_records(faceki, monkeypatch)
@@ -76,7 +76,7 @@ def test_the_rules_are_asked_for_even_where_documents_are_not_held_against_them(
         pytest.param({"kind": "reset"}, id="no answer"),
     ],
 )
-def test_rules_that_cannot_be_had_now_leave_the_row_open(
+def test_rules_that_cannot_be_fetched_leave_the_row_open(
     faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
 ) -> None:
     keep_no_records(faceki, monkeypatch)
@@ -105,7 +105,7 @@ def test_resubmit(
     assert (done["errors"], faceki.ledger) == (errors, once(billed))
 
 
-def test_never_still_sends_whom_faceki_has_refused_for_want_of_credit(
+def test_resubmit_never_still_sends_rows_rejected_for_missing_credit(
     faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
     manifest = harness.everybody(*names(10))

@@ -155,7 +155,7 @@ def test_out_of_credit_and_topped_up(airflow: dict[str, Batch]) -> None:
     check(batch)
 
 
-def test_ended_by_a_person_long_before_the_last_row(airflow: dict[str, Batch]) -> None:
+def test_a_batch_ended_by_a_user_keeps_its_results(airflow: dict[str, Batch]) -> None:
     batch = airflow["ended"]
     begin(batch)
     batch.airflow.wait("some bills", lambda: batch.billed >= 100)

@@ -43,7 +43,7 @@ def test_each_row_is_in_one_shard_under_its_number(harness: BatchHarness) -> Non
     assert min(map(len, found)) > 20
 
 
-def test_a_shard_keeps_all_that_is_known_of_a_row(harness: BatchHarness) -> None:
+def test_a_shard_reads_back_as_the_rows_of_its_manifest(harness: BatchHarness) -> None:
     lines: list[Line | str | bytes] = [harness.line("a"), "nonsense", "other nonsense", harness.line(1.5), {}]
     manifest = harness.manifest(lines)
     (shard,) = split(manifest, f"{harness.folder.as_uri()}/shards", 1, SAME)
@@ -52,14 +52,14 @@ def test_a_shard_keeps_all_that_is_known_of_a_row(harness: BatchHarness) -> None
     assert len({row.content_hash for row in rows[1:4]}) == 3
 
 
-def test_whoever_is_there_twice_is_in_one_shard(harness: BatchHarness) -> None:
+def test_rows_with_the_same_identifier_are_in_one_shard(harness: BatchHarness) -> None:
     lines: list[Line | str | bytes] = [harness.line(f" p-{number % 40}") for number in range(120)]
     found = cut(harness, lines, 8)
     for number in range(40):
         assert sum(f"p-{number}" in shard.values() for shard in found) == 1
 
 
-def test_a_manifest_that_grows_moves_nobody(harness: BatchHarness) -> None:
+def test_a_growing_manifest_keeps_each_row_in_its_shard(harness: BatchHarness) -> None:
     some: list[Line | str | bytes] = [harness.line(f"p-{number}") for number in range(50)]
     before = [set(shard.values()) for shard in cut(harness, some, 5)]
     after = [set(shard.values()) for shard in cut(harness, [harness.line("new"), *some], 5)]
@@ -76,7 +76,7 @@ def test_a_manifest_without_a_column_is_refused_before_it_is_cut(harness: BatchH
     assert not folder.exists()
 
 
-def test_another_number_of_shards_bills_nobody_again(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+def test_another_number_of_shards_bills_no_row_again(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     everybody = names(12)
     manifest = harness.everybody(*everybody)
     found = Counter[int]()
@@ -89,12 +89,12 @@ def test_another_number_of_shards_bills_nobody_again(faceki: FacekiSandbox, harn
 
 
 @pytest.mark.parametrize("shards", [0, 257])
-def test_so_many_shards_cannot_be(harness: BatchHarness, shards: int) -> None:
+def test_an_invalid_number_of_shards_is_rejected(harness: BatchHarness, shards: int) -> None:
     with pytest.raises(ValidationError, match="shards must be between 1 and 256"):
         cut(harness, [], shards)
 
 
-def test_the_example_bills_each_person_once_however_often_it_runs(
+def test_repeated_runs_of_the_example_bill_each_row_once(
     airflow_db: Path, faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in bundles(EXAMPLES).items():

@@ -41,7 +41,7 @@ def test_no_workflow_anywhere(
         pytest.param({"kind": "status", "status": 404}, id="no such place"),
     ],
 )
-def test_what_is_refused_of_everybody_is_nobodys_error(
+def test_a_refusal_of_all_rows_leaves_them_open(
     faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
 ) -> None:
     # No row can be looked up here, so the journal must record that the refused rows were not sent.
@@ -60,7 +60,7 @@ def test_what_is_refused_of_everybody_is_nobodys_error(
 
 
 @pytest.mark.parametrize("place", ["first", "last"])
-def test_one_that_goes_through_makes_the_others_errors_of_their_rows(
+def test_one_success_turns_other_refusals_into_row_errors(
     faceki: FacekiSandbox, harness: BatchHarness, place: str
 ) -> None:
     refused = [f"code-5006-{number}" for number in range(MIN_ALIKE - 1)]
@@ -69,7 +69,7 @@ def test_one_that_goes_through_makes_the_others_errors_of_their_rows(
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 1}, {"5006": len(refused)})
 
 
-def test_a_few_that_are_all_refused_are_errors_and_fail_the_task(
+def test_a_few_refused_rows_are_errors_and_fail_the_task(
     faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
     manifest = harness.everybody("code-5006-1", "code-5006-2")
@@ -79,13 +79,15 @@ def test_a_few_that_are_all_refused_are_errors_and_fail_the_task(
         assert harness.errors() == {1: "5006", 2: "5006"}
 
 
-def test_a_workflow_that_the_rows_name_is_theirs(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+def test_an_unknown_workflow_named_by_rows_is_a_row_error(
+    faceki: FacekiSandbox, harness: BatchHarness
+) -> None:
     lines = [harness.line(name, workflow_id="nobody's") for name in names(MIN_ALIKE + 10)]
     done = harness.verify(harness.manifest([*lines, harness.line("accepted-own")]))
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 1}, {"5001": MIN_ALIKE + 10})
 
 
-def test_once_somebody_has_a_result_nothing_is_held_back(
+def test_after_a_first_result_refusals_are_row_errors_at_once(
     faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
     harness.verify(harness.everybody("accepted-1"))

@@ -63,7 +63,7 @@ def test_types() -> None:
     assert (document["request_id"], document["position"], document["passed"]) == ("r-1", 0, True)
 
 
-def test_a_decision_that_is_no_word_is_kept_where_people_are() -> None:
+def test_a_free_text_decision_is_kept_only_with_personal_data() -> None:
     first = rows(decision="DECLINED Jane Doe, born 1990")["verifications"][0]
     assert first["decision"] == "OTHER"
     assert json.loads(first["other"])["decision"] == "DECLINED Jane Doe, born 1990"
@@ -77,7 +77,7 @@ def test_the_text_of_a_decision_is_kept_if_its_key_is_spelled_otherwise() -> Non
     assert json.loads(str(first["other"])) == {"decision": "Please ask Mr. Smith"}
 
 
-def test_what_no_column_holds_is_kept_beside_them() -> None:
+def test_fields_without_a_column_are_kept_in_the_other_column() -> None:
     found = rows()
     assert json.loads(found["verifications"][0]["other"]) == {
         "verification_summary": {"new_flag": False},
@@ -97,7 +97,7 @@ def test_what_no_column_holds_is_kept_beside_them() -> None:
 
 
 @pytest.mark.parametrize("odd", [None, "", 1, [], {}, [[]], [None], "x", float("1e300")])
-def test_any_shape_is_borne(odd: Any) -> None:
+def test_any_field_shape_is_tolerated(odd: Any) -> None:
     for name in RECORD:
         rows(**{name: odd})
         rows(document_data=[dict.fromkeys(RECORD["document_data"][0], odd)])
@@ -117,14 +117,14 @@ def test_by_default_only_ids_decisions_codes_flags_and_times() -> None:
     }  # fmt: skip
 
 
-def test_the_closer_name_wins_and_a_star_leaves_the_key_alone() -> None:
+def test_a_specific_policy_wins_over_a_wildcard_and_keeps_the_key() -> None:
     policy = ColumnPolicy({"documents.*": "hash", "documents.gender": "drop", "documents.age": "keep"}, "key")
     row = policy.row("documents", rows()["documents"][0])
     assert (row["request_id"], row["age"], "gender" in row) == ("r-1", 26, False)
     assert len(str(row["full_name"])) == 64
 
 
-def test_the_same_person_hashes_alike_in_every_run_and_under_no_other_key() -> None:
+def test_equal_values_have_equal_hashes_only_under_the_same_key() -> None:
     def hashed(name: Any, key: str = "key") -> object:
         return ColumnPolicy({"documents.full_name": "hash"}, key).row("documents", {"full_name": name})[
             "full_name"
@@ -146,7 +146,9 @@ def test_the_same_person_hashes_alike_in_every_run_and_under_no_other_key() -> N
         pytest.param({"documents.age": "hash"}, ConfigurationError, "pii_hash_secret", id="no key"),
     ],
 )
-def test_a_policy_that_cannot_be(choices: dict[str, str], kind: type[Exception], told: str) -> None:
+def test_an_invalid_column_policy_is_rejected(
+    choices: dict[str, str], kind: type[Exception], told: str
+) -> None:
     with pytest.raises(kind, match=told):
         ColumnPolicy(choices)
 
@@ -171,7 +173,7 @@ def test_parquet_has_the_types_and_row_groups_of_a_size() -> None:
     assert (types["passed"], types["mrz"]) == ("bool", "string")
 
 
-def test_an_empty_parquet_table_tells_its_columns() -> None:
+def test_an_empty_parquet_table_has_its_columns() -> None:
     with ParquetWriter(ColumnPolicy({}).columns("verifications")).finish() as file:
         made = parquet.read_table(file)
     assert made.num_rows == 0

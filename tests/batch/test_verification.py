@@ -203,7 +203,7 @@ def test_every_kind_of_bad_row(faceki: FacekiSandbox, harness: BatchHarness) -> 
     assert faceki.counters.requests["verify"] == asked
 
 
-def test_a_column_of_the_users_own_is_no_mark_of_a_shard(
+def test_user_columns_named_like_shard_fields_are_ignored(
     faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
     lines = [harness.line(name, _row=1, _problem="odd") for name in "abc"]
@@ -213,7 +213,7 @@ def test_a_column_of_the_users_own_is_no_mark_of_a_shard(
     assert {line["row"] for line in harness.lines("results")} == {1, 2, 3}
 
 
-def test_a_csv_without_a_header_tells_nobody_who_is_in_it(
+def test_the_error_for_a_csv_without_a_header_hides_its_values(
     faceki: FacekiSandbox, harness: BatchHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     place = harness.folder / "people.csv"
@@ -254,7 +254,7 @@ def test_a_manifest_without_a_column_is_refused_before_anything_is_paid(
     assert faceki.counters.requests == {}
 
 
-def test_a_share_of_errors_ends_it_early(
+def test_a_high_error_rate_ends_the_batch_early(
     faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "MIN_ROWS_FOR_ERROR_RATE", 10)
@@ -267,7 +267,7 @@ def test_a_share_of_errors_ends_it_early(
     assert faceki.ledger == once(harness.results())
 
 
-def test_a_share_of_errors_counts_at_the_end_of_a_small_batch_too(
+def test_a_high_error_rate_fails_a_small_batch_at_its_end(
     faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
     lines = [harness.line("a"), harness.line("b", selfie=None)]
@@ -290,7 +290,7 @@ def test_full_records_only_if_asked_for(faceki: FacekiSandbox, harness: BatchHar
     assert len(harness.lines("records")) == 2
 
 
-def test_records_can_be_asked_for_afterwards(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+def test_records_can_be_requested_by_a_later_try(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     manifest = harness.everybody("a", "b")
     harness.verify(manifest)
     harness.verify(manifest, include_records=True)
@@ -298,7 +298,9 @@ def test_records_can_be_asked_for_afterwards(faceki: FacekiSandbox, harness: Bat
     assert faceki.ledger == once("ab")
 
 
-def test_a_record_that_cannot_be_had_bills_nobody_again(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+def test_a_record_that_cannot_be_fetched_bills_no_row_again(
+    faceki: FacekiSandbox, harness: BatchHarness
+) -> None:
     manifest = harness.everybody("a", "b", "c")
     faceki.add_fault("status", route="records", status=503, record_identifier="", count=None)
     faceki.add_fault("status", route="records_by_request", status=503, count=None)
@@ -312,7 +314,7 @@ def test_a_record_that_cannot_be_had_bills_nobody_again(faceki: FacekiSandbox, h
     assert faceki.ledger == once("abc")
 
 
-def test_a_record_that_faceki_does_not_keep_is_told_once(
+def test_a_record_that_is_not_kept_is_written_once_as_null(
     faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
     manifest = harness.everybody("a")
@@ -323,7 +325,7 @@ def test_a_record_that_faceki_does_not_keep_is_told_once(
         assert [line["record"] for line in harness.lines("records")] == [None]
 
 
-def test_rules_that_cannot_be_had_are_asked_for_once(
+def test_rules_that_cannot_be_fetched_are_requested_once(
     faceki: FacekiSandbox, harness: BatchHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     faceki.add_fault("status", route="rules", status=404, count=None)
@@ -333,9 +335,7 @@ def test_rules_that_cannot_be_had_are_asked_for_once(
     assert len(harness.results()) == 40
 
 
-def test_what_is_said_instead_of_rules_holds_for_everybody(
-    faceki: FacekiSandbox, harness: BatchHarness
-) -> None:
+def test_an_error_code_instead_of_rules_stops_the_batch(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     faceki.add_fault("code", route="rules", code=5003, count=None)
     with pytest.raises(AirflowFailException, match="5003"):
         harness.verify(harness.everybody(*map(str, range(40))))
@@ -353,7 +353,7 @@ def test_limits_of_the_connection_hold(
     assert faceki_sandbox.counters.in_flight_max <= 3
 
 
-def test_pace_of_the_connection_holds(
+def test_the_rate_limit_of_the_connection_holds(
     faceki_sandbox: FacekiSandbox, connect: Connect, harness: BatchHarness
 ) -> None:
     connect(max_requests_per_second=20)
@@ -367,7 +367,7 @@ def test_an_empty_manifest(faceki: FacekiSandbox, harness: BatchHarness) -> None
     assert (done["rows"], done["decisions"], done["errors"]) == (0, {}, {})
 
 
-def test_another_batch_has_no_business_there(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+def test_an_output_folder_of_another_batch_is_rejected(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     harness.verify(harness.everybody("a"), batch_id="monday")
     with pytest.raises(AirflowFailException, match="contains another batch, 'monday'; this one is 'tuesday'"):
         harness.verify(harness.everybody("a", "b"), batch_id="tuesday")
@@ -375,7 +375,7 @@ def test_another_batch_has_no_business_there(faceki: FacekiSandbox, harness: Bat
     assert harness.verify(harness.everybody("a", "b"), batch_id="monday")["decisions"] == {"ACCEPTED": 2}
 
 
-def test_without_a_batch_id_another_run_has_no_business_there(
+def test_without_a_batch_id_a_folder_of_another_run_is_rejected(
     faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
     harness.verify(harness.everybody("a"))
@@ -384,7 +384,7 @@ def test_without_a_batch_id_another_run_has_no_business_there(
     assert faceki.ledger == once("a")
 
 
-def test_results_name_people_as_the_manifest_does(faceki: FacekiSandbox, harness: BatchHarness) -> None:
+def test_results_use_the_identifiers_of_the_manifest(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     faceki.settings.rejection_result = "missing"
     harness.verify(harness.everybody("code-5004-a", "b"))
     assert set(harness.results()) == {"code-5004-a", "b"}
@@ -419,7 +419,7 @@ def test_results_name_people_as_the_manifest_does(faceki: FacekiSandbox, harness
         pytest.param({"resize_to": 0}, "resize_to", id="pixels"),
     ],
 )
-def test_what_cannot_be_is_refused_while_the_dag_is_parsed(
+def test_invalid_arguments_are_rejected_while_the_dag_is_parsed(
     harness: BatchHarness, arguments: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(ValueError, match=told):
@@ -454,7 +454,7 @@ def test_a_folder_that_nothing_can_be_written_to(
         ),
     ],
 )
-def test_what_can_be_known_before_it_is_paid_for_ends_the_task_before(
+def test_detectable_mistakes_fail_the_task_before_any_charge(
     faceki: FacekiSandbox,
     harness: BatchHarness,
     monkeypatch: pytest.MonkeyPatch,
@@ -469,7 +469,7 @@ def test_what_can_be_known_before_it_is_paid_for_ends_the_task_before(
     assert faceki.counters.requests.get("verify", 0) == 0
 
 
-def test_the_ceiling_is_said_clearly_and_goes_on_when_it_is_raised(
+def test_max_verifications_is_logged_and_a_higher_limit_resumes(
     faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
     names = [f"accepted-{number}" for number in range(40)]
@@ -485,7 +485,7 @@ def test_the_ceiling_is_said_clearly_and_goes_on_when_it_is_raised(
     assert faceki.ledger == once(names)
 
 
-def test_a_second_batch_finds_what_the_first_has_paid_for(
+def test_a_second_batch_finds_the_rows_billed_by_the_first(
     faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
     manifest = harness.everybody("a", "b")

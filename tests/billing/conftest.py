@@ -16,7 +16,7 @@ from airflow_provider_faceki.operators.verification import FacekiKycVerification
 from airflow_provider_faceki.sandbox import FacekiSandbox, SandboxProcess
 from tests.airflow.running import EXAMPLES, bundles
 from tests.billing.image_files import write
-from tests.billing.tries import KeptInFile, Tries
+from tests.billing.tries import FileStateStore, Tries
 
 DAGS = Path(__file__).parent / "billed_dags"
 
@@ -73,16 +73,16 @@ def images(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(params=[pytest.param(True, id="store"), pytest.param(False, id="no store")])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> KeptInFile | None:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> FileStateStore | None:
     """The state store of the task instance as in Airflow 3.3, or None as in older versions."""
-    return KeptInFile(tmp_path / "store.json") if request.param else None
+    return FileStateStore(tmp_path / "store.json") if request.param else None
 
 
 Verify = Callable[..., Tries]
 
 
 @pytest.fixture
-def verify(images: dict[str, Any], store: KeptInFile | None, sandbox: FacekiSandbox) -> Verify:
+def verify(images: dict[str, Any], store: FileStateStore | None, sandbox: FacekiSandbox) -> Verify:
     """Function that returns a task: `verify("accepted-1", resubmit_after=1)` verifies under that identifier."""
 
     def task(record_identifier: str | None = None, **arguments: Any) -> Tries:

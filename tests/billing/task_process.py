@@ -26,7 +26,7 @@ from airflow_provider_faceki.api.tokens import file as token_file
 from airflow_provider_faceki.api.uploads import Multipart
 from airflow_provider_faceki.charged_call import ChargedCallState
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
-from tests.billing.tries import KeptInFile, Tries
+from tests.billing.tries import FileStateStore, Tries
 
 # These objects are created before any fork. Otherwise each try would spend most of its time on loading: the first file
 # loads Airflow's plugins, and the first operator and the first Connection load many of its models.
@@ -64,8 +64,8 @@ class Task:
     remembers: bool
 
     @property
-    def store(self) -> KeptInFile:
-        return KeptInFile(self.folder / "store.json")
+    def store(self) -> FileStateStore:
+        return FileStateStore(self.folder / "store.json")
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -106,7 +106,7 @@ def forks() -> multiprocessing.context.ForkServerContext:
     return context
 
 
-class Clockwork:
+class KillingProfiler:
     """Profiler function that counts the calls of a try, and kills its process (``kill -9``) at the defined point.
 
     :param folder: The folder to which the time of the kill is written.
@@ -152,7 +152,7 @@ def _run(task: Task, try_number: int, death: Death | None) -> None:
     with open(task.folder / f"try-{try_number}.log", "w") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    clockwork = Clockwork(death or Death(), task.folder)
+    clockwork = KillingProfiler(death or Death(), task.folder)
     sys.setprofile(clockwork)
     result = tries.go()
     sys.setprofile(None)

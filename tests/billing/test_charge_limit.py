@@ -80,7 +80,9 @@ Send = Callable[[FacekiHook, dict[str, Any], int], object]
         pytest.param(raw, id="a call without an endpoint class"),
     ],
 )
-def test_no_way_around(limited: FacekiSandbox, images: dict[str, Any], send: Send) -> None:
+def test_every_client_and_mode_enforces_the_charge_limit(
+    limited: FacekiSandbox, images: dict[str, Any], send: Send
+) -> None:
     for number in range(LIMIT):
         send(FacekiHook(), images, number)
     sent = limited.counters.total
@@ -89,7 +91,9 @@ def test_no_way_around(limited: FacekiSandbox, images: dict[str, Any], send: Sen
     assert limited.counters.total == sent
 
 
-def test_free_calls_go_on(limited: FacekiSandbox, images: dict[str, Any]) -> None:
+def test_free_calls_are_allowed_after_the_charge_limit(
+    limited: FacekiSandbox, images: dict[str, Any]
+) -> None:
     hook = FacekiHook()
     for number in range(LIMIT):
         verify(hook, images, number)

@@ -17,14 +17,14 @@ from airflow_provider_faceki.operators.verification import FacekiKycVerification
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.batch.harness import keep_no_records
 from tests.billing.image_files import image_bytes, write
-from tests.billing.tries import KeptInFile, Tries
+from tests.billing.tries import FileStateStore, Tries
 from tests.sandbox_delays import HeldDelays
 
 
-class Someone:
+class ClearedTask:
     """A task instance whose arguments render to the current value of :attr:`given`."""
 
-    def __init__(self, store: KeptInFile | None, **given: Any) -> None:
+    def __init__(self, store: FileStateStore | None, **given: Any) -> None:
         self.given = given
         self.task = Tries(self._make, store)
 
@@ -38,15 +38,17 @@ class Someone:
 
 
 @pytest.fixture
-def someone(sandbox: FacekiSandbox, store: KeptInFile | None, images: dict[str, Any]) -> Someone:
-    return Someone(store, resubmit_after=0.5, lookup_timeout=0.2, **images)
+def someone(sandbox: FacekiSandbox, store: FileStateStore | None, images: dict[str, Any]) -> ClearedTask:
+    return ClearedTask(store, resubmit_after=0.5, lookup_timeout=0.2, **images)
 
 
 def written(place: Path) -> object:
     return json.loads(place.read_text())["record_identifier"]
 
 
-def test_everybody_gets_their_own(sandbox: FacekiSandbox, someone: Someone, tmp_path: Path) -> None:
+def test_each_record_identifier_gets_its_own_result(
+    sandbox: FacekiSandbox, someone: ClearedTask, tmp_path: Path
+) -> None:
     place = tmp_path / "record.json"
     for identifier, decision in [("accepted-anna", "ACCEPTED"), ("declined-bob", "DECLINED")] * 2:
         summary = someone.now(record_identifier=identifier, output_path=str(place))
@@ -55,8 +57,11 @@ def test_everybody_gets_their_own(sandbox: FacekiSandbox, someone: Someone, tmp_
     assert sandbox.ledger == {"accepted-anna": 1, "declined-bob": 1}
 
 
-def test_and_so_where_no_records_are_kept(
-    sandbox: FacekiSandbox, someone: Someone, store: KeptInFile | None, monkeypatch: pytest.MonkeyPatch
+def test_each_record_identifier_gets_its_own_result_without_records(
+    sandbox: FacekiSandbox,
+    someone: ClearedTask,
+    store: FileStateStore | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     keep_no_records(sandbox, monkeypatch)
     someone.now(record_identifier="accepted-anna")
@@ -70,7 +75,7 @@ def test_and_so_where_no_records_are_kept(
     assert sandbox.ledger == {"accepted-anna": 1, "declined-bob": 1}
 
 
-def test_what_is_open_of_one_holds_up_nobody_else_and_is_not_forgotten(
+def test_an_unfinished_call_does_not_block_another_identifier(
     sandbox: FacekiSandbox,
     held_delays: HeldDelays,
     images: dict[str, Any],
@@ -78,7 +83,9 @@ def test_what_is_open_of_one_holds_up_nobody_else_and_is_not_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(verification, "MIN_RECONCILE_INTERVAL_SECONDS", 0.5)
-    someone = Someone(KeptInFile(tmp_path / "store.json"), resubmit_after=600.0, lookup_timeout=0.1, **images)
+    someone = ClearedTask(
+        FileStateStore(tmp_path / "store.json"), resubmit_after=600.0, lookup_timeout=0.1, **images
+    )
     sandbox.add_fault("reset_then_process", route="verify")
     with pytest.raises(api.OutcomeUnknownError):
         someone.now(record_identifier="accepted-anna")
@@ -91,7 +98,9 @@ def test_what_is_open_of_one_holds_up_nobody_else_and_is_not_forgotten(
     assert sandbox.counters.requests["verify"] == 2
 
 
-def test_after_never_a_person_decides_by_another_resubmit(sandbox: FacekiSandbox, someone: Someone) -> None:
+def test_after_resubmit_never_a_user_can_choose_another_resubmit(
+    sandbox: FacekiSandbox, someone: ClearedTask
+) -> None:
     sandbox.add_fault("reset_after_body", route="verify")
     with pytest.raises(api.OutcomeUnknownError):
         someone.now(record_identifier="accepted-anna", resubmit="never")
@@ -103,15 +112,17 @@ def test_after_never_a_person_decides_by_another_resubmit(sandbox: FacekiSandbox
 
 
 @pytest.fixture
-def derived(sandbox: FacekiSandbox, images: dict[str, Any], tmp_path: Path) -> Someone:
+def derived(sandbox: FacekiSandbox, images: dict[str, Any], tmp_path: Path) -> ClearedTask:
     """A task without an identifier of its own, on an Airflow with a state store."""
-    return Someone(KeptInFile(tmp_path / "store.json"), resubmit_after=1.0, lookup_timeout=0.1, **images)
+    return ClearedTask(
+        FileStateStore(tmp_path / "store.json"), resubmit_after=1.0, lookup_timeout=0.1, **images
+    )
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["verified", "perhaps verified"])
 @pytest.mark.parametrize("which", ["selfie", "a back", "one more document"])
-def test_a_derived_identifier_is_not_shared_by_images_of_others(
-    sandbox: FacekiSandbox, derived: Someone, tmp_path: Path, which: str, lost: bool
+def test_a_derived_identifier_is_rejected_for_other_images(
+    sandbox: FacekiSandbox, derived: ClearedTask, tmp_path: Path, which: str, lost: bool
 ) -> None:
     mine, other = dict(derived.given), write(tmp_path, "other.jpg")
     others: dict[str, dict[str, Any]] = {
@@ -137,7 +148,7 @@ def test_a_derived_identifier_is_not_shared_by_images_of_others(
 
 @pytest.mark.parametrize("method", ["resume_reconciliation", "resume_review"])
 def test_images_that_change_during_a_deferral(
-    sandbox: FacekiSandbox, derived: Someone, tmp_path: Path, method: str
+    sandbox: FacekiSandbox, derived: ClearedTask, tmp_path: Path, method: str
 ) -> None:
     derived.now()
     task = derived.task
@@ -148,7 +159,7 @@ def test_images_that_change_during_a_deferral(
 
 
 def test_where_nothing_was_sent_images_may_change(
-    sandbox: FacekiSandbox, derived: Someone, tmp_path: Path
+    sandbox: FacekiSandbox, derived: ClearedTask, tmp_path: Path
 ) -> None:
     sandbox.add_fault("code", route="verify", code=5003)
     with pytest.raises(AirflowFailException, match="5003"):
@@ -156,7 +167,9 @@ def test_where_nothing_was_sent_images_may_change(
     assert derived.now(selfie=write(tmp_path, "other.jpg"))["decision"] == "ACCEPTED"
 
 
-def test_always_verifies_other_images_too(sandbox: FacekiSandbox, derived: Someone, tmp_path: Path) -> None:
+def test_always_verifies_other_images_too(
+    sandbox: FacekiSandbox, derived: ClearedTask, tmp_path: Path
+) -> None:
     first = derived.now(resubmit="always")
     second = derived.now(selfie=write(tmp_path, "other.jpg"))
     assert first["request_id"] != second["request_id"]
@@ -164,8 +177,8 @@ def test_always_verifies_other_images_too(sandbox: FacekiSandbox, derived: Someo
     assert derived.now(resubmit="if_absent")["request_id"] == second["request_id"]
 
 
-def test_an_identifier_of_its_own_may_be_of_any_images(
-    sandbox: FacekiSandbox, someone: Someone, tmp_path: Path
+def test_a_given_identifier_accepts_changed_images(
+    sandbox: FacekiSandbox, someone: ClearedTask, tmp_path: Path
 ) -> None:
     first = someone.now(record_identifier="accepted-anna")
     assert someone.now(selfie=write(tmp_path, "moved.jpg"))["request_id"] == first["request_id"]
@@ -181,7 +194,7 @@ def test_an_identifier_of_its_own_may_be_of_any_images(
         pytest.param("same", ["anna"], 1, id="the same"),
     ],
 )
-def test_matches_are_of_their_image(
+def test_stored_matches_belong_to_their_image(
     sandbox: FacekiSandbox,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -195,7 +208,7 @@ def test_matches_are_of_their_image(
     given = {"selfie": write(tmp_path, "anna.jpg", anna)}
     task = Tries(
         lambda: FacekiFaceMatchOperator(task_id="t", output_path=str(tmp_path / "found.json"), **given),
-        KeptInFile(tmp_path / "store.json"),
+        FileStateStore(tmp_path / "store.json"),
     )
     with monkeypatch.context() as full:
         full.setattr(storage, "write_json", _full)
@@ -218,7 +231,7 @@ def _full(*_: object) -> str:
     raise OSError("no space left")
 
 
-def test_images_are_kept_as_hashes(sandbox: FacekiSandbox, derived: Someone) -> None:
+def test_images_are_kept_as_hashes(sandbox: FacekiSandbox, derived: ClearedTask) -> None:
     derived.now()
     assert derived.task.store is not None
     assert "selfie" not in derived.task.store.path.read_text()

@@ -33,7 +33,7 @@ def test_a_lost_answer_is_found(sandbox: FacekiSandbox, verify: Verify, fault: s
     assert sandbox.ledger == {"declined-1": 1}
 
 
-def test_so_it_is_by_the_next_try(sandbox: FacekiSandbox, verify: Verify) -> None:
+def test_a_lost_response_is_found_by_the_next_try(sandbox: FacekiSandbox, verify: Verify) -> None:
     sandbox.add_fault("process_then_reset", route="verify")
     sandbox.add_fault("status", route="records", status=502, skip=1, count=4)
     task = verify("declined-1", lookup_timeout=0.0, resubmit_after=30.0)

@@ -49,7 +49,7 @@ def flows(
 Flows = tuple[DagResult, Path, FacekiSandbox]
 
 
-def test_it_ends_well(flows: Flows) -> None:
+def test_the_run_and_all_its_tasks_succeed(flows: Flows) -> None:
     done, _, _ = flows
     assert {task: state for task, state in done.states.items() if state not in ("success", "skipped")} == {}
     assert done.state == "success"
@@ -106,7 +106,7 @@ def test_branches(flows: Flows, branch: str, taken: set[str]) -> None:
     assert ways == {way: "success" if way in taken else "skipped" for way in ways}
 
 
-def test_one_token_and_one_look_at_the_rules_of_each_workflow(flows: Flows) -> None:
+def test_a_run_fetches_one_token_and_the_rules_once_per_workflow(flows: Flows) -> None:
     _, _, sandbox = flows
     assert sandbox.counters.tokens_issued == 1
     assert sandbox.counters.requests["rules"] == 2

@@ -23,7 +23,7 @@ from tests.airflow.fakes import execute
 from tests.api.fake_server import FakeServer, reply_bytes, reply_json
 from tests.billing.conftest import NOWHERE, Connect
 from tests.billing.image_files import image_bytes, verification, write
-from tests.billing.tries import KeptInFile, Tries, mark
+from tests.billing.tries import FileStateStore, Tries, mark
 
 SEARCH = "/api/v3/kyc_verification/search-by-face"
 ANALYSIS = {
@@ -61,7 +61,7 @@ def test_face_match(sandbox: FacekiSandbox, selfie: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("not_found", ["empty", "8013", "404"])
-def test_nobody_has_that_face(sandbox: FacekiSandbox, selfie: str, not_found: str) -> None:
+def test_an_unknown_face_has_no_matches(sandbox: FacekiSandbox, selfie: str, not_found: str) -> None:
     sandbox.settings.not_found = not_found
     assert execute(FacekiFaceMatchOperator(task_id="match", selfie=selfie)) == ([], {})
 
@@ -73,7 +73,7 @@ def test_nobody_has_that_face(sandbox: FacekiSandbox, selfie: str, not_found: st
         pytest.param(reply_json({"statusCode": 404, "message": "Cannot POST"}, 404), id="a framework's"),
     ],
 )
-def test_a_bare_404_is_nobody_s_absence(reply: Any) -> None:
+def test_a_404_without_a_code_is_an_error_and_not_no_match(reply: Any) -> None:
     with FakeServer() as server:
         server.on(SEARCH, reply)
         client = api.FacekiClient("client", server.url, service=api.Service(base_url=server.url))
@@ -125,11 +125,11 @@ def test_an_image_check_may_be_repeated(sandbox: FacekiSandbox, connect: Connect
         pytest.param({"kind": "code", "code": 8003}, id="please try again"),
     ],
 )
-def test_a_lost_answer_fails_for_good(
+def test_a_lost_response_of_a_charged_call_fails_without_a_retry(
     sandbox: FacekiSandbox, selfie: str, operator: Any, route: str, fault: dict[str, Any], tmp_path: Path
 ) -> None:
     sandbox.add_fault(**fault, route=route)
-    store = KeptInFile(tmp_path / "store.json")
+    store = FileStateStore(tmp_path / "store.json")
     task = Tries(lambda: operator(task_id="t", selfie=selfie), store)
     with pytest.raises(
         AirflowFailException, match="The call may have been charged, so it is not sent again"
@@ -156,7 +156,7 @@ def test_a_lost_answer_fails_for_good(
     [{"kind": "status", "status": 429, "retry_after": 0}, {"kind": "status", "status": 401}],
     ids=["429", "401"],
 )
-def test_what_was_not_done_is_sent_again(
+def test_a_call_that_was_not_processed_is_sent_again(
     sandbox: FacekiSandbox, selfie: str, operator: Any, route: str, fault: dict[str, Any]
 ) -> None:
     sandbox.add_fault(**fault, route=route)
@@ -169,7 +169,7 @@ def test_what_was_not_done_is_sent_again(
 def test_a_killed_try_fails_the_next_one_once(
     sandbox: FacekiSandbox, selfie: str, operator: Any, route: str, tmp_path: Path
 ) -> None:
-    store = KeptInFile(tmp_path / "store.json")
+    store = FileStateStore(tmp_path / "store.json")
     mark(store, 1.0)
     task = Tries(lambda: operator(task_id="t", selfie=selfie), store)
     for _ in range(2):
@@ -194,14 +194,14 @@ def test_an_answer_that_is_an_error(
     sandbox: FacekiSandbox, selfie: str, operator: Any, route: str, code: int, told: str, tmp_path: Path
 ) -> None:
     sandbox.add_fault("code", route=route, code=code)
-    store = KeptInFile(tmp_path / "store.json")
+    store = FileStateStore(tmp_path / "store.json")
     with pytest.raises(AirflowFailException, match=told):
         Tries(lambda: operator(task_id="t", selfie=selfie), store).go()
     assert not store.is_marked
 
 
 @pytest.mark.parametrize(("output_path", "told"), NOWHERE)
-def test_nothing_is_paid_for_records_that_can_never_be_written(
+def test_no_charge_is_made_for_an_invalid_output_path(
     sandbox: FacekiSandbox, selfie: str, output_path: str, told: str
 ) -> None:
     with pytest.raises(AirflowFailException, match=told):
@@ -210,7 +210,7 @@ def test_nothing_is_paid_for_records_that_can_never_be_written(
 
 
 @pytest.mark.parametrize("keeps_records", [True, False])
-def test_records_that_cannot_be_written_are_not_paid_for_again(
+def test_records_that_could_not_be_written_are_not_charged_again(
     sandbox: FacekiSandbox,
     selfie: str,
     tmp_path: Path,
@@ -218,7 +218,7 @@ def test_records_that_cannot_be_written_are_not_paid_for_again(
     keeps_records: bool,
 ) -> None:
     sandbox.add_record("a", "DECLINED", selfie=image_bytes(seed=9))
-    store, output = KeptInFile(tmp_path / "store.json"), tmp_path / "found.json"
+    store, output = FileStateStore(tmp_path / "store.json"), tmp_path / "found.json"
     task = Tries(lambda: FacekiFaceMatchOperator(task_id="t", selfie=selfie, output_path=str(output)), store)
     for _ in range(2):
         with monkeypatch.context() as full:
@@ -247,7 +247,7 @@ def test_a_face_match_that_is_retried_after_its_end_returns_what_it_found(
     output = str(tmp_path / output_path) if output_path else None
     task = Tries(
         lambda: FacekiFaceMatchOperator(task_id="t", selfie=selfie, output_path=output),
-        KeptInFile(tmp_path / "store.json"),
+        FileStateStore(tmp_path / "store.json"),
     )
     found = task.go()
     assert [summary["record_identifier"] for summary in task.go()] == ["a"]
@@ -264,7 +264,7 @@ def test_a_face_analysis_that_is_retried_after_its_end_is_not_sent_again(
     sandbox: FacekiSandbox, selfie: str, tmp_path: Path
 ) -> None:
     task = Tries(
-        lambda: FacekiAnalyzeFaceOperator(task_id="t", selfie=selfie), KeptInFile(tmp_path / "store.json")
+        lambda: FacekiAnalyzeFaceOperator(task_id="t", selfie=selfie), FileStateStore(tmp_path / "store.json")
     )
     task.go()
     for _ in range(2):
@@ -276,7 +276,7 @@ def test_a_face_analysis_that_is_retried_after_its_end_is_not_sent_again(
     assert len(sandbox.bills) == 2
 
 
-def test_where_nothing_is_remembered_records_that_cannot_be_written_leave_their_summaries(
+def test_without_a_state_store_unwritten_records_leave_summaries(
     sandbox: FacekiSandbox, selfie: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sandbox.add_record("a", selfie=image_bytes(seed=9))
@@ -305,7 +305,7 @@ def test_an_image_that_is_being_written_may_be_complete_next_time(
         place.write_bytes(image_bytes(2000))
         return looked_at
 
-    store = KeptInFile(tmp_path / "store.json")
+    store = FileStateStore(tmp_path / "store.json")
     task = Tries(lambda: FacekiAnalyzeFaceOperator(task_id="t", selfie=place.as_uri()), store)
     monkeypatch.setattr(api.Image, "checked", grows)
     with pytest.raises(AirflowException, match="selfie became longer while it was sent") as caught:

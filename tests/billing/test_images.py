@@ -37,7 +37,7 @@ from tests.airflow.fakes import execute
 from tests.airflow.running import AIRFLOW_3
 from tests.billing.conftest import Connect, Verify
 from tests.billing.image_files import HEIC, JPEG, PNG, WEBP, image_bytes, verification, write
-from tests.billing.tries import KeptInFile
+from tests.billing.tries import FileStateStore
 from tests.forks import exit_code, fork
 
 attach: Any = import_module("airflow.sdk.io" if AIRFLOW_3 else "airflow.io.store").attach
@@ -46,9 +46,9 @@ LIMIT = 20_000
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> KeptInFile:
+def store(tmp_path: Path) -> FileStateStore:
     """Airflow's state store; a single try does not have to be compared with an older Airflow."""
-    return KeptInFile(tmp_path / "store.json")
+    return FileStateStore(tmp_path / "store.json")
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_documents_that_the_workflow_cannot_work_with(
         pytest.param(WORKFLOW_THREE_DOCUMENTS, [WITH_BACK, WITH_BACK, WITHOUT], id="three"),
     ],
 )
-def test_documents_that_do(
+def test_accepted_documents_of_a_workflow(
     sandbox: FacekiSandbox, verify: Verify, images: dict[str, Any], workflow: str, documents: Any
 ) -> None:
     given = [dict.fromkeys(sides, images["selfie"]) for sides in documents]
@@ -226,7 +226,7 @@ def test_documents_that_do(
         pytest.param({"kind": "status", "status": 500, "count": None}, id="a failure"),
     ],
 )
-def test_rules_that_cannot_be_had_are_no_obstacle(
+def test_rules_that_cannot_be_fetched_do_not_stop_a_verification(
     sandbox: FacekiSandbox, verify: Verify, fault: dict[str, Any]
 ) -> None:
     sandbox.add_fault(**fault, route="rules")
@@ -261,7 +261,9 @@ def test_rules_are_asked_for_once_by_many_at_once(sandbox: FacekiSandbox) -> Non
     [(JPEG, "image/jpeg"), (PNG, "image/png"), (WEBP, "image/webp"), (HEIC, "image/heic")],
     ids=["JPEG", "PNG", "WEBP", "HEIC"],
 )
-def test_recognised(sandbox: FacekiSandbox, verify: Verify, tmp_path: Path, first: bytes, kind: str) -> None:
+def test_the_image_type_is_detected_from_the_content(
+    sandbox: FacekiSandbox, verify: Verify, tmp_path: Path, first: bytes, kind: str
+) -> None:
     content = image_bytes(5000, first)
     assert api.Image.of_bytes("selfie", content).media_type == kind
     # The file name has no influence on the detected type.
@@ -360,10 +362,10 @@ def test_storage_that_fails_halfway(hook: FacekiHook, sandbox: FacekiSandbox, pr
     assert hook.call(verification("accepted-2", DEFAULT_WORKFLOW)).decision is api.Decision.ACCEPTED
 
 
-def test_the_task_may_try_again(
+def test_an_interrupted_image_read_allows_another_try(
     sandbox: FacekiSandbox,
     verify: Verify,
-    store: KeptInFile,
+    store: FileStateStore,
     memory: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -407,14 +409,14 @@ def test_the_task_may_try_again(
         ),
     ],
 )
-def test_the_call_itself_refuses(more: dict[str, Any], told: str) -> None:
+def test_invalid_verification_arguments_are_rejected(more: dict[str, Any], told: str) -> None:
     arguments: dict[str, Any] = {"record_identifier": "a", "workflow_id": "w", **more}
     with pytest.raises(api.ValidationError, match=told):
         verification(**arguments)
 
 
 @pytest.mark.parametrize("endpoint", [api.FaceMatch, api.AnalyzeFace, api.CheckImage])
-def test_so_do_the_others(endpoint: Any) -> None:
+def test_other_image_endpoints_reject_a_path(endpoint: Any) -> None:
     with pytest.raises(api.ValidationError, match="must be an Image"):
         endpoint("a.jpg")
 

@@ -82,7 +82,7 @@ POINTS: dict[str, tuple[Death, str, str]] = {
 }
 
 
-def each_point() -> dict[str, Case]:
+def cases_by_point() -> dict[str, Case]:
     """Return a case for each point. The decisions take turns."""
     words = sorted(DECISIONS)
     return {
@@ -119,7 +119,7 @@ class KillScenario:
     def state(self) -> dict[str, Any]:
         return cast("dict[str, Any]", self.faceki.control.get("state"))
 
-    def how_far(self, task: Task, case: Case) -> str:
+    def last_stage(self, task: Task, case: Case) -> str:
         """Return how far the first try has come when it ended.
 
         FACEKI possibly finishes after the death of the try and before the test looks, so the times are compared.
@@ -136,7 +136,7 @@ class KillScenario:
     def run_case(self, case: Case) -> Ending:
         task = self.task(case)
         task.start(1, case.death).join()
-        came_to = self.how_far(task, case)
+        came_to = self.last_stage(task, case)
         tries = 1
         while task.result is None and tries < 6:
             tries += 1
@@ -174,7 +174,7 @@ def run_cases(scenario: KillScenario, cases: list[Case]) -> list[Ending]:
 
 
 def test_killed_at_each_point(scenario: KillScenario) -> None:
-    cases = each_point()
+    cases = cases_by_point()
     endings = run_cases(scenario, list(cases.values()))
     for point, ending in zip(cases, endings, strict=True):
         _, with_store, without = POINTS[point]
@@ -182,7 +182,7 @@ def test_killed_at_each_point(scenario: KillScenario) -> None:
 
 
 @pytest.mark.skipif(not THOROUGH, reason="only in make test-thorough: many random moments")
-def test_everybody_is_billed_once_and_nobody_is_lost(scenario: KillScenario) -> None:
+def test_random_kills_bill_each_verification_once(scenario: KillScenario) -> None:
     undisturbed = scenario.task(Case(0, "accepted", Death()))
     undisturbed.go_on(1)
     endings = run_cases(scenario, thrown(random.Random(2026), undisturbed.calls))

@@ -58,7 +58,9 @@ def record(identifier: Json, decision: str = "ACCEPTED", request_id: str = "r-1"
         pytest.param(reply_json({"responseCode": 404, "data": {}}, 404), id="the old envelope"),
     ],
 )
-def test_faceki_says_that_there_is_none(server: FakeServer, client: api.FacekiClient, reply: Reply) -> None:
+def test_documented_empty_responses_mean_no_verification(
+    server: FakeServer, client: api.FacekiClient, reply: Reply
+) -> None:
     server.on(RECORDS_PATH, reply)
     assert client.call(api.FindKycVerification(record_identifier="mine")) is None
 
@@ -88,7 +90,7 @@ def test_faceki_says_that_there_is_none(server: FakeServer, client: api.FacekiCl
         pytest.param(reply_bytes(b""), "has an unknown format|contains", id="nothing"),
     ],
 )
-def test_nobody_says_that_there_is_none(
+def test_undocumented_empty_responses_are_errors(
     server: FakeServer, client: api.FacekiClient, reply: Reply, told: str
 ) -> None:
     server.on(RECORDS_PATH, reply)
@@ -96,9 +98,7 @@ def test_nobody_says_that_there_is_none(
         client.call(api.FindKycVerification(record_identifier="mine"))
 
 
-def test_an_unknown_address_in_faceki_s_words_is_no_absence(
-    server: FakeServer, client: api.FacekiClient
-) -> None:
+def test_a_404_with_code_1_is_an_authentication_error(server: FakeServer, client: api.FacekiClient) -> None:
     server.on(
         RECORDS_PATH, reply_json({"status": False, "code": 1, "message": "UNAUTHORIZED/INVALID URL"}, 404)
     )
@@ -106,7 +106,7 @@ def test_an_unknown_address_in_faceki_s_words_is_no_absence(
         client.call(api.FindKycVerification(record_identifier="mine"))
 
 
-def test_only_ones_own_counts(server: FakeServer, client: api.FacekiClient) -> None:
+def test_records_with_another_identifier_are_ignored(server: FakeServer, client: api.FacekiClient) -> None:
     server.on(RECORDS_PATH, found(record("mine", "DECLINED"), record("another", request_id="r-2")))
     made = client.call(api.FindKycVerification(record_identifier="mine"))
     assert made is not None
@@ -120,7 +120,7 @@ def test_by_request_id_the_request_id_counts(server: FakeServer, client: api.Fac
         client.call(api.FindKycVerification(request_id="r-2"))
 
 
-def test_known_ones_and_old_ones_are_not_meant(server: FakeServer, client: api.FacekiClient) -> None:
+def test_known_and_old_records_are_ignored(server: FakeServer, client: api.FacekiClient) -> None:
     old = record("mine", "DECLINED", "old", createdAt="2026-01-01T00:00:00.000Z")
     new = record("mine", "ACCEPTED", "new", createdAt="2026-01-02T00:00:00.000Z")
     server.on(RECORDS_PATH, found(old, new))
@@ -154,7 +154,9 @@ def test_reprs_show_no_id() -> None:
 
 
 @pytest.mark.parametrize("not_found", ["empty", "8013", "404", "bare-404"])
-def test_whoever_is_not_there_yet_is_verified(verify: Verify, sandbox: FacekiSandbox, not_found: str) -> None:
+def test_without_an_existing_record_a_verification_is_sent(
+    verify: Verify, sandbox: FacekiSandbox, not_found: str
+) -> None:
     sandbox.settings.not_found = not_found
     assert verify("accepted-1").go()["decision"] == "ACCEPTED"
     assert sandbox.ledger == {"accepted-1": 1}

@@ -60,7 +60,7 @@ def fault(kind: str, **options: object) -> dict[str, object]:
         pytest.param(fault("huge", size=34 * 1024 * 1024, processed=True), id="larger than any answer"),
     ],
 )
-def test_what_faceki_has_done_is_found(
+def test_a_processed_verification_is_found(
     sandbox: FacekiSandbox, connect: Connect, ask: Ask, fault: dict[str, object]
 ) -> None:
     connect(sandbox, upload_timeout=1)
@@ -83,7 +83,7 @@ def test_what_faceki_has_done_is_found(
         pytest.param(fault("redirect"), "bare-404", id="redirect"),
     ],
 )
-def test_what_faceki_has_not_done_stays_unknown_and_is_not_sent_again(
+def test_an_unprocessed_verification_stays_unknown_and_is_not_resent(
     sandbox: FacekiSandbox, connect: Connect, ask: Ask, fault: dict[str, object], not_found: str
 ) -> None:
     connect(sandbox, upload_timeout=1)
@@ -109,7 +109,7 @@ def test_what_faceki_has_not_done_stays_unknown_and_is_not_sent_again(
         pytest.param(fault("code", code=1), id="code 1"),
     ],
 )
-def test_what_faceki_says_it_did_not_do_is_sent_again(
+def test_a_verification_reported_as_not_processed_is_sent_again(
     sandbox: FacekiSandbox, ask: Ask, fault: dict[str, object]
 ) -> None:
     sandbox.add_fault(**fault)  # type: ignore[arg-type]
@@ -121,7 +121,7 @@ def test_what_faceki_says_it_did_not_do_is_sent_again(
 
 
 @pytest.mark.parametrize("refusal_status", [401, 200])
-def test_token_revoked_on_the_way(
+def test_a_revoked_token_is_renewed_before_the_charged_call(
     sandbox: FacekiSandbox, hook: FacekiHook, ask: Ask, refusal_status: int
 ) -> None:
     sandbox.settings.refusal_status = refusal_status
@@ -133,7 +133,7 @@ def test_token_revoked_on_the_way(
     assert sandbox.counters.tokens_issued == 2
 
 
-def test_a_token_that_cannot_be_had_loses_no_verification(sandbox: FacekiSandbox, hook: FacekiHook) -> None:
+def test_a_failed_token_request_is_not_ambiguous(sandbox: FacekiSandbox, hook: FacekiHook) -> None:
     sandbox.add_fault("status", route="token", status=503, count=None)
     with pytest.raises(api.ServiceError) as caught:
         hook.call(verification("accepted-1", DEFAULT_WORKFLOW, lookup_timeout=30.0))
@@ -141,7 +141,7 @@ def test_a_token_that_cannot_be_had_loses_no_verification(sandbox: FacekiSandbox
     assert "verify" not in sandbox.counters.requests
 
 
-def test_nor_does_one_that_cannot_be_renewed(sandbox: FacekiSandbox, hook: FacekiHook) -> None:
+def test_a_failed_token_renewal_is_not_ambiguous(sandbox: FacekiSandbox, hook: FacekiHook) -> None:
     hook.get_access_token()
     sandbox.revoke_tokens()
     sandbox.add_fault("reset_after_body", route="token", count=None)
@@ -151,7 +151,7 @@ def test_nor_does_one_that_cannot_be_renewed(sandbox: FacekiSandbox, hook: Facek
     assert sandbox.ledger == {}
 
 
-def test_looks_that_fail_meanwhile_are_borne(sandbox: FacekiSandbox, hook: FacekiHook) -> None:
+def test_failed_lookups_are_tolerated(sandbox: FacekiSandbox, hook: FacekiHook) -> None:
     sandbox.add_fault("process_then_reset", route="verify")
     sandbox.add_fault("status", route="records", status=502, count=3)
     made = hook.call(verification("review-1", DEFAULT_WORKFLOW, lookup_timeout=10.0))
@@ -166,7 +166,7 @@ def test_looks_that_fail_meanwhile_are_borne(sandbox: FacekiSandbox, hook: Facek
         pytest.param("/kycverify/api/kycverify/records", 5002, id="a route that knows no such filter"),
     ],
 )
-def test_where_records_cannot_be_asked_for_it_says_so_at_once(
+def test_without_a_records_route_the_outcome_is_unknown_at_once(
     sandbox: FacekiSandbox,
     connect: Connect,
     monkeypatch: pytest.MonkeyPatch,

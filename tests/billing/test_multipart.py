@@ -83,7 +83,7 @@ def test_python_reads_what_was_given() -> None:
     ]
 
 
-def test_the_very_bytes() -> None:
+def test_the_multipart_body_to_the_byte() -> None:
     body = Multipart((("workflowId", "w"),), (("selfie", image(b"xyz")),), "BOUNDARY")
     assert b"".join(body.chunks()) == (
         b'--BOUNDARY\r\nContent-Disposition: form-data; name="workflowId"\r\n\r\nw\r\n'
@@ -154,7 +154,7 @@ def test_memory_stays_flat(
     assert most - before < MEBI, f"{(most - before) / 1024:.0f} KiB"
 
 
-def test_it_goes_out_in_pieces_worth_a_call_of_the_system(seven_images: list[Image]) -> None:
+def test_the_body_is_sent_in_large_chunks(seven_images: list[Image]) -> None:
     body = Multipart((), tuple((f"p{number}", each) for number, each in enumerate(seven_images)), "b")
     pieces = list(map(len, body.chunks()))
     assert sum(pieces) == body.length > 35 * MEBI

@@ -24,7 +24,7 @@ from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW, 
 from tests.airflow.fakes import TaskInstance
 from tests.billing.conftest import Connect, Verify
 from tests.billing.image_files import verification
-from tests.billing.tries import KeptInFile, Tries, mark
+from tests.billing.tries import FileStateStore, Tries, mark
 from tests.sandbox_delays import HeldDelays
 
 WAYS = ["sleeping", "deferred", "deferred, and resumed as if begun anew"]
@@ -33,7 +33,7 @@ LONG = 600.0
 
 
 @pytest.fixture(autouse=True)
-def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+def fast_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Poll every half second instead of every five seconds."""
     monkeypatch.setattr(operator, "MIN_RECONCILE_INTERVAL_SECONDS", 0.5)
     monkeypatch.setattr(operator, "MAX_RECONCILE_INTERVAL_SECONDS", 0.5)
@@ -57,7 +57,7 @@ def lose(task: Tries) -> None:
         task.go()
 
 
-def test_what_faceki_finishes_long_after_is_found(
+def test_a_verification_that_finishes_late_is_found(
     sandbox: FacekiSandbox, waits: Verify, held_delays: HeldDelays, request: pytest.FixtureRequest
 ) -> None:
     # The order is realistic: FACEKI finishes after the first try, while the second try polls.
@@ -134,7 +134,7 @@ def test_never_resubmit_finds_what_was_made(
 
 
 @pytest.mark.parametrize("check_rules", [True, False])
-def test_where_no_records_are_kept_absence_means_nothing(
+def test_without_kept_records_a_missing_record_allows_no_resubmit(
     sandbox: FacekiSandbox, verify: Verify, monkeypatch: pytest.MonkeyPatch, check_rules: bool
 ) -> None:
     rules = Workflow.rules
@@ -155,7 +155,7 @@ def test_where_no_records_are_kept_absence_means_nothing(
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_while_the_rules_are_not_to_be_had_nothing_in_doubt_is_sent(
+def test_without_rules_a_possibly_sent_call_is_not_repeated(
     sandbox: FacekiSandbox, verify: Verify, monkeypatch: pytest.MonkeyPatch, deferrable: bool
 ) -> None:
     rules = Workflow.rules
@@ -190,8 +190,8 @@ def test_where_there_are_no_rules_records_count_as_kept(
     assert sandbox.ledger == {"accepted-1": 1}
 
 
-def test_where_no_records_are_kept_what_was_answered_is_remembered(
-    sandbox: FacekiSandbox, verify: Verify, monkeypatch: pytest.MonkeyPatch, store: KeptInFile | None
+def test_without_kept_records_the_response_is_stored(
+    sandbox: FacekiSandbox, verify: Verify, monkeypatch: pytest.MonkeyPatch, store: FileStateStore | None
 ) -> None:
     rules = Workflow.rules
     monkeypatch.setattr(Workflow, "rules", lambda self, url: {**rules(self, url), "store_data": False})
@@ -215,7 +215,7 @@ def test_always_resubmit(sandbox: FacekiSandbox, verify: Verify) -> None:
     assert sandbox.ledger == {"accepted-1": 2}
 
 
-def test_what_is_there_already_is_the_result(sandbox: FacekiSandbox, verify: Verify) -> None:
+def test_an_existing_record_is_the_result_without_a_charge(sandbox: FacekiSandbox, verify: Verify) -> None:
     made = sandbox.add_record("accepted-1", "DECLINED")
     summary = verify("accepted-1").go()
     assert (summary["request_id"], summary["decision"]) == (made["requestId"], "DECLINED")
@@ -233,7 +233,7 @@ def test_a_finished_task_that_is_run_again_returns_what_it_has(
     assert sandbox.ledger == {"code-8009-x": 1}
 
 
-def test_images_may_have_gone_meanwhile(
+def test_a_later_try_needs_no_images_of_a_processed_call(
     sandbox: FacekiSandbox, verify: Verify, held_delays: HeldDelays, images: dict[str, Any]
 ) -> None:
     sandbox.add_fault("reset_then_process", route="verify")
@@ -281,7 +281,7 @@ def test_polls_that_fail_while_it_reconciles_are_tolerated(
 
 
 def test_nothing_is_sent_while_faceki_cannot_be_asked(
-    sandbox: FacekiSandbox, verify: Verify, store: KeptInFile | None
+    sandbox: FacekiSandbox, verify: Verify, store: FileStateStore | None
 ) -> None:
     sandbox.add_fault("status", route="records", status=503, count=None)
     for _ in range(2):
@@ -290,7 +290,7 @@ def test_nothing_is_sent_while_faceki_cannot_be_asked(
     assert "verify" not in sandbox.counters.requests
 
 
-def test_nor_where_its_records_are_not_to_be_found(
+def test_nothing_is_sent_with_a_wrong_records_path(
     sandbox: FacekiSandbox, verify: Verify, connect: Connect
 ) -> None:
     connect(sandbox, records_path="/api/v3/records")
@@ -312,7 +312,7 @@ def test_a_record_without_a_decision_is_waited_for(sandbox: FacekiSandbox, waits
 
 
 def test_a_killed_first_try_that_sent_nothing_costs_time_only(
-    sandbox: FacekiSandbox, verify: Verify, store: KeptInFile | None
+    sandbox: FacekiSandbox, verify: Verify, store: FileStateStore | None
 ) -> None:
     sandbox.add_fault("status", route="token", status=503, count=2)
     # With a store, the operator knows that nothing was sent. Without a store, a later try must assume that it was sent.
@@ -343,7 +343,7 @@ AHEAD, BEHIND = 3600.0, -1.0
         pytest.param([0], None, True, id="a list"),
     ],
 )
-def test_the_moment_that_comes_back_from_a_deferral(
+def test_the_resubmit_time_passed_by_a_deferral_is_validated(
     sandbox: FacekiSandbox, verify: Verify, until: Any, event: Any, waits_on: bool
 ) -> None:
     task = verify("accepted-1", resubmit_after=60.0, deferrable=True)
@@ -367,7 +367,7 @@ def test_the_moment_that_comes_back_from_a_deferral(
 @pytest.mark.parametrize(
     ("fault", "requests"), [("reset_then_process", 2), ("reset_after_body", 3)], ids=["arrived", "lost"]
 )
-def test_a_try_that_begins_with_the_resumption_of_an_earlier_one(
+def test_a_cleared_try_that_starts_as_a_resumption_charges_once(
     sandbox: FacekiSandbox, verify: Verify, held_delays: HeldDelays, fault: str, requests: int
 ) -> None:
     sandbox.add_fault("reset_after_body", route="verify")
@@ -380,14 +380,14 @@ def test_a_try_that_begins_with_the_resumption_of_an_earlier_one(
         task.make = verify("accepted-1", lookup_timeout=0.1, resubmit_after=LONG, deferrable=True).make
         held_delays.end_after_polls(sandbox)
     began = time.time()
-    assert task.go_after_clear()["decision"] == "ACCEPTED"
+    assert task.run_after_clear()["decision"] == "ACCEPTED"
     assert requests == 2 or time.time() - began >= 2.5
     assert sandbox.ledger == {"accepted-1": 1}
     assert sandbox.counters.requests["verify"] == requests
 
 
 def test_a_resumption_that_is_executed_twice(
-    sandbox: FacekiSandbox, verify: Verify, held_delays: HeldDelays, store: KeptInFile | None
+    sandbox: FacekiSandbox, verify: Verify, held_delays: HeldDelays, store: FileStateStore | None
 ) -> None:
     sandbox.add_fault("reset_after_body", route="verify")
     task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=2.0, deferrable=True)
@@ -438,8 +438,10 @@ MARKED = datetime(2026, 1, 1, tzinfo=UTC)
         pytest.param(-5, 150, id="clocks that differ"),
     ],
 )
-def test_when_absence_is_believed(tmp_path: Path, started_after: int, resubmit_allowed_after: int) -> None:
-    store = KeptInFile(tmp_path / "store.json")
+def test_resubmit_at_is_computed_from_the_mark_and_the_start(
+    tmp_path: Path, started_after: int, resubmit_allowed_after: int
+) -> None:
+    store = FileStateStore(tmp_path / "store.json")
     mark(store, MARKED.timestamp(), "mine")
     ti = TaskInstance(try_number=2, start_date=MARKED + timedelta(seconds=started_after))
     context: Any = {"ti": ti, "task_state_store": store}
@@ -456,18 +458,21 @@ def test_when_absence_is_believed(tmp_path: Path, started_after: int, resubmit_a
         pytest.param({"faceki_submitting_since": {"at": "soon"}, "faceki_outcome": {}}, id="words"),
     ],
 )
-def test_a_store_that_holds_no_such_thing(tmp_path: Path, kept: dict[str, object]) -> None:
+def test_invalid_state_store_values_are_ignored(tmp_path: Path, kept: dict[str, object]) -> None:
     (tmp_path / "store.json").write_text(json.dumps(kept))
-    context: Any = {"ti": TaskInstance(try_number=2), "task_state_store": KeptInFile(tmp_path / "store.json")}
+    context: Any = {
+        "ti": TaskInstance(try_number=2),
+        "task_state_store": FileStateStore(tmp_path / "store.json"),
+    }
     state = ChargedCallState(context)
     assert state.resubmit_at(150.0, time.time()) is None
     assert state.load() is None
 
 
-def test_a_marker_that_cannot_be_set_keeps_everything_back(
+def test_nothing_is_sent_if_the_intent_cannot_be_stored(
     sandbox: FacekiSandbox, verify: Verify, tmp_path: Path
 ) -> None:
-    class Full(KeptInFile):
+    class Full(FileStateStore):
         def set(self, key: str, value: object) -> None:
             raise AirflowException("the store is full")
 

@@ -30,7 +30,7 @@ from tests.billing.conftest import Connect, Verify
 
 
 @pytest.fixture(autouse=True)
-def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+def fast_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Poll for a reviewer's decision every second instead of every minute."""
     monkeypatch.setattr(verification, "REVIEW_POLL_INTERVAL_SECONDS", 1.0)
 
@@ -92,13 +92,13 @@ ROUTES: dict[str, Any] = {"accepted": "yes", "declined": ["no", "tell"], "otherw
         pytest.param([], "else", id="an empty list"),
     ],
 )
-def test_which_way(summary: Any, chosen: object) -> None:
+def test_a_branch_follows_the_decision(summary: Any, chosen: object) -> None:
     branch = FacekiDecisionBranchOperator(task_id="branch", summary=summary, **ROUTES)
     context: Any = {}
     assert branch.choose_branch(context) == chosen
 
 
-def test_ways_of_ones_own() -> None:
+def test_the_review_branch_can_be_set() -> None:
     context: Any = {}
     review = FacekiDecisionBranchOperator(task_id="b", summary={"decision": "REVIEW"}, review="see", **ROUTES)
     assert review.choose_branch(context) == "see"
@@ -140,7 +140,7 @@ def test_a_review_s_outcome_may_fail_the_task(sandbox: FacekiSandbox, verify: Ve
         task.go()
 
 
-def test_without_being_asked_to_it_does_not_wait(sandbox: FacekiSandbox, verify: Verify) -> None:
+def test_by_default_a_review_is_not_waited_for(sandbox: FacekiSandbox, verify: Verify) -> None:
     task = verify("review-1", deferrable=True)
     assert task.go()["decision"] == "REVIEW"
     assert task.deferrals == []
@@ -157,7 +157,7 @@ def test_a_review_that_takes_too_long(sandbox: FacekiSandbox, verify: Verify) ->
     assert sandbox.ledger == {"review-1": 1}
 
 
-def test_a_review_is_over_when_it_was_to_be_over(sandbox: FacekiSandbox, verify: Verify) -> None:
+def test_the_review_deadline_is_kept_over_deferrals(sandbox: FacekiSandbox, verify: Verify) -> None:
     # The deadline is kept, whatever the event contains, and although the task's start has possibly moved.
     task = verify("review-1", wait_for_review=True, deferrable=True)
     sandbox.add_record("review-1", "REVIEW")
@@ -304,7 +304,7 @@ def test_a_timeout_during_a_charged_call_is_not_retried(
         pytest.param(api.GenerateKycLink(workflow_id="w"), "retry", id="one link more harms nobody"),
     ],
 )
-def test_a_lost_answer_is_not_bought_again(
+def test_a_lost_response_of_a_charged_call_is_not_retried(
     sandbox: FacekiSandbox, call: api.RawCall | api.GenerateKycLink, action: str
 ) -> None:
     FacekiHook().get_access_token()

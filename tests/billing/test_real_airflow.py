@@ -55,7 +55,7 @@ class Killer:
         for process in psutil.Process().children(recursive=True):
             if len(self.killed) >= KILLS:
                 break
-            if process.pid in self.killed or not self._talks(process):
+            if process.pid in self.killed or not self._is_connected(process):
                 continue
             # The delays cover the time from before anything is sent until long after FACEKI has begun its processing,
             # which takes five seconds. So even if a busy machine kills three seconds late, the process is still alive.
@@ -65,7 +65,7 @@ class Killer:
                 self.killed.append(process.pid)
         return len(self.killed) >= KILLS
 
-    def _talks(self, process: psutil.Process) -> bool:
+    def _is_connected(self, process: psutil.Process) -> bool:
         try:
             lines = process.net_connections("tcp")
         except (psutil.NoSuchProcess, psutil.AccessDenied):
@@ -75,7 +75,7 @@ class Killer:
 
 
 @dataclass(frozen=True)
-class Scene:
+class Scenario:
     airflow: WholeAirflow
     faceki: SandboxProcess
     killer: Killer
@@ -88,7 +88,7 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def scenario(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
     """The finished scenario: all Airflow processes have ended; the files and the sandbox still exist."""
     folder = tmp_path_factory.mktemp("killed")
     for name in ("selfie-0.jpg", "front.jpg", "back.jpg"):
@@ -109,18 +109,20 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         }
         airflow = WholeAirflow(folder / "home", environment)
         killer = Killer(urlsplit(faceki.url).port or 0)
-        made = Scene(airflow, faceki, killer, folder, airflow.run("killed", "k"))
+        made = Scenario(airflow, faceki, killer, folder, airflow.run("killed", "k"))
         with airflow:
-            _live_through(made)
+            _run_scenario(made)
         yield made
 
 
-def _live_through(scene: Scene) -> None:
+def _run_scenario(scenario: Scenario) -> None:
     dags = ("killed", "own_tasks") if HAS_STATE_STORE else ("killed",)
-    airflow = scene.airflow
+    airflow = scenario.airflow
     airflow.wait_until_ready(*dags)
     airflow.tell(*(("dags", "unpause", dag_id) for dag_id in dags), airflow.trigger("killed", "k", {}))
-    airflow.wait(f"{KILLS} processes to kill", lambda: scene.killer.strike() or scene.run.state in ENDED)
+    airflow.wait(
+        f"{KILLS} processes to kill", lambda: scenario.killer.strike() or scenario.run.state in ENDED
+    )
     for dag_id in dags[1:]:
         # These DAGs are triggered only now, because the killer does not distinguish between processes of different
         # DAGs.
@@ -128,47 +130,47 @@ def _live_through(scene: Scene) -> None:
     airflow.wait("all to end", lambda: all(airflow.run(dag_id, "k").state in ENDED for dag_id in dags))
 
 
-def test_everybody_is_billed_once(scene: Scene) -> None:
-    assert len(set(scene.killer.killed)) == KILLS
-    assert scene.ledger == {f"slow-5-{who}": 1 for who in DECISIONS}
+def test_each_verification_is_billed_once_despite_kills(scenario: Scenario) -> None:
+    assert len(set(scenario.killer.killed)) == KILLS
+    assert scenario.ledger == {f"slow-5-{who}": 1 for who in DECISIONS}
 
 
-def test_every_task_ends_with_the_right_decision(scene: Scene) -> None:
-    assert {task: state for task, state in scene.run.states.items() if state != "success"} == {}
-    assert {who: scene.run.xcom(task)["decision"] for task, who in PLACES.items()} == DECISIONS
+def test_every_task_ends_with_the_right_decision(scenario: Scenario) -> None:
+    assert {task: state for task, state in scenario.run.states.items() if state != "success"} == {}
+    assert {who: scenario.run.xcom(task)["decision"] for task, who in PLACES.items()} == DECISIONS
 
 
-def test_airflow_did_try_again(scene: Scene) -> None:
+def test_airflow_did_try_again(scenario: Scenario) -> None:
     # Each killed process is one try. Airflow 3.3 possibly makes more tries: of a deferred task whose wait ends before
     # the scheduler has noticed the deferral. These tries must not bill twice either.
-    assert sum(scene.run.tries.values()) >= len(PLACES) + KILLS
+    assert sum(scenario.run.tries.values()) >= len(PLACES) + KILLS
 
 
-def test_the_records_are_whole(scene: Scene) -> None:
+def test_the_records_are_whole(scenario: Scenario) -> None:
     for task, who in PLACES.items():
-        place = Path(scene.run.xcom(task, "output_path").removeprefix("file://"))
+        place = Path(scenario.run.xcom(task, "output_path").removeprefix("file://"))
         assert json.loads(place.read_text())["record_identifier"] == f"slow-5-{who}"
 
 
 @pytest.mark.skipif(not HAS_STATE_STORE, reason="Airflow has retry policies from 3.3 on")
-def test_the_retry_policy_in_a_task_of_ones_own(scene: Scene) -> None:
-    own = scene.airflow.run("own_tasks", "k")
+def test_the_retry_policy_in_a_user_task(scenario: Scenario) -> None:
+    own = scenario.airflow.run("own_tasks", "k")
     assert own.states == {"hopeless": "failed", "throttled": "success"}
     assert own.tries == {"hopeless": 1, "throttled": 2}
 
 
-def test_nothing_got_out(scene: Scene) -> None:
+def test_no_file_log_or_table_holds_personal_data(scenario: Scenario) -> None:
     logs = logs_clean_of(())
-    home = scene.airflow.home
+    home = scenario.airflow.home
     leaks = [
         (path, line)
         for path, content in files_below(home)
-        if not path.startswith(str(scene.airflow.database))
+        if not path.startswith(str(scenario.airflow.database))
         for line in logs.lines_in(content)
     ]
     leaks += [
-        (table, line) for table, row in rows_of(scene.airflow.database) for line in NOWHERE.lines_in(row)
+        (table, line) for table, row in rows_of(scenario.airflow.database) for line in NOWHERE.lines_in(row)
     ]
     assert leaks == []
     # This proves that the search works: the records contain the person.
-    assert any(NOWHERE.found_in(record.read_bytes()) for record in scene.folder.glob("*.json"))
+    assert any(NOWHERE.found_in(record.read_bytes()) for record in scenario.folder.glob("*.json"))

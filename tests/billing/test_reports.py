@@ -63,7 +63,9 @@ def test_a_large_one_passes_through(sandbox: FacekiSandbox, report: Any) -> None
 
 
 @pytest.mark.parametrize("form", ["bytes", "json-url", "json-base64"])
-def test_nobody_s_report(sandbox: FacekiSandbox, report: Any, form: str, tmp_path: Path) -> None:
+def test_an_unknown_report_is_not_found(
+    sandbox: FacekiSandbox, report: Any, form: str, tmp_path: Path
+) -> None:
     sandbox.settings.pdf_form = form
     with pytest.raises(api.NotFoundError):
         report("973f1bb2-0000-4000-8000-000000000000")
@@ -78,7 +80,9 @@ def test_a_report_whose_answer_is_lost_is_fetched_again(sandbox: FacekiSandbox, 
     assert sandbox.counters.requests["pdf"] == 2
 
 
-def test_where_nobody_has_said_where(sandbox: FacekiSandbox, connect: Connect, report: Any) -> None:
+def test_a_missing_report_path_is_a_configuration_error(
+    sandbox: FacekiSandbox, connect: Connect, report: Any
+) -> None:
     connect(sandbox, pdf_report_path=None)
     with pytest.raises(
         AirflowFailException, match="ConfigurationError: .*set pdf_report_path in the Connection's"
@@ -135,7 +139,7 @@ ENCODED = base64.b64encode(PDF).decode()
         pytest.param(reply_json({"pdf": base64.encodebytes(PDF).decode()}), id="base64 in lines"),
     ],
 )
-def test_in_whatever_form(reply: Reply) -> None:
+def test_a_report_is_read_in_every_response_form(reply: Reply) -> None:
     with FakeServer() as server:
         assert fetch(server, reply) == PDF
 
@@ -162,7 +166,7 @@ def _in_chunks(content: bytes) -> Iterator[bytes]:
         ),
     ],
 )
-def test_however_it_arrives(head: bytes, pieces: list[bytes]) -> None:
+def test_a_report_is_read_from_a_body_in_any_pieces(head: bytes, pieces: list[bytes]) -> None:
     def reply(handler: Handler) -> None:
         handler.send_bytes(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n")
         for piece in pieces:
@@ -175,7 +179,7 @@ def test_however_it_arrives(head: bytes, pieces: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"%", b"%PD"])
-def test_a_body_that_ends_before_it_can_be_told(body: bytes) -> None:
+def test_a_body_too_short_to_detect_its_form_is_rejected(body: bytes) -> None:
     with FakeServer() as server, pytest.raises(api.UnexpectedResponseError):
         fetch(server, reply_bytes(body))
 
@@ -236,7 +240,7 @@ def test_the_token_goes_only_to_faceki() -> None:
     assert list(asked.values()) == [True, False, False, False, False]
 
 
-def test_at_its_own_address_it_brings_the_token() -> None:
+def test_a_report_url_at_the_base_url_gets_the_token() -> None:
     with FakeServer() as server:
         server.on("/files/r-1", reply_bytes(PDF))
         assert (
@@ -283,7 +287,7 @@ def test_metrics_name_the_call() -> None:
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])
-def test_an_address_that_has_expired_says_nothing_about_the_credentials(status: int) -> None:
+def test_an_expired_report_url_is_no_authentication_error(status: int) -> None:
     with FakeServer() as server:
         server.on("/expired", reply_bytes(b"<Error><Code>AccessDenied</Code></Error>", status))
         with pytest.raises(

@@ -84,12 +84,14 @@ def talkative() -> bytes:
     ],
 )
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_its_longer_side(size: tuple[int, int], expected: tuple[int, int], kind: str) -> None:
+def test_the_longer_side_is_resized_to_the_limit(
+    size: tuple[int, int], expected: tuple[int, int], kind: str
+) -> None:
     _, made = smaller(encoded(portrait(*size), kind))
     assert (made.size, made.format, made.mode) == (expected, "JPEG", "RGB")
 
 
-def test_it_stands_upright() -> None:
+def test_the_exif_orientation_is_applied() -> None:
     _, made = smaller(talkative())
     assert made.size == (300, 400)
     # The camera was rotated, so the stored upper left corner must be the upper right corner after the resize.
@@ -100,14 +102,14 @@ def test_it_stands_upright() -> None:
 
 
 @pytest.mark.parametrize("longest", [400, 4000], ids=["made smaller", "small enough already"])
-def test_it_tells_nothing_else(longest: int) -> None:
+def test_resizing_removes_the_metadata(longest: int) -> None:
     assert all(word in talkative() for word in TELLTALES)
     said, made = smaller(talkative(), longest)
     assert not any(word in said for word in TELLTALES)
     assert not made.getexif()
 
 
-def test_nor_does_a_png() -> None:
+def test_resizing_removes_the_metadata_of_a_png() -> None:
     information = PngImagePlugin.PngInfo()
     information.add_text("Author", "TELLTALE")
     content = encoded(portrait(100, 100), "PNG", pnginfo=information)
@@ -144,7 +146,9 @@ START, FRAME, END = "ffd8", "ffc0000b080010001001011100", "ffd9"
     ],
 )
 def test_a_jpeg_without_a_scan_ends(content: str) -> None:
-    assert answer_in_time(bytes.fromhex(content)) == "selfie cannot be made smaller: Pillow cannot read it"
+    assert (
+        outcome_with_timeout(bytes.fromhex(content)) == "selfie cannot be made smaller: Pillow cannot read it"
+    )
 
 
 def test_a_scan_behind_bytes_that_decoders_skip_is_found() -> None:
@@ -164,7 +168,7 @@ def test_a_small_jpeg_that_would_take_hours_is_refused(repeated: str) -> None:
         content = content[:end] + content[scan:end] * 100_000 + content[end:]
     else:
         content = content[:2] + bytes.fromhex("ffe100094578696600002a") * 200_000 + content[2:]
-    told = answer_in_time(content)
+    told = outcome_with_timeout(content)
     assert told.startswith("selfie cannot be made smaller: it has more than 100 scans or 1000 segments")
 
 
@@ -172,10 +176,10 @@ def test_a_jpeg_of_padding_is_refused() -> None:
     content = encoded(portrait(300, 200), "JPEG")
     assert outcome(content[:2] + b"\xff" * 4000 + content[2:]) == "read"
     broken = content[:2] + b"\xff" * 10_000_000 + content[2:]
-    assert answer_in_time(broken) == "selfie cannot be made smaller: Pillow cannot read it"
+    assert outcome_with_timeout(broken) == "selfie cannot be made smaller: Pillow cannot read it"
 
 
-def answer_in_time(content: bytes) -> str:
+def outcome_with_timeout(content: bytes) -> str:
     """Return what is said about an image. The thread is a daemon, so that an endless loop fails only this test."""
     said: Queue[str] = Queue()
     Thread(target=lambda: said.put(outcome(content)), daemon=True).start()
@@ -184,7 +188,7 @@ def answer_in_time(content: bytes) -> str:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_a_broken_image_is_told(kind: str) -> None:
+def test_a_broken_image_is_read_or_rejected_with_a_message(kind: str) -> None:
     content = encoded(portrait(300, 200), kind) if kind != "JPEG" else talkative()
     dice = random.Random(7)
     told = set()

@@ -44,7 +44,7 @@ def palette(transparency: Any = None) -> Pillow.Image:
     return made
 
 
-def seen_through(mode: str) -> Pillow.Image:
+def transparent_image(mode: str) -> Pillow.Image:
     """Return a black image that is more transparent towards the right; on a white background, it is the gradient."""
     alpha = ramp().point(lambda value: 255 - value)
     black = Pillow.new("L" if mode == "LA" else "RGB", alpha.size)
@@ -86,21 +86,21 @@ def smaller(content: bytes, longest: int = 100) -> Pillow.Image:
         pytest.param(ramp, "PNG", "L", id="L"),
         pytest.param(ramp, "JPEG", "L", id="L as JPEG"),
         pytest.param(lambda: ramp().convert("LA"), "PNG", "LA", id="LA"),
-        pytest.param(lambda: seen_through("LA"), "PNG", "LA", id="LA, transparent"),
+        pytest.param(lambda: transparent_image("LA"), "PNG", "LA", id="LA, transparent"),
         pytest.param(palette, "PNG", "P", id="P"),
         pytest.param(lambda: ramp().convert("RGB"), "PNG", "RGB", id="RGB"),
         pytest.param(lambda: ramp().convert("RGB"), "JPEG", "RGB", id="RGB as JPEG"),
         pytest.param(lambda: ramp().convert("RGB"), "WEBP", "RGB", id="RGB as WEBP"),
         pytest.param(lambda: ramp().convert("RGBA"), "PNG", "RGBA", id="RGBA"),
-        pytest.param(lambda: seen_through("RGBA"), "PNG", "RGBA", id="RGBA, transparent"),
-        pytest.param(lambda: seen_through("RGBA"), "WEBP", "RGBA", id="RGBA as WEBP"),
+        pytest.param(lambda: transparent_image("RGBA"), "PNG", "RGBA", id="RGBA, transparent"),
+        pytest.param(lambda: transparent_image("RGBA"), "WEBP", "RGBA", id="RGBA as WEBP"),
         pytest.param(lambda: ramp().convert("RGB").convert("CMYK"), "JPEG", "CMYK", id="CMYK"),
         pytest.param(lambda: ramp().convert("YCbCr"), "JPEG", "RGB", id="YCbCr"),
         pytest.param(lambda: numbers("I;16", 65535), "PNG", "I;16", id="I;16"),
     ],
 )
 @pytest.mark.parametrize("longest", [100, 4000], ids=["made smaller", "small enough already"])
-def test_it_shows_what_the_image_shows(
+def test_resizing_keeps_the_content_in_every_mode(
     make: Callable[[], Pillow.Image], kind: str, mode: str, longest: int
 ) -> None:
     content = encode(make(), kind)
@@ -188,7 +188,7 @@ def test_every_orientation_that_a_camera_notes(orientation: int) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "P"])
-def test_shades_that_are_made_of_dots_stay_shades(mode: str) -> None:
+def test_resizing_averages_dithered_images(mode: str) -> None:
     """Pillow does not average images of these modes; it leaves pixels out, so print on a scan would break up."""
     dots = Pillow.new("1", (1024, 1024))
     dots.putdata([255 * ((x + x // 1024) % 2) for x in range(1024 * 1024)])

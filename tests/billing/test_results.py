@@ -19,7 +19,7 @@ from airflow_provider_faceki.sandbox.backend.records import Record
 from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW
 from tests.billing.conftest import NOWHERE, Connect, Verify
 from tests.billing.image_files import image_bytes, verification, write
-from tests.billing.tries import KeptInFile
+from tests.billing.tries import FileStateStore
 
 UNKNOWN_WORKFLOW = "5a4db0c5-0000-4000-8000-00000000000f"
 
@@ -60,9 +60,9 @@ SUMMARY = {
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> KeptInFile:
+def store(tmp_path: Path) -> FileStateStore:
     """Airflow's state store; a single try does not have to be compared with an older Airflow."""
-    return KeptInFile(tmp_path / "store.json")
+    return FileStateStore(tmp_path / "store.json")
 
 
 @pytest.mark.parametrize("code", REJECTIONS)
@@ -77,7 +77,7 @@ def test_a_rejected_image_is_a_result(sandbox: FacekiSandbox, hook: FacekiHook, 
 
 
 @pytest.mark.parametrize("shape", ["object", "null", "missing"])
-def test_whatever_comes_with_the_code(
+def test_a_rejection_is_a_result_in_every_response_form(
     sandbox: FacekiSandbox, verify: Verify, shape: str, tmp_path: Path
 ) -> None:
     sandbox.settings.rejection_result = shape
@@ -90,7 +90,7 @@ def test_whatever_comes_with_the_code(
     assert json.loads((tmp_path / "record.json").read_text())["selfie_data"] == {"liveness_pass": True}
 
 
-def test_why_somebody_did_not_pass_is_in_the_summary(sandbox: FacekiSandbox, verify: Verify) -> None:
+def test_the_summary_of_a_decline_holds_its_reasons(sandbox: FacekiSandbox, verify: Verify) -> None:
     summary = verify("declined-1").go()
     assert summary["error_codes"] == [{"code": 5008, "name": "KYC_FAILED"}]
     assert summary["verification_summary"]["document_verified"] is not None
@@ -101,7 +101,7 @@ def test_why_somebody_did_not_pass_is_in_the_summary(sandbox: FacekiSandbox, ver
     assert sandbox.counters.requests["records"] > before
 
 
-def test_somebody_who_passes_needs_no_further_request(sandbox: FacekiSandbox, verify: Verify) -> None:
+def test_an_accepted_verification_needs_no_further_request(sandbox: FacekiSandbox, verify: Verify) -> None:
     assert verify("accepted-1").go()["decision"] == "ACCEPTED"
     # This one request is the lookup before the charged call.
     assert sandbox.counters.requests["records"] == 1
@@ -129,7 +129,7 @@ def test_a_decision_is_a_result(sandbox: FacekiSandbox, verify: Verify, word: st
         pytest.param("9d0f", None, (), id="not decided"),
     ],
 )
-def test_what_is_kept_of_a_verification_comes_back(
+def test_a_stored_verification_is_restored(
     request_id: str | None, decision: str | None, codes: tuple[int, ...]
 ) -> None:
     record = api.VerificationRecord.from_fields(
@@ -152,7 +152,7 @@ def test_no_more_is_kept_than_ids_decision_and_codes() -> None:
 @pytest.mark.parametrize(
     "kept", [None, "ACCEPTED", [], {}, {"decision": 1}, {"request_id": ""}, {"codes": [5004]}], ids=repr
 )
-def test_what_tells_of_no_verification(kept: object) -> None:
+def test_an_invalid_stored_verification_is_ignored(kept: object) -> None:
     assert api.KycVerification.from_dict(kept) is None
 
 
@@ -162,7 +162,7 @@ def test_odd_codes_are_dropped() -> None:
     assert again.record.error_codes == (5004,)
 
 
-def never_kept(store: KeptInFile) -> bool:
+def is_unmarked(store: FileStateStore) -> bool:
     return not store.is_marked
 
 
@@ -176,14 +176,14 @@ def never_kept(store: KeptInFile) -> bool:
         pytest.param("code-5006-x", "InvalidRequestError: .*5006 REQUIRED_DOCUMENT_MISSING", id="5006"),
     ],
 )
-def test_what_no_further_try_can_mend_fails_at_once(
-    sandbox: FacekiSandbox, verify: Verify, store: KeptInFile, identifier: str, told: str
+def test_a_permanent_error_fails_without_a_retry(
+    sandbox: FacekiSandbox, verify: Verify, store: FileStateStore, identifier: str, told: str
 ) -> None:
     with pytest.raises(AirflowFailException, match=told):
         verify(identifier).go()
     assert sandbox.bills == ()
     assert sandbox.counters.requests["verify"] == 1
-    assert never_kept(store)
+    assert is_unmarked(store)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_what_no_further_try_can_mend_fails_at_once(
         pytest.param({"kind": "code", "code": 422}, "InvalidRequestError: ", id="a workflow id that is none"),
     ],
 )
-def test_what_faceki_says_instead_of_rules_is_heard_before_paying(
+def test_an_error_code_instead_of_rules_fails_before_any_charge(
     sandbox: FacekiSandbox, verify: Verify, fault: dict[str, Any], error: str
 ) -> None:
     sandbox.add_fault(**fault, route="rules", count=None)
@@ -214,7 +214,7 @@ def test_what_faceki_says_instead_of_rules_is_heard_before_paying(
         pytest.param({"kind": "status", "status": 502}, id="a failure"),
     ],
 )
-def test_no_word_about_rules_is_no_obstacle(
+def test_missing_rules_do_not_stop_a_verification(
     sandbox: FacekiSandbox, verify: Verify, fault: dict[str, Any]
 ) -> None:
     sandbox.add_fault(**fault, route="rules", count=None)
@@ -230,7 +230,7 @@ def test_empty_wallet(sandbox: FacekiSandbox, verify: Verify) -> None:
     assert sandbox.bills == ()
 
 
-def test_unknown_workflow_is_found_out_before_anything_is_sent(
+def test_an_unknown_workflow_is_rejected_before_anything_is_sent(
     sandbox: FacekiSandbox, verify: Verify
 ) -> None:
     with pytest.raises(AirflowFailException, match=r"WorkflowError.*5001"):
@@ -239,7 +239,7 @@ def test_unknown_workflow_is_found_out_before_anything_is_sent(
 
 
 def test_too_large_for_faceki(
-    sandbox: FacekiSandbox, verify: Verify, store: KeptInFile, tmp_path: Path
+    sandbox: FacekiSandbox, verify: Verify, store: FileStateStore, tmp_path: Path
 ) -> None:
     sandbox.settings.max_upload_bytes = 100_000
     selfie = write(tmp_path, "large.jpg", image_bytes(1_000_000))
@@ -248,7 +248,7 @@ def test_too_large_for_faceki(
     ):
         verify("accepted-1", selfie=selfie).go()
     assert sandbox.bills == ()
-    assert never_kept(store)
+    assert is_unmarked(store)
 
 
 @pytest.mark.parametrize(
@@ -259,13 +259,13 @@ def test_too_large_for_faceki(
     ],
 )
 def test_what_faceki_refuses_leaves_nothing_to_reconcile(
-    sandbox: FacekiSandbox, verify: Verify, store: KeptInFile, fault: dict[str, Any]
+    sandbox: FacekiSandbox, verify: Verify, store: FileStateStore, fault: dict[str, Any]
 ) -> None:
     sandbox.add_fault(**fault, route="verify")
     with pytest.raises((api.RateLimitError, AirflowFailException)):
         verify("accepted-1").go()
     assert sandbox.bills == ()
-    assert never_kept(store)
+    assert is_unmarked(store)
 
 
 def test_declined_may_fail_the_task_and_its_record_is_kept(
@@ -291,7 +291,7 @@ def test_the_record_is_written_whole(sandbox: FacekiSandbox, verify: Verify, tmp
 
 
 @pytest.mark.parametrize(("output_path", "told"), NOWHERE)
-def test_nobody_is_verified_for_a_record_that_cannot_be_written(
+def test_an_unwritable_output_path_fails_before_any_request(
     sandbox: FacekiSandbox, verify: Verify, output_path: str, told: str
 ) -> None:
     with pytest.raises(AirflowFailException, match=told):
@@ -321,7 +321,7 @@ def test_where_faceki_keeps_no_records_its_answer_is_written(
     ],
 )
 @pytest.mark.parametrize("is_found", [True, False], ids=["found", "verified"])
-def test_the_log_shows_what_can_be_an_id_only(
+def test_the_log_shows_only_valid_ids(
     sandbox: FacekiSandbox,
     verify: Verify,
     caplog: pytest.LogCaptureFixture,

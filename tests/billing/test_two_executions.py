@@ -22,7 +22,7 @@ from airflow_provider_faceki.operators.verification import FacekiKycVerification
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.fakes import StateStore, TaskInstance, context
 from tests.airflow.running import HAS_STATE_STORE
-from tests.billing.tries import KeptInFile, Tries
+from tests.billing.tries import FileStateStore, Tries
 
 pytestmark = pytest.mark.skipif(not HAS_STATE_STORE, reason="before Airflow 3.3 there is no task state store")
 
@@ -32,7 +32,7 @@ OFFSETS = [0.0, 0.1, 0.3, 0.5, 1.0, 1.5, 2.0]
 STORE_LATENCY_SECONDS = 0.03
 
 
-class SlowStore(KeptInFile):
+class SlowStore(FileStateStore):
     """A store with network latency. Each key is changed independently, as in Airflow's database."""
 
     def __init__(self, path: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_long_upload_holds_up_the_other_execution() -> None:
     assert store == {}
 
 
-class Replaced(KeptInFile):
+class Replaced(FileStateStore):
     """A store in which another execution replaces the mark when this execution has written it and reads it again."""
 
     reads = 0
@@ -266,7 +266,7 @@ class Replaced(KeptInFile):
         return found
 
 
-class Failing(KeptInFile):
+class Failing(FileStateStore):
     """A store that fails when the mark is renewed."""
 
     writes = 0
@@ -287,7 +287,7 @@ class Failing(KeptInFile):
     ],
 )
 def test_an_execution_stops_sending_if_its_mark_is_not_its_own(
-    sandbox: FacekiSandbox, images: dict[str, Any], tmp_path: Path, kind: type[KeptInFile], told: str
+    sandbox: FacekiSandbox, images: dict[str, Any], tmp_path: Path, kind: type[FileStateStore], told: str
 ) -> None:
     store = kind(tmp_path / "store.json")
     task = Tries(
@@ -302,7 +302,7 @@ def test_an_execution_stops_sending_if_its_mark_is_not_its_own(
     assert caught.value.__cause__ is None
     assert sandbox.bills == ()
     assert store.is_marked
-    task.store = KeptInFile(store.path)
+    task.store = FileStateStore(store.path)
     assert task.go()["decision"] == "ACCEPTED"
     assert sandbox.ledger == {"accepted-1": 1}
 

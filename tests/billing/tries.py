@@ -20,7 +20,7 @@ from tests.airflow.fakes import TaskInstance
 MOST_DEFERRALS = 10
 
 
-class KeptInFile:
+class FileStateStore:
     """Replacement for ``task_state_store``: a file that outlives the process and is always complete."""
 
     def __init__(self, path: Path) -> None:
@@ -55,7 +55,7 @@ class KeptInFile:
         os.replace(beside, self.path)
 
 
-def mark(store: KeptInFile, at: object, identifier: str | None = None) -> None:
+def mark(store: FileStateStore, at: object, identifier: str | None = None) -> None:
     """Store the marker that a try leaves behind if it is killed while it sends."""
     apart = "" if identifier is None else f"_{digest(identifier)}"
     store.set(f"faceki_submitting_since{apart}", {"at": at, "images": None})
@@ -74,7 +74,7 @@ class Tries:
     #: (https://github.com/apache/airflow/issues/63240).
     start_moves = False
 
-    def __init__(self, make: Callable[[], Any], store: KeptInFile | None) -> None:
+    def __init__(self, make: Callable[[], Any], store: FileStateStore | None) -> None:
         self.make = make
         self.store = store
         self.ti = TaskInstance(run_id="run", try_number=0)
@@ -91,7 +91,7 @@ class Tries:
         """Clear the task after it has ended. Airflow then raises ``max_tries``, which a retry does not change."""
         self.ti.max_tries = self.ti.try_number
 
-    def go_after_clear(self) -> Any:
+    def run_after_clear(self) -> Any:
         """Run the next try of a deferred task that had resumed and was then cleared while it was running.
 
         Airflow 3 keeps the start time, the method and the arguments with which the earlier try resumed.

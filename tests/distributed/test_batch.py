@@ -48,7 +48,7 @@ def test_a_killed_worker(site: Site) -> None:
     assert set(batch.results.values()) == {1}
 
 
-def test_a_worker_that_is_frozen_until_another_one_is_at_work(site: Site) -> None:
+def test_a_suspended_worker_that_resumes_after_a_newer_try_started(site: Site) -> None:
     batch, host, pid = _begin(site, "frozen")
     frozen = site.cluster.suspend(host)
     try:

@@ -57,7 +57,7 @@ def test_each_example_succeeds(runs: dict[str, DagResult], dag_id: str) -> None:
     assert runs[dag_id].state == "success", runs[dag_id].states
 
 
-def test_the_batch_bills_each_person_once(runs: dict[str, DagResult], site: Site) -> None:
+def test_the_batch_bills_each_row_once(runs: dict[str, DagResult], site: Site) -> None:
     run = runs["example_faceki_batch"]
     assert run.xcom("add_up") == {"decisions": {"ACCEPTED": len(BATCH)}, "errors": {}, "found": 0}
     assert {name: site.ledger.get(name) for name in BATCH} == dict.fromkeys(BATCH, 1)

@@ -33,7 +33,7 @@ KNOWN = [person for people in FETCHED.values() for person in people]
 
 
 @dataclass(frozen=True)
-class Scene:
+class Scenario:
     """What was seen while the waits were in the triggerers."""
 
     run: DagResult
@@ -48,7 +48,7 @@ def _decision(person: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def scene(site: Site) -> Scene:
+def scenario(site: Site) -> Scenario:
     """The finished run."""
     site.slow_down(FAST_SECONDS)
     cluster, control = site.cluster, site.faceki.control
@@ -75,7 +75,7 @@ def scene(site: Site) -> Scene:
     decide(AFTER)
     cluster.wait("all to end", lambda: all(each.state in ENDED for each in (run, *runs)))
     cluster.start(busiest)
-    return Scene(run, linked, shared)
+    return Scenario(run, linked, shared)
 
 
 def _deferred(run: DagResult) -> int:
@@ -89,27 +89,27 @@ def _shared(site: Site) -> Counter[str]:
     return Counter(dict(found))
 
 
-def test_both_triggerers_had_waits(scene: Scene) -> None:
-    assert set(scene.shared) == set(TRIGGERERS)
-    assert sum(scene.shared.values()) == WAITS
+def test_both_triggerers_had_waits(scenario: Scenario) -> None:
+    assert set(scenario.shared) == set(TRIGGERERS)
+    assert sum(scenario.shared.values()) == WAITS
 
 
-def test_every_wait_ends_with_the_right_decision(scene: Scene) -> None:
-    assert Counter(scene.run.states.values()) == {"success": len(KNOWN) + len(WAITED)}
-    told = {person: scene.run.xcom(f"wait[{number}]")["decision"] for number, person in enumerate(WAITED)}
+def test_every_wait_ends_with_the_right_decision(scenario: Scenario) -> None:
+    assert Counter(scenario.run.states.values()) == {"success": len(KNOWN) + len(WAITED)}
+    told = {person: scenario.run.xcom(f"wait[{number}]")["decision"] for number, person in enumerate(WAITED)}
     assert told == {person: _decision(person) for person in WAITED}
 
 
 @pytest.mark.parametrize("person", LINKED)
-def test_every_link_ends_with_the_right_decision(scene: Scene, person: str) -> None:
-    run, (decision, followed) = scene.linked[person], LINKED[person]
+def test_every_link_ends_with_the_right_decision(scenario: Scenario, person: str) -> None:
+    run, (decision, followed) = scenario.linked[person], LINKED[person]
     assert run.state == "success", run.states
     assert run.xcom("wait_for_decision")["decision"] == decision
     ran = {task for task in ("welcome", "decline", "ask_a_person") if run.states[task] == "success"}
     assert ran == {followed}
 
 
-def test_both_workers_had_tasks(scene: Scene, site: Site) -> None:
+def test_both_workers_had_tasks(scenario: Scenario, site: Site) -> None:
     found = site.cluster.rows(
         "SELECT task_id, hostname, count(*) FROM task_instance"
         " WHERE dag_id = 'hosts' AND task_id LIKE %s GROUP BY task_id, hostname",
@@ -118,7 +118,7 @@ def test_both_workers_had_tasks(scene: Scene, site: Site) -> None:
     assert set(found) == {(f"fetch_on_{worker}", worker, len(people)) for worker, people in FETCHED.items()}
 
 
-def test_all_hosts_have_used_one_token(scene: Scene, site: Site) -> None:
+def test_all_hosts_have_used_one_token(scenario: Scenario, site: Site) -> None:
     """All tasks and waits of all tests on all hosts share the token on S3."""
     assert site.counters["requests"]["records"] >= len(KNOWN) + len(WAITED)
     assert site.counters["tokens_issued"] == 1

@@ -171,7 +171,7 @@ def datasets(event: dict[str, Any], side: str) -> dict[str, int | None]:
     }
 
 
-def test_all_ended_as_they_must(whole: Whole) -> None:
+def test_all_tasks_have_the_expected_states(whole: Whole) -> None:
     assert whole.run.states == {**dict.fromkeys(TASKS, "success"), "too_many": "failed"}
 
 
@@ -222,7 +222,7 @@ def test_counts_of_a_batch(whole: Whole, task: str, counts: dict[str, int]) -> N
     assert {name: value for name, value in facet.items() if not name.startswith("_")} == counts
 
 
-def test_the_lineage_names_nobody_and_no_secret(whole: Whole) -> None:
+def test_the_lineage_holds_no_personal_data_and_no_secret(whole: Whole) -> None:
     secrets = (PASSWORD, "canary-login", whole.faceki.client_secret, "aws_kyc@")
     # The canaries would be found: the events of the other tasks are searched in the same way.
     assert "people.ndjson" in whole.events

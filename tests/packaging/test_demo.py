@@ -48,7 +48,7 @@ def demo(tmp_path: Path) -> Demo:
     return made
 
 
-def test_a_try_that_the_scheduler_fails_is_not_the_end(
+def test_a_try_failed_by_the_scheduler_does_not_end_the_demo(
     demo: Demo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen = [
@@ -73,9 +73,7 @@ def test_a_try_that_the_scheduler_fails_is_not_the_end(
 
 
 @pytest.mark.parametrize("state", ["failed", "upstream_failed"])
-def test_a_task_that_failed_for_good_is_the_end(
-    demo: Demo, state: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finally_failed_task_ends_the_demo(demo: Demo, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo.airflow, "all_tasks", lambda: [task("success", task_id="send"), task(state)])
     assert demo._follow()
 
@@ -113,7 +111,7 @@ def test_a_task_that_failed_for_good_is_the_end(
         ),
     ],
 )
-def test_the_error_is_told(
+def test_the_demo_shows_the_error_of_the_task(
     tmp_path: Path, attempts: list[list[dict[str, Any]]], scheduler: str, told: str
 ) -> None:
     airflow = Airflow(tmp_path / "airflow")
@@ -125,7 +123,7 @@ def test_the_error_is_told(
     assert airflow.error_of(task("failed")).startswith(told)
 
 
-def test_children_of_others_go_on(tmp_path: Path) -> None:
+def test_other_child_processes_are_not_ended(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "300"]) as other:
         try:
             before = set(psutil.Process().children(recursive=True))

@@ -114,7 +114,7 @@ print(json.dumps(sorted(sys.modules)))
         ),
     ],
 )
-def test_doorstep_is_cheap(module: str, absent: tuple[str, ...]) -> None:
+def test_importing_a_module_loads_no_heavy_library(module: str, absent: tuple[str, ...]) -> None:
     loaded = {name.partition(".")[0] for name in json.loads(_python(IMPORTED, module))}
     assert loaded & set(absent) == set()
 
@@ -129,5 +129,5 @@ print(len(dir(api)))
 """
 
 
-def test_the_ground_stands_without_airflow() -> None:
+def test_the_api_package_works_without_airflow() -> None:
     assert int(_python(WITHOUT_AIRFLOW)) > 10

@@ -30,7 +30,7 @@ def test_all_pictures_together_are_small() -> None:
 
 
 @pytest.mark.parametrize("picture", PICTURES, ids=lambda path: path.name)
-def test_each_picture_is_shown_with_a_text_for_those_who_do_not_see_it(picture: Path) -> None:
+def test_each_picture_has_an_alternative_text(picture: Path) -> None:
     texts = [alternative for _, alternative, path in SHOWN if path == picture]
     assert texts, "no page shows it"
     assert all(len(text) >= 30 for text in texts)

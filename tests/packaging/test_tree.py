@@ -58,7 +58,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("what", FOREIGN)
-def test_no_file_names(what: str) -> None:
+def test_no_file_contains_a_foreign_name(what: str) -> None:
     pattern = re.compile(FOREIGN[what])
     found = [
         f"{_name(path)}: {match.group()}"

@@ -35,7 +35,7 @@ print(json.dumps([done, heard]))
 
 
 @dataclass
-class Said:
+class CommandResults:
     """Results of several commands.
 
     :param statuses: Exit status of each command; 0 means success.
@@ -62,8 +62,8 @@ def python(code: str, *arguments: str, **environment: str) -> str:
     return done.stdout
 
 
-def airflow(*commands: list[str], **environment: str) -> Said:
+def airflow(*commands: list[str], **environment: str) -> CommandResults:
     """Run ``airflow`` once for each element of ``commands``."""
     printed = python(_RUNNER, json.dumps(commands), **environment)
     done, heard = json.loads(printed.splitlines()[-1])
-    return Said([status for status, _ in done], [output for _, output in done], heard)
+    return CommandResults([status for status, _ in done], [output for _, output in done], heard)

@@ -44,7 +44,7 @@ class Checked:
         self.settings: dict[str, str] = json.loads(lines[lines.index(marker) + 1]) if marker in lines else {}
 
 
-def test_a_faceki_as_documented(
+def test_the_check_of_a_documented_service_is_free_and_passes(
     faceki_sandbox: FacekiSandbox,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -69,7 +69,7 @@ def test_a_faceki_as_documented(
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("lifetime", [0, 1e-9])
-def test_a_token_that_ends_before_the_check_does(lifetime: float) -> None:
+def test_a_token_that_expires_during_the_check_is_renewed(lifetime: float) -> None:
     with FakeServer() as server:
         server.on(TOKEN_PATH, issue_token(lifetime))
         server.on(RECORDS_PATH, reply_json(NOTHING_FOUND))
@@ -148,7 +148,7 @@ def test_each_dialect_names_the_settings_that_it_needs(
 
 
 @pytest.mark.parametrize("dialect", sorted(BROKEN))
-def test_what_cannot_work_is_said(
+def test_an_unsupported_dialect_is_reported_as_broken(
     dialect: str,
     faceki_sandbox: FacekiSandbox,
     monkeypatch: pytest.MonkeyPatch,
@@ -219,7 +219,7 @@ def test_an_unusable_connection_id(capsys: pytest.CaptureFixture[str], conn_id: 
 
 
 @pytest.mark.parametrize("place", ["no-such-folder/report.md", ".", "unset variable"])
-def test_a_report_that_cannot_be_written_is_told_before_any_request(
+def test_an_unwritable_report_path_is_rejected_before_any_request(
     faceki_sandbox: FacekiSandbox,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -30,7 +30,7 @@ def commands(*start: str) -> list[list[str]]:
     return found
 
 
-def is_what_the_page_means(settings: ConnectionSettings) -> bool:
+def matches_the_page(settings: ConnectionSettings) -> bool:
     expected = read(
         conn_id="faceki_default",
         login="my-client-id",
@@ -46,13 +46,13 @@ def test_environment_variables(command: int, monkeypatch: pytest.MonkeyPatch) ->
     assert len(exported) == 2
     name, _, value = exported[command][1].partition("=")
     monkeypatch.setenv(name, value)
-    assert is_what_the_page_means(FacekiHook().settings)
+    assert matches_the_page(FacekiHook().settings)
 
 
 def test_connections_add() -> None:
     by_json, by_flags = commands("airflow", "connections", "add", "faceki_default")
     conn = Connection.from_json(by_json[by_json.index("--conn-json") + 1], conn_id="faceki_default")
-    assert is_what_the_page_means(settings_from_connection("faceki_default", StoredConnection.of(conn)))
+    assert matches_the_page(settings_from_connection("faceki_default", StoredConnection.of(conn)))
     flags: dict[str, Any] = dict(zip(by_flags[4::2], by_flags[5::2], strict=True))
     conn = Connection(
         conn_id="faceki_default",
@@ -61,14 +61,14 @@ def test_connections_add() -> None:
         password=flags["--conn-password"],
         extra=flags["--conn-extra"],
     )
-    assert is_what_the_page_means(settings_from_connection("faceki_default", StoredConnection.of(conn)))
+    assert matches_the_page(settings_from_connection("faceki_default", StoredConnection.of(conn)))
 
 
 def test_the_table_is_that_of_the_schema() -> None:
     assert connection_table() in PAGE, "write it anew: python -m tests.provider.connection_table"
 
 
-def test_the_error_is_shown_as_it_is() -> None:
+def test_the_page_shows_the_exact_error_message() -> None:
     with pytest.raises(ConfigurationError) as caught:
         read(password=None, extra={"timeout": "soon"})
     assert caught.value.message in PAGE

@@ -44,7 +44,7 @@ def leaves(kind: type[FacekiError]) -> set[type[FacekiError]]:
     return set().union(*map(leaves, below)) if below else {kind}
 
 
-def test_every_error_of_the_tree_is_decided() -> None:
+def test_every_error_class_is_permanent_or_transient() -> None:
     known = {kind for kind in leaves(FacekiError) if kind.__module__ == errors.__name__}
     assert known <= FINAL | PASSED_ON
 
@@ -64,7 +64,7 @@ def raised(error: FacekiError) -> Exception:
 
 
 @pytest.mark.parametrize("kind", sorted(FINAL, key=str))
-def test_final(kind: type[FacekiError]) -> None:
+def test_permanent_errors_fail_the_task_without_a_retry(kind: type[FacekiError]) -> None:
     error = kind("what to do", code=5003, http_status=200, request_id="r-1", conn_id="kyc")
     failure = raised(error)
     assert isinstance(failure, AirflowFailException)
@@ -74,14 +74,14 @@ def test_final(kind: type[FacekiError]) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(PASSED_ON, key=str))
-def test_passed_on(kind: type[FacekiError]) -> None:
+def test_transient_errors_are_raised_unchanged(kind: type[FacekiError]) -> None:
     error = kind("try again", http_status=503)
     failure = raised(error)
     assert failure is error
     assert "canary" not in "".join(traceback.format_exception(failure))
 
 
-def test_an_error_of_a_later_version_goes_by_its_flag() -> None:
+def test_an_unknown_error_class_is_classified_by_is_transient() -> None:
     class Final(errors.ResponseError):
         pass
 
@@ -92,13 +92,13 @@ def test_an_error_of_a_later_version_goes_by_its_flag() -> None:
     assert not is_task_retryable(Final("never"))
 
 
-def test_other_errors_are_none_of_its_business() -> None:
+def test_errors_of_other_classes_are_raised_unchanged() -> None:
     with pytest.raises(KeyError, match="mine"), translate_errors():
         raise KeyError("mine")
 
 
 @pytest.mark.parametrize("decision", ["ACCEPTED", "REVIEW", "NEVER-HEARD-OF", "DECLINED"])
-def test_a_declined_person_fails_a_task_only_where_asked(decision: str) -> None:
+def test_fail_if_declined_fails_only_for_declined(decision: str) -> None:
     record = VerificationRecord({"requestId": "r-1", "decision": decision, "errorCodes": [5010]})
     if decision != "DECLINED":
         fail_if_declined(record)
@@ -107,7 +107,7 @@ def test_a_declined_person_fails_a_task_only_where_asked(decision: str) -> None:
         fail_if_declined(record)
 
 
-def test_no_record_is_not_a_declined_one() -> None:
+def test_a_missing_record_does_not_count_as_declined() -> None:
     fail_if_declined(None)
 
 

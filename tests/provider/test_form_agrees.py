@@ -18,7 +18,7 @@ from tests.provider.command_line import python
 pytestmark = pytest.mark.process
 
 
-def test_what_is_not_set_means_the_same_to_the_form_and_to_the_ground() -> None:
+def test_form_and_api_have_the_same_defaults() -> None:
     service, transport, retry = api.Service(), api.TransportSettings(), api.RetryPolicy()
     defaults = {
         **{
@@ -72,7 +72,7 @@ print(json.dumps({"fields": fields, "standard": standard.model_dump()}))
 @pytest.mark.skipif(
     AIRFLOW_VERSION < (3, 3), reason="an older Airflow asks the hook by itself, in test_form.py"
 )
-def test_stand_ins_for_the_form_s_libraries_are_enough() -> None:
+def test_the_form_works_without_its_libraries() -> None:
     found: Any = json.loads(python(STAND_INS).splitlines()[-1])
     assert list(found["fields"]) == [name for name, spec in schema.EXTRA_FIELDS.items() if spec.in_form]
     for key, field in found["fields"].items():

@@ -244,7 +244,7 @@ def test_the_test_of_a_connection_names_a_certificate_that_is_not_trusted(
     assert server.received == []
 
 
-def test_a_wrong_field_is_told_before_a_request(
+def test_an_invalid_field_is_rejected_before_any_request(
     faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = faceki_sandbox.connection(timeout="soon")

@@ -22,7 +22,7 @@ OLD = time.time() - 3600
 
 
 @pytest.fixture(autouse=True)
-def _nothing_swept(monkeypatch: pytest.MonkeyPatch) -> None:
+def _reset_swept_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_files, "_swept_folders", set())
 
 
@@ -132,7 +132,7 @@ def test_what_is_deleted(tmp_path: Path, name: str, kind: str, age: int, is_dele
     assert victim.read_text() == "untouched"
 
 
-def test_what_is_left_behind_on_nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_partial_files_are_removed_on_nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On NFS, an exclusive lock needs a file that is open for writing: flock(2), "NFS details"."""
     flock = fcntl.flock
 

@@ -22,7 +22,7 @@ from tests.airflow.running import AIRFLOW_VERSION
 @pytest.mark.skipif(
     AIRFLOW_VERSION >= (3, 3), reason="Airflow has a way of its own for event loops from 3.3 on"
 )
-def test_it_goes_back_to_the_loop_that_waits(
+def test_the_token_is_masked_on_the_waiting_event_loop(
     faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     masked: dict[str, asyncio.AbstractEventLoop] = {}

@@ -214,7 +214,7 @@ def test_a_token_counts_when_it_is_there(
     assert found.count("requests") == 1 + count
 
 
-def test_off_there_is_nobody_who_counts(
+def test_without_metrics_there_is_no_observer(
     faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not metrics.is_on()
@@ -225,7 +225,7 @@ def test_off_there_is_nobody_who_counts(
     metrics.gauge("waits_open", 1)
 
 
-def test_a_backend_that_fails_harms_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_metrics_backend_does_not_fail_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken:
         def incr(self, *_: object, **__: object) -> None:
             raise RuntimeError("no backend")

@@ -18,7 +18,7 @@ from airflow_provider_faceki.api.service import AuthFlow
 from airflow_provider_faceki.connection import schema
 from airflow_provider_faceki.get_provider_info import get_provider_info
 from tests.airflow.running import AIRFLOW_VERSION
-from tests.provider.command_line import Said, airflow, python
+from tests.provider.command_line import CommandResults, airflow, python
 
 pytestmark = pytest.mark.process
 
@@ -59,7 +59,7 @@ def test_it_agrees_with_the_package() -> None:
     assert info()["versions"] == [airflow_provider_faceki.__version__]
 
 
-def test_all_it_names_is_there() -> None:
+def test_every_module_and_class_it_names_exists() -> None:
     for kind in ("hooks", "operators", "sensors", "triggers"):
         for entry in info()[kind]:
             for module in entry["python-modules"]:
@@ -144,7 +144,7 @@ def test_the_form_offers_the_flows_there_are() -> None:
 
 
 @pytest.fixture(scope="module")
-def listed(airflow_db: Path) -> Said:
+def listed(airflow_db: Path) -> CommandResults:
     return airflow(
         ["providers", "get", "airflow-provider-faceki", "--full", "-o", "json"],
         ["providers", "hooks", "-o", "json"],
@@ -155,7 +155,7 @@ def listed(airflow_db: Path) -> Said:
     )
 
 
-def test_airflows_command_line_lists_it(listed: Said) -> None:
+def test_airflows_command_line_lists_it(listed: CommandResults) -> None:
     assert listed.statuses == [0] * 6
     whole, hooks, behaviours, widgets, links, triggers = listed.outputs
     assert "airflow-provider-faceki" in whole
@@ -172,5 +172,5 @@ def test_airflows_command_line_lists_it(listed: Said) -> None:
     assert "airflow_provider_faceki.triggers.faceki" in triggers
 
 
-def test_airflow_has_no_complaint_about_it(listed: Said) -> None:
+def test_airflow_logs_no_warning_about_the_provider(listed: CommandResults) -> None:
     assert [text for text in listed.complaints if "faceki" in text.lower()] == []

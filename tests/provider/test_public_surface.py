@@ -193,7 +193,7 @@ def test_the_hook_has_no_other_public_methods() -> None:
     assert own - attributes == set(HOOK)
 
 
-def test_every_name_of_the_api_package_is_there_and_sorted_out() -> None:
+def test_every_api_name_exists_once_in_the_package() -> None:
     for name in api.__all__:
         assert getattr(api, name).__module__.startswith("airflow_provider_faceki.api."), name
     assert len(set(api.__all__)) == len(api.__all__)

@@ -15,7 +15,7 @@ from airflow_provider_faceki.connection.schema import ConnectionSettings
 from tests.provider.connections import LONG_KEY, SECRET, read, refused
 
 
-def test_everything_wrong_is_told_at_once() -> None:
+def test_one_error_names_all_invalid_fields() -> None:
     text = refused(login=None, password=None, host="ftp://h", extra={"timeout": "soon", "verify": 7})
     named = ["'login'", "'password'", "'host'", "'timeout'", "'verify'"]
     lines = text.splitlines()
@@ -90,14 +90,14 @@ def test_extra_is_read_from_its_text(extra: str | None, timeout: float) -> None:
         pytest.param("7", id="number"),
     ],
 )
-def test_an_extra_that_is_no_object_is_told(extra: str) -> None:
+def test_an_extra_that_is_no_json_object_is_rejected(extra: str) -> None:
     with pytest.raises(ConfigurationError, match=r"Extra \(field 'extra'\).*a JSON object") as caught:
         _settings(_Conn(extra))
     assert SECRET not in str(caught.value)
 
 
 @pytest.mark.parametrize("conn_type", ["faceki", "generic", "", None])
-def test_a_type_that_is_faceki_s_or_nobody_s(conn_type: str | None) -> None:
+def test_a_faceki_or_missing_connection_type_is_accepted(conn_type: str | None) -> None:
     assert _settings(_Conn(None, conn_type)).client_id == "i"
 
 
@@ -109,7 +109,7 @@ def test_a_type_that_is_faceki_s_or_nobody_s(conn_type: str | None) -> None:
         pytest.param(f"me:{SECRET}@x", "its type is another one", id="what is no type"),
     ],
 )
-def test_what_was_made_for_another_service_is_not_sent_to_it(conn_type: str, shown: str) -> None:
+def test_a_connection_type_of_another_service_is_rejected(conn_type: str, shown: str) -> None:
     with pytest.raises(
         ConfigurationError, match=rf"{shown}; allowed are 'faceki'.*connection 'kyc'"
     ) as caught:

@@ -122,7 +122,7 @@ def _write_for_ever(uri: str, started: object) -> None:
         started.set()  # type: ignore[attr-defined]
 
 
-def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
+def test_a_reader_never_sees_a_partial_file(tmp_path: Path) -> None:
     uri = f"{tmp_path}/r.json"
     context = multiprocessing.get_context("spawn")
     started = context.Event()
@@ -187,12 +187,12 @@ def test_places_that_cannot_be_written(uri: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(("uri", "expected"), _NEVER_WRITABLE)
-def test_they_are_told_before_anything_is_written(uri: str, expected: str) -> None:
+def test_check_path_rejects_an_unwritable_place(uri: str, expected: str) -> None:
     with pytest.raises(ValidationError, match=expected):
         storage.check_path(uri)
 
 
-def test_a_folder_without_permission_is_told_before_anything_is_written(
+def test_a_folder_without_permission_is_rejected_before_writing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[object] = []
@@ -211,7 +211,7 @@ def test_a_folder_without_permission_is_told_before_anything_is_written(
     assert os.listdir(tmp_path) == []
 
 
-def test_a_place_that_may_be_written_is_let_through_and_left_alone(tmp_path: Path, memory: str) -> None:
+def test_check_path_accepts_a_writable_place_and_writes_nothing(tmp_path: Path, memory: str) -> None:
     (tmp_path / "old.json").write_text("old")
     for uri in (tmp_path / "new" / "r.json", tmp_path / "old.json", f"{memory}/r.json"):
         storage.check_path(uri)
@@ -252,7 +252,7 @@ def _no_package(_: object) -> None:
     raise ModuleNotFoundError(f"No module named 'adlfs' {_CANARY}", name="adlfs")
 
 
-def _storage_is_away(_: object) -> None:
+def _storage_fails(_: object) -> None:
     raise RuntimeError(_CANARY)
 
 
@@ -262,10 +262,10 @@ def _storage_is_away(_: object) -> None:
         pytest.param(_no_connection, ValidationError, "no Connection wasb_of_ours", id="no Connection"),
         pytest.param(_odd_connection, ValidationError, "its Connection right", id="odd Connection"),
         pytest.param(_no_package, ValidationError, "adlfs is missing", id="package missing"),
-        pytest.param(_storage_is_away, OSError, "now: RuntimeError", id="anything else"),
+        pytest.param(_storage_fails, OSError, "now: RuntimeError", id="anything else"),
     ],
 )
-def test_a_storage_that_cannot_be_made(
+def test_a_storage_that_cannot_be_created_is_reported(
     factory: Callable[[object], None], kind: type[Exception], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = attach("teststore", conn_id="unmade")

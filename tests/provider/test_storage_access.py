@@ -99,7 +99,7 @@ def test_local_images_of_a_manifest(folders: Path, uri: str, expected: str | Non
         assert reason(uri.format(folders), AccessPolicy.for_manifest(None, None)) == REFUSED
 
 
-def test_a_link_that_changes_after_the_check_leads_nowhere_else(folders: Path) -> None:
+def test_a_symlink_changed_after_the_check_is_not_followed(folders: Path) -> None:
     link = folders / "in" / "inner.jpg"
     image = storage.image(
         "selfie", str(link), MAX_BYTES, None, AccessPolicy.for_manifest([f"{folders}/in"], None)
@@ -168,7 +168,7 @@ def test_a_host_that_url_parsers_read_differently(uri: str) -> None:
     assert "give the absolute path or the URI of a file" in str(reason(uri, policy))
 
 
-def test_an_image_that_is_too_large_may_be_told_of(object_store: ObjectStore) -> None:
+def test_only_a_file_with_an_image_name_is_reported_as_too_large(object_store: ObjectStore) -> None:
     object_store.put("large.jpg", JPEG * 100)
     object_store.put("large.txt", b"x" * 10_000)
     policy = AccessPolicy.for_manifest(None, None)
@@ -180,12 +180,12 @@ def test_an_image_that_is_too_large_may_be_told_of(object_store: ObjectStore) ->
     "prefix",
     [*("", "in", "../in", "s3://", "s3://own@bucket/", "s3:/bucket", "://x"), *("file://in", "local://in/x")],
 )
-def test_prefixes_that_are_none(prefix: str) -> None:
+def test_an_invalid_prefix_is_rejected(prefix: str) -> None:
     with pytest.raises(ValidationError, match="allowed prefix"):
         AccessPolicy((prefix,))
 
 
-def test_the_authors_own_uris_may_name_any_file(folders: Path) -> None:
+def test_uris_of_the_dag_author_can_name_any_file(folders: Path) -> None:
     assert reason(f"{folders}/out/face.jpg", storage.UNRESTRICTED) is None
     assert "No such file" in str(reason(f"{folders}/none.jpg", storage.UNRESTRICTED))
     assert reason("s3://bucket/face.jpg", AccessPolicy.for_manifest([str(folders)], None)) == REFUSED
@@ -205,7 +205,7 @@ def test_the_authors_own_uris_may_name_any_file(folders: Path) -> None:
         "b\\'c.jpg",
     ],
 )
-def test_an_error_names_the_image_once_so_that_a_batch_can_leave_it_out(
+def test_an_image_error_names_the_uri_once_so_it_can_be_removed(
     tmp_path: Path, name: str, content: bytes | None
 ) -> None:
     place = tmp_path / name

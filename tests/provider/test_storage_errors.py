@@ -89,7 +89,7 @@ def check_text(error: BaseException, uri: str) -> None:
         pytest.param(Fault(0), StorageUnavailableError, id="connection closed"),
     ],
 )
-def test_a_refusal_and_a_failure_of_s3_are_told_apart(
+def test_s3_refusals_and_failures_are_distinguished(
     object_store: ObjectStore,
     monkeypatch: pytest.MonkeyPatch,
     action: Callable[[str], None],
@@ -141,7 +141,7 @@ def test_what_another_worker_wrote_after_a_listing_is_seen(object_store: ObjectS
 
 @pytest.mark.parametrize("action", [pytest.param(a, id=a.__name__) for a in (read, look, storage.size)])
 @pytest.mark.parametrize("bucket", ["kyc", "no-such-bucket"])
-def test_what_is_not_there(
+def test_a_missing_file_or_bucket_is_reported(
     object_store: ObjectStore,
     action: Callable[[str], None],
     bucket: str,
@@ -150,7 +150,7 @@ def test_what_is_not_there(
         action(f"s3://s3_store@{bucket}/none.jpg")
 
 
-def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_listener_means_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
     monkeypatch.setenv(
         "AIRFLOW_CONN_S3_DOWN",
@@ -302,7 +302,7 @@ def test_errors_of_other_stores(
         memory.store.clear()
 
 
-def test_an_error_may_be_told_without_the_files_name(tmp_path: Path) -> None:
+def test_an_error_can_be_shown_without_the_file_name(tmp_path: Path) -> None:
     error = StorageAccessError("read", "s3://bucket/jane.jpg", "permission denied")
     copied = pickle.loads(pickle.dumps(error.without_uri("selfie")))  # noqa: S301 - trusted bytes
     for same in (error.without_uri("selfie"), copied):

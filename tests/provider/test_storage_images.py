@@ -61,7 +61,7 @@ def store() -> _Store:
     return made
 
 
-def test_to_look_at_an_image_is_not_to_fetch_it(store: _Store) -> None:
+def test_checking_an_image_reads_only_its_beginning(store: _Store) -> None:
     image = storage.image("selfie", URI, 20 * MEBI)
     assert (image.media_type, image.size) == ("image/jpeg", len(IMAGE))
     assert sum(store.fetched) < 16 * 1024

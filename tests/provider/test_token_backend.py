@@ -149,7 +149,7 @@ def test_a_bucket_without_a_folder(
     assert "/" not in key
 
 
-def test_what_it_costs_in_requests_to_the_storage(
+def test_the_number_of_storage_requests_per_call(
     server: FakeServer, object_store: ObjectStore, fresh_home: Callable[[str, str], FacekiHook]
 ) -> None:
     place = object_store.uri("tokens", faulty=True)
@@ -189,7 +189,7 @@ def test_a_triggerer_shares_it_too(
         pytest.param(Fault(), id="no answer"),
     ],
 )
-def test_a_storage_that_fails_is_warned_of_once(
+def test_a_failing_token_storage_warns_once(
     server: FakeServer,
     object_store: ObjectStore,
     fresh_home: Callable[[str, str], FacekiHook],
@@ -273,7 +273,7 @@ def test_other_errors_of_a_creation_are_raised(monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.parametrize("content", [pytest.param(b"", id="empty"), pytest.param(b"x" * 200_000, id="large")])
-def test_rubbish_in_the_storage_is_replaced(
+def test_an_invalid_stored_token_is_replaced(
     server: FakeServer,
     object_store: ObjectStore,
     fresh_home: Callable[[str, str], FacekiHook],
@@ -294,7 +294,7 @@ def test_rubbish_in_the_storage_is_replaced(
         pytest.param("redis://host/tokens", "no storage for", id="no storage"),
     ],
 )
-def test_a_place_that_cannot_be_reached_is_warned_of_once(
+def test_an_unreachable_token_storage_warns_once(
     server: FakeServer,
     fresh_home: Callable[[str, str], FacekiHook],
     warnings_of_store: Callable[[], list[str]],
@@ -410,7 +410,7 @@ def test_a_failed_lookup_is_repeated_on_the_thread_of_the_task(
     assert lookups.threads == ["MainThread"] * 2
 
 
-def test_backends_of_one_place_are_one(tmp_path: Path) -> None:
+def test_token_backends_of_the_same_place_are_equal(tmp_path: Path) -> None:
     assert token_backend("s3://c@b/x") == token_backend("s3://c@b/x/")
     assert hash(token_backend("s3://c@b/x")) == hash(token_backend("s3://c@b/x/"))
     assert token_backend("s3://c@b/x") != token_backend("s3://c@b/y")

@@ -44,7 +44,7 @@ AS_PLAIN_URI = (
 )
 
 
-def is_what_was_meant(found: ConnectionSettings, base_url: str = "http://127.0.0.1:8080/v1") -> bool:
+def has_expected_settings(found: ConnectionSettings, base_url: str = "http://127.0.0.1:8080/v1") -> bool:
     assert found.client_id == "client:7"
     assert found.client_secret == SECRET
     assert found.base_url == base_url
@@ -74,7 +74,7 @@ def is_what_was_meant(found: ConnectionSettings, base_url: str = "http://127.0.0
 )
 def test_environment_variable(value: str, base_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_KYC", value)
-    assert is_what_was_meant(FacekiHook("kyc").settings, base_url)
+    assert has_expected_settings(FacekiHook("kyc").settings, base_url)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_environment_variable(value: str, base_url: str, monkeypatch: pytest.Mon
 )
 def test_an_environment_variable_need_not_name_the_type(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_KYC", value)
-    assert is_what_was_meant(FacekiHook("kyc").settings)
+    assert has_expected_settings(FacekiHook("kyc").settings)
 
 
 def test_another_service_s_environment_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +100,7 @@ def test_another_service_s_environment_variable_is_refused(monkeypatch: pytest.M
     assert FacekiHook("kyc").test_connection()[0] is False
 
 
-def test_a_wrong_environment_variable_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_environment_variable_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_KYC", f"faceki://i:{'s' * 20}@sdk.example/v1?timeout=soon&verify=None")
     with pytest.raises(ConfigurationError) as caught:
         FacekiHook("kyc").settings  # noqa: B018 - the property reads the Connection
@@ -146,7 +146,7 @@ def test_custom_secrets_backend(backend: str, tmp_path: Path) -> None:
         AIRFLOW__SECRETS__BACKEND=f"my_vault.{backend}",
         PYTHONPATH=os.pathsep.join([str(tmp_path), os.getcwd()]),
     )
-    assert is_what_was_meant(pickle.loads((tmp_path / "settings").read_bytes()))  # noqa: S301 - trusted bytes
+    assert has_expected_settings(pickle.loads((tmp_path / "settings").read_bytes()))  # noqa: S301 - trusted bytes
     assert SECRET not in printed
 
 
@@ -178,10 +178,10 @@ def test_connections_add(airflow_db: Path, tmp_path: Path) -> None:
     python(READ_STORED, str(tmp_path / "settings"))
     found = {each.conn_id: each for each in pickle.loads((tmp_path / "settings").read_bytes())}  # noqa: S301
     for conn_id in ("by_json", "by_uri", "by_flags"):
-        assert is_what_was_meant(found[conn_id])
+        assert has_expected_settings(found[conn_id])
 
 
-def test_connections_test_asks_faceki(airflow_db: Path, faceki_sandbox: FacekiSandbox) -> None:
+def test_connections_test_sends_a_request_to_faceki(airflow_db: Path, faceki_sandbox: FacekiSandbox) -> None:
     right: dict[str, Any] = faceki_sandbox.connection()
     wrong = {**right, "password": "canary-not-this-one"}
     unfit = {**right, "extra": {"timeout": "soon"}}

@@ -106,7 +106,7 @@ def test_address(filesystem: dict[str, Any], path: str, is_folder: bool, address
         pytest.param("nowhere://box/a.json", id="a scheme that nobody provides"),
     ],
 )
-def test_what_cannot_be_resolved_has_none(uri: str) -> None:
+def test_an_unresolvable_uri_has_no_web_address(uri: str) -> None:
     assert web_address(uri) is None
 
 

@@ -24,7 +24,7 @@ def test_a_face_that_was_seen_is_found_and_paid_for(sandbox: FacekiSandbox, call
     assert [bill.what for bill in sandbox.bills] == ["verification", "face_match"]
 
 
-def test_an_unknown_face_costs_too(sandbox: FacekiSandbox, call: Caller) -> None:
+def test_an_unknown_face_is_billed(sandbox: FacekiSandbox, call: Caller) -> None:
     assert call("POST", RECORDS + "/search-by-face", files=SELFIE).json()["result"] == []
     sandbox.settings.not_found = "8013"
     assert call("POST", RECORDS + "/search-by-face", files=SELFIE).json()["code"] == 8013
@@ -45,7 +45,7 @@ def test_a_face_is_analysed(sandbox: FacekiSandbox, call: Caller) -> None:
 
 
 @pytest.mark.parametrize("path", ["/search-by-face", "/analyzeFace"])
-def test_refused_calls_cost_nothing(sandbox: FacekiSandbox, call: Caller, path: str) -> None:
+def test_rejected_calls_are_not_billed(sandbox: FacekiSandbox, call: Caller, path: str) -> None:
     assert call("POST", RECORDS + path, files={"photo": ("x", b"x")}).json()["code"] == 5002
     sandbox.settings.credit = 0
     assert call("POST", RECORDS + path, files=SELFIE).json()["code"] == 5003

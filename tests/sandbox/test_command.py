@@ -112,7 +112,7 @@ def test_it_ends_cleanly_with_requests_under_way(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["no-such-folder/url", "folder"])
-def test_a_port_file_that_cannot_be_written_is_told(tmp_path: Path, place: str) -> None:
+def test_an_unwritable_port_file_is_reported(tmp_path: Path, place: str) -> None:
     (tmp_path / "folder").mkdir()
     done = subprocess.run(
         [*COMMAND, "--port-file", str(tmp_path / place)],

@@ -199,13 +199,15 @@ def test_a_web_page_cannot_control_it(anonymous: Caller, more: dict[str, Any], s
     assert anonymous("POST", "/_sandbox/reset", **more).status_code == status
 
 
-def test_half_a_character_does_not_prevent_the_answer(sandbox: FacekiSandbox, control: ControlClient) -> None:
+def test_a_lone_surrogate_does_not_prevent_the_response(
+    sandbox: FacekiSandbox, control: ControlClient
+) -> None:
     control.post("links", record_identifier="\ud800")
     state: Any = control.get("state")
     assert [each["record_identifier"] for each in state["links"]] == ["\ud800"]
 
 
-def test_the_clock_never_leaves_the_calendar() -> None:
+def test_the_clock_stays_within_the_calendar() -> None:
     clock = Clock()
     clock.advance(9e9)
     with pytest.raises(ValueError, match="allowed is a number from 0 to 1000000000.0"):
@@ -240,7 +242,7 @@ def test_the_control_client_needs_a_url() -> None:
         ControlClient("127.0.0.1:80")
 
 
-def test_links_answer_themselves_without_a_request(
+def test_links_are_answered_automatically_without_a_request(
     sandbox: FacekiSandbox, control: ControlClient, eventually: Callable[[Callable[[], object]], None]
 ) -> None:
     """Check that a due automatic answer needs no request. Otherwise its webhook would be sent too late."""

@@ -85,7 +85,7 @@ def test_the_home_is_thrown_away(faceki_run_dag: RunDag, tmp_path_factory: pytes
     assert home in str(settings.SQL_ALCHEMY_CONN)
 
 
-def test_airflow_is_as_before(airflow_home: Path) -> None:
+def test_the_airflow_settings_are_restored(airflow_home: Path) -> None:
     from airflow import configuration, settings
 
     assert os.environ["AIRFLOW_HOME"] == str(airflow_home) == configuration.AIRFLOW_HOME

@@ -243,13 +243,15 @@ def test_each_dialect_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_it_changes_what_it_names(sandbox: FacekiSandbox, call: Caller, stranger: Caller, name: str) -> None:
+def test_each_dialect_changes_its_documented_part(
+    sandbox: FacekiSandbox, call: Caller, stranger: Caller, name: str
+) -> None:
     sandbox.settings.dialect = name
     assert ROWS[name](sandbox, call, stranger)
 
 
 @pytest.mark.parametrize("name", [name for name in ROWS if name != DOCUMENTED])
-def test_without_it_the_answer_is_another(
+def test_without_the_dialect_the_response_differs(
     sandbox: FacekiSandbox, call: Caller, stranger: Caller, name: str
 ) -> None:
     try:

@@ -120,7 +120,7 @@ def test_a_body_that_is_cut_off_promised_more(sandbox: FacekiSandbox, call: Call
         call.records(requestId="x")
 
 
-def test_the_right_body_under_a_wrong_label(sandbox: FacekiSandbox, call: Caller) -> None:
+def test_a_correct_body_with_a_wrong_content_type(sandbox: FacekiSandbox, call: Caller) -> None:
     sandbox.add_fault("content_type", content_type="text/plain")
     answer = call.records(requestId="x")
     assert answer.headers["Content-Type"].startswith("text/plain")

@@ -57,7 +57,7 @@ def test_the_page_offers_every_decision(sandbox: FacekiSandbox, anonymous: Calle
     assert "not FACEKI" in answer.text
 
 
-def test_the_page_says_whose_case_it_is(sandbox: FacekiSandbox, anonymous: Caller) -> None:
+def test_the_page_shows_the_case(sandbox: FacekiSandbox, anonymous: Caller) -> None:
     link = sandbox.create_link("order-1 <b>", workflow_id=WORKFLOW_TWO_DOCUMENTS)
     page = anonymous("GET", f"/kycverify/{link}").text
     case = page[page.index('<dl id="case">') : page.index("</dl>")]
@@ -67,13 +67,13 @@ def test_the_page_says_whose_case_it_is(sandbox: FacekiSandbox, anonymous: Calle
     assert case in anonymous("GET", f"/kycverify/{link}").text
 
 
-def test_the_page_says_what_images_lead_to(sandbox: FacekiSandbox, anonymous: Caller) -> None:
+def test_the_page_shows_the_outcome_of_uploaded_images(sandbox: FacekiSandbox, anonymous: Caller) -> None:
     for identifier, outcome in (("declined-1", "DECLINED"), ("code-5004-a", "code 5004"), ("x", "ACCEPTED")):
         page = anonymous("GET", f"/kycverify/{sandbox.create_link(identifier)}").text
         assert f"The identifier of the case decides: {outcome}." in page
 
 
-def test_the_page_keeps_its_address_to_itself(sandbox: FacekiSandbox, anonymous: Caller) -> None:
+def test_the_page_sends_no_referrer(sandbox: FacekiSandbox, anonymous: Caller) -> None:
     headers = anonymous("GET", f"/kycverify/{sandbox.create_link()}").headers
     assert headers["Referrer-Policy"] == "no-referrer"
     assert headers["Cache-Control"] == "no-store"
@@ -98,7 +98,7 @@ def test_images_decide_by_the_identifier(sandbox: FacekiSandbox, call: Caller) -
     assert [each["link"] for each in found["result"]] == [link]
 
 
-def test_neither_button_nor_image_decides_nothing(sandbox: FacekiSandbox, anonymous: Caller) -> None:
+def test_a_form_without_a_decision_is_rejected(sandbox: FacekiSandbox, anonymous: Caller) -> None:
     link = sandbox.create_link()
     for data in ({"decision": "PERHAPS"}, {"x": "y"}):
         assert anonymous("POST", f"/kycverify/{link}", data=data).status_code == 422
@@ -137,7 +137,7 @@ def test_a_reviewer_decides_later(sandbox: FacekiSandbox, call: Caller) -> None:
 
 @pytest.mark.parametrize(("how", "status"), [("unknown", 404), ("expired", 410), ("used_up", 410)])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_link_that_is_over_has_a_page_that_says_so(
+def test_an_ended_link_has_a_page_with_its_state(
     sandbox: FacekiSandbox, anonymous: Caller, how: str, status: int, method: str
 ) -> None:
     link = "made-up"
@@ -172,7 +172,7 @@ def test_an_empty_wallet_has_a_page(sandbox: FacekiSandbox, anonymous: Caller) -
         ('https://shop.example/"><script>', True),
     ],
 )
-def test_where_the_browser_goes_next(
+def test_the_page_redirects_only_to_web_addresses(
     sandbox: FacekiSandbox, anonymous: Caller, target: str, goes: bool
 ) -> None:
     link = sandbox.create_link(redirect_url=target)

@@ -62,7 +62,7 @@ def test_wrong_arguments_are_refused(call: Caller, body: dict[str, Any], status:
 
 
 @pytest.mark.parametrize("minutes", [3, "3"])
-def test_a_link_lives_for_its_minutes(sandbox: FacekiSandbox, call: Caller, minutes: object) -> None:
+def test_a_link_expires_after_its_minutes(sandbox: FacekiSandbox, call: Caller, minutes: object) -> None:
     link = make(call, expiryTime=minutes).json()["data"]
     sandbox.clock.advance(179)
     assert call.records(link=link).json()["result"] == []
@@ -115,7 +115,7 @@ def test_rules_by_link_need_no_token(sandbox: FacekiSandbox, anonymous: Caller) 
 
 
 @pytest.mark.parametrize(("how", "code"), [("unknown", 8014), ("expired", 8015), ("used_up", 5009)])
-def test_a_link_that_is_over_says_so(sandbox: FacekiSandbox, call: Caller, how: str, code: int) -> None:
+def test_an_ended_link_returns_its_state(sandbox: FacekiSandbox, call: Caller, how: str, code: int) -> None:
     link = "made-up"
     if how != "unknown":
         link = sandbox.create_link()
@@ -146,7 +146,7 @@ def test_an_answered_link_shows_its_record_even_when_it_has_expired(
     assert [each["decision"] for each in call.records(link=link).json()["result"]] == ["DECLINED"]
 
 
-def test_links_answer_themselves_when_set_to(sandbox: FacekiSandbox, call: Caller) -> None:
+def test_links_are_answered_automatically_if_configured(sandbox: FacekiSandbox, call: Caller) -> None:
     sandbox.settings.auto_answer = 60
     links = {
         word: make(call, applicationId=f"{word}-x").json()["data"]

@@ -51,12 +51,12 @@ def test_no_route_fails_on_odd_values(
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-def test_a_page_with_half_a_character_is_shown(sandbox: FacekiSandbox, anonymous: Caller) -> None:
+def test_a_page_with_a_lone_surrogate_is_shown(sandbox: FacekiSandbox, anonymous: Caller) -> None:
     link = sandbox.create_link(redirect_url="https://shop.example/\ud800")
     assert anonymous("POST", f"/kycverify/{link}", data={"decision": "ACCEPTED"}).status_code == 200
 
 
-def test_its_own_failure_is_not_taken_for_a_fault(
+def test_an_internal_error_is_reported_as_such(
     sandbox: FacekiSandbox, call: Caller, caplog: pytest.LogCaptureFixture
 ) -> None:
     record = sandbox.add_record("order-1", fields={"odd": {1, 2}})

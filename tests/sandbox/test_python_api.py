@@ -59,7 +59,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return paths
 
 
-def test_it_speaks_tls(certificate: tuple[Path, Path]) -> None:
+def test_the_sandbox_serves_tls(certificate: tuple[Path, Path]) -> None:
     with FacekiSandbox(host="localhost", tls=certificate) as sandbox:
         assert sandbox.url.startswith("https://localhost:")
         assert sandbox.connection()["extra"]["verify"] == str(certificate[0])  # type: ignore[index]  # A dict.
@@ -143,7 +143,7 @@ def test_any_loopback_address_will_do() -> None:
         assert ControlClient(sandbox.url).post("revoke-tokens") == {"revoked": 1}
 
 
-def test_the_clock_can_stand_still(call: Caller) -> None:
+def test_the_sandbox_clock_can_be_stopped(call: Caller) -> None:
     with FacekiSandbox(clock=Clock(start=1_700_000_000)) as sandbox:
         assert sandbox.add_record()["createdAt"] == "2023-11-14T22:13:20.000Z"
         sandbox.clock.advance(1.5)

@@ -65,7 +65,7 @@ def test_one_identifier_may_have_several_records(sandbox: FacekiSandbox, call: C
     assert call.records(record_identifier="order-1").json()["result"] == made
 
 
-def test_the_other_url_knows_the_request_id_only(sandbox: FacekiSandbox, call: Caller) -> None:
+def test_the_second_records_url_accepts_only_a_request_id(sandbox: FacekiSandbox, call: Caller) -> None:
     record = sandbox.add_record("order-1")
     path = "/kycverify/api/kycverify/records"
     assert call("GET", path, params={"requestId": record["requestId"]}).json()["result"] == [record]
@@ -81,7 +81,7 @@ def test_the_other_url_knows_the_request_id_only(sandbox: FacekiSandbox, call: C
         ("bare-404", 404, 404),
     ],
 )
-def test_nothing_found_has_four_shapes(
+def test_an_empty_result_has_four_response_forms(
     sandbox: FacekiSandbox, call: Caller, shape: str, status: int, code: int
 ) -> None:
     sandbox.settings.not_found = shape

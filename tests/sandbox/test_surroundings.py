@@ -45,7 +45,7 @@ def own() -> Iterator[FacekiSandbox]:
     ],
 )
 class TestFrozenTime:
-    def test_each_wait_goes_on(self, own: FacekiSandbox, freeze: Freeze) -> None:
+    def test_each_wait_ends_with_a_frozen_clock(self, own: FacekiSandbox, freeze: Freeze) -> None:
         own.settings.latency = 0.05
         own.add_fault("slow", route="records", delay=0.05)
         own.add_fault("drip", route="records", delay=0.05)
@@ -55,7 +55,7 @@ class TestFrozenTime:
             assert call.records(record_identifier="nobody").json()["result"] == []
             assert call.verify("slow-0.05-accepted-1").json()["result"]["decision"] == "ACCEPTED"
 
-    def test_links_answer_themselves(
+    def test_links_are_answered_automatically(
         self, own: FacekiSandbox, freeze: Freeze, eventually: Callable[[Callable[[], object]], None]
     ) -> None:
         own.settings.auto_answer = 0.05
@@ -73,7 +73,7 @@ class TestFrozenTime:
             assert time.clock_gettime(time.CLOCK_MONOTONIC) - begun < 30
 
 
-def test_a_log_that_is_not_read_stops_nothing(tmp_path: Path) -> None:
+def test_an_unread_log_pipe_does_not_block_the_server(tmp_path: Path) -> None:
     with started(tmp_path) as (process, url), requests.Session() as session:
         session.trust_env = False
         assert process.stderr

@@ -92,7 +92,7 @@ def test_wrong_credentials_are_refused(
     assert (answer.status_code, answer.json()) == (status, body)
 
 
-def test_the_other_answer_to_a_missing_secret(sandbox: FacekiSandbox, anonymous: Caller) -> None:
+def test_the_second_response_form_for_a_missing_secret(sandbox: FacekiSandbox, anonymous: Caller) -> None:
     sandbox.settings.missing_secret = "field"
     answer = anonymous("POST", "/auth/api/generate-token", json={"clientId": sandbox.client_id})
     assert (answer.status_code, answer.json()) == (422, {"clientSecret": ""})

@@ -128,7 +128,7 @@ def test_a_workflow_gets_the_documents_it_asks_for(
     assert answer.json()["code"] == code
 
 
-def test_without_credit_nothing_is_verified(sandbox: FacekiSandbox, call: Caller) -> None:
+def test_without_credit_verifications_are_rejected(sandbox: FacekiSandbox, call: Caller) -> None:
     sandbox.settings.credit = 1
     assert [call.verify("order-1").json()["code"] for _ in range(2)] == [200, 5003]
     assert sandbox.ledger == {"order-1": 1}
@@ -180,7 +180,7 @@ def test_a_large_body_of_unknown_length_is_stopped_on_the_way(sandbox: FacekiSan
         pytest.param("", b"x", id="no type"),
     ],
 )
-def test_what_is_no_form_is_refused(call: Caller, kind: str, body: bytes) -> None:
+def test_a_body_that_is_no_form_is_rejected(call: Caller, kind: str, body: bytes) -> None:
     answer = call("POST", RECORDS, data=body, headers={"Content-Type": kind})
     assert (answer.status_code, answer.json()["code"]) == (400, 5002)
 

@@ -105,14 +105,18 @@ def test_webhooks_of_one_request_keep_their_order(
         assert [status for name, status in receiver.statuses if name == each] == ["REVIEW", "ACCEPTED"]
 
 
-def test_twice(sandbox: FacekiSandbox, receiver: Receiver, eventually: Eventually) -> None:
+def test_webhook_mode_twice_sends_two_webhooks(
+    sandbox: FacekiSandbox, receiver: Receiver, eventually: Eventually
+) -> None:
     sandbox.settings.webhook_mode = "twice"
     record = sandbox.decide(sandbox.create_link(), "ACCEPTED")
     eventually(lambda: len(receiver.bodies) == 2)
     assert receiver.statuses == [(record["requestId"], "ACCEPTED")] * 2
 
 
-def test_late(sandbox: FacekiSandbox, receiver: Receiver, eventually: Eventually) -> None:
+def test_webhook_mode_late_delays_the_webhook(
+    sandbox: FacekiSandbox, receiver: Receiver, eventually: Eventually
+) -> None:
     sandbox.settings.update({"webhook_mode": "late", "webhook_delay": 0.3})
     begun = time.monotonic()
     sandbox.decide(sandbox.create_link(), "ACCEPTED")
@@ -129,7 +133,7 @@ def test_out_of_order(sandbox: FacekiSandbox, receiver: Receiver, eventually: Ev
     assert [status for _, status in receiver.statuses] == ["ACCEPTED", "REVIEW"]
 
 
-def test_out_of_order_waits_for_a_second_only_so_long(
+def test_out_of_order_waits_for_a_second_webhook_until_its_delay(
     sandbox: FacekiSandbox, receiver: Receiver, eventually: Eventually
 ) -> None:
     sandbox.settings.update({"webhook_mode": "out-of-order", "webhook_delay": 0.1})

@@ -51,7 +51,7 @@ def test_opening_is_reported_once() -> None:
     assert told == [False] * (FAILURE_THRESHOLD - 1) + [True] + [False] * (20 - FAILURE_THRESHOLD)
 
 
-def test_while_open_one_of_many_probes() -> None:
+def test_one_of_many_waits_probes_an_open_circuit() -> None:
     circuit = open_circuit()
     assert circuit.retry_after(1000.0) == MIN_OPEN_SECONDS
     due = 1000.0 + MIN_OPEN_SECONDS
@@ -100,7 +100,7 @@ def test_a_success_closes_the_circuit_and_is_reported_once() -> None:
         ),
     ],
 )
-def test_the_text_of_an_open_circuit_tells_an_answer_from_none(error: api.FacekiError, told: str) -> None:
+def test_the_text_of_an_open_circuit_names_refusal_or_silence(error: api.FacekiError, told: str) -> None:
     assert _outage_text(error).startswith(told)
     assert _with_advice(error).count(CHECK_ADVICE) == 1
     error = type(error)(f"x; {CHECK_ADVICE}")

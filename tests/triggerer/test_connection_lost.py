@@ -74,7 +74,9 @@ HOWS = pytest.mark.parametrize("how", ["gone", "unreadable"])
 
 
 @HOWS
-def test_a_hiccup_ends_no_wait(scenario: Scenario, caplog: pytest.LogCaptureFixture, how: str) -> None:
+def test_a_short_connection_failure_is_tolerated(
+    scenario: Scenario, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
     async def tell() -> None:
         poller = SharedPoller(CONN_ID)
         for _ in range(3):
@@ -98,7 +100,7 @@ def test_a_hiccup_ends_no_wait(scenario: Scenario, caplog: pytest.LogCaptureFixt
 
 
 @HOWS
-def test_one_that_is_gone_is_not_used_for_ever(scenario: Scenario, how: str) -> None:
+def test_a_deleted_connection_is_reported_after_some_reads(scenario: Scenario, how: str) -> None:
     async def tell() -> None:
         poller = SharedPoller(CONN_ID)
         assert await scenario.polls(poller) == [None]
@@ -116,7 +118,7 @@ def test_one_that_is_gone_is_not_used_for_ever(scenario: Scenario, how: str) -> 
     asyncio.run(tell())
 
 
-def test_one_that_has_become_wrong_is_told_at_once(scenario: Scenario) -> None:
+def test_a_connection_that_became_invalid_is_reported_at_once(scenario: Scenario) -> None:
     async def tell() -> None:
         poller = SharedPoller(CONN_ID)
         assert await scenario.polls(poller) == [None]

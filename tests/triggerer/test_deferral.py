@@ -67,7 +67,7 @@ def test_airflows_timeout_is_later_than_the_deadline(
         pytest.param(86400.0, 0.0, LIMIT, id="later"),
     ],
 )
-def test_the_earlier_limit_counts(
+def test_the_earlier_of_two_limits_is_the_deadline(
     execution_timeout: float | None, started_ago: float, expected: WaitLimit
 ) -> None:
     operator = SimpleNamespace(

@@ -86,6 +86,6 @@ def test_a_record_without_a_decision_is_described_once(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("odd", ["Anna Example", "a\nINFO forged", "a" * 65, "anna@mail.example", ""])
-def test_what_may_be_a_person_or_a_line_is_not_shown(odd: str) -> None:
+def test_an_identifier_that_may_be_personal_data_is_not_logged(odd: str) -> None:
     subject: Any = wait_subject(record_identifier=odd)
     assert subject == ("record_identifier", "record identifier (not shown here)")

@@ -35,7 +35,7 @@ ENDED = {"success", "failed"}
 
 
 @dataclass(frozen=True)
-class Scene:
+class Scenario:
     run: DagResult
     counters: dict[str, Any]
     #: States of the waits when the triggerer died, and the number of polls that FACEKI received while it was dead.
@@ -48,7 +48,7 @@ def decision(person: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def scenario(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
     folder = tmp_path_factory.mktemp("waits")
     with SandboxProcess() as faceki:
         environment = {
@@ -58,10 +58,10 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             "AIRFLOW_CONN_FACEKI_DEFAULT": json.dumps(faceki.connection()),
         }
         with WholeAirflow(folder / "home", environment) as airflow:
-            yield _live_through(airflow, faceki)
+            yield _run_scenario(airflow, faceki)
 
 
-def _live_through(airflow: WholeAirflow, faceki: SandboxProcess) -> Scene:
+def _run_scenario(airflow: WholeAirflow, faceki: SandboxProcess) -> Scenario:
     def decide(people: list[str]) -> None:
         for person in people:
             faceki.control.post("records", record_identifier=person, decision=decision(person))
@@ -86,19 +86,19 @@ def _live_through(airflow: WholeAirflow, faceki: SandboxProcess) -> Scene:
     airflow.wait("another one to take over", lambda: Counter(run.states.values())["deferred"] <= len(AFTER))
     decide(AFTER)
     airflow.wait("all to end", lambda: run.state in ENDED)
-    return Scene(run, dict(faceki.control.get("counters")), at_death, looks_while_dead)  # type: ignore[call-overload]
+    return Scenario(run, dict(faceki.control.get("counters")), at_death, looks_while_dead)  # type: ignore[call-overload]
 
 
-def test_the_triggerer_was_killed_with_the_waits_in_it(scene: Scene) -> None:
-    assert scene.at_death["deferred"] >= len(MEANWHILE) + len(AFTER)
-    assert scene.looks_while_dead <= sum(scene.at_death.values()) - scene.at_death["deferred"]
+def test_the_triggerer_was_killed_with_the_waits_in_it(scenario: Scenario) -> None:
+    assert scenario.at_death["deferred"] >= len(MEANWHILE) + len(AFTER)
+    assert scenario.looks_while_dead <= sum(scenario.at_death.values()) - scenario.at_death["deferred"]
 
 
-def test_every_wait_ends_with_the_right_decision(scene: Scene) -> None:
-    assert Counter(scene.run.states.values()) == {"success": len(PEOPLE)}
-    told = {person: scene.run.xcom(f"wait[{number}]")["decision"] for number, person in enumerate(PEOPLE)}
+def test_every_wait_ends_with_the_right_decision(scenario: Scenario) -> None:
+    assert Counter(scenario.run.states.values()) == {"success": len(PEOPLE)}
+    told = {person: scenario.run.xcom(f"wait[{number}]")["decision"] for number, person in enumerate(PEOPLE)}
     assert told == {person: decision(person) for person in PEOPLE}
 
 
-def test_all_of_it_took_one_token(scene: Scene) -> None:
-    assert scene.counters["tokens_issued"] == 1
+def test_all_waits_used_one_token(scenario: Scenario) -> None:
+    assert scenario.counters["tokens_issued"] == 1

@@ -92,7 +92,7 @@ def test_three_days_cost_fewer_than_200_requests_tokens_included(
     assert 50 < requests["records"] + requests["token"] < 200
 
 
-def test_waits_that_begin_together_do_not_look_together(
+def test_waits_that_start_together_poll_at_different_times(
     link: tuple[str, SandboxProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []

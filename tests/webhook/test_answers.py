@@ -27,7 +27,7 @@ REFUSED = {"detail": "unauthorized"}
 only_partitioned = pytest.mark.skipif(not HAS_PARTITIONS, reason="Airflow has partitions from 3.2 on")
 
 
-def test_stored_without_the_person(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+def test_events_are_stored_without_personal_data(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     body = said()
     answer = served.post(served.at(), body)
@@ -98,7 +98,7 @@ def _ours(caplog: pytest.LogCaptureFixture) -> str:
     ],
 )
 @pytest.mark.parametrize("body", [pytest.param(said(), id="webhook"), pytest.param(b"not json", id="noise")])
-def test_refused_alike(served: Served, conn_id: str, token: str, body: object) -> None:
+def test_all_refusals_look_the_same(served: Served, conn_id: str, token: str, body: object) -> None:
     before = served.count()
     took = []
     for _ in range(2):  # first with a lookup, then from the cache
@@ -112,7 +112,7 @@ def test_refused_alike(served: Served, conn_id: str, token: str, body: object) -
     assert served.count() == before
 
 
-def test_a_wrong_setting_is_told_once(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_invalid_setting_is_logged_once(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     auth._logged.clear()
     for _ in range(3):
         assert auth.load_credentials("faceki_weak").denied
@@ -123,7 +123,7 @@ def test_a_wrong_setting_is_told_once(served: Served, caplog: pytest.LogCaptureF
     assert WEAK not in _ours(caplog)
 
 
-def test_both_tokens_count_while_one_is_changed(served: Served) -> None:
+def test_both_tokens_are_accepted_during_a_rotation(served: Served) -> None:
     for token in (TOKEN, PREVIOUS):
         assert served.post(served.at(token=token), said()).status_code == 200
 
@@ -308,7 +308,7 @@ STORED, REPEATED = events.Outcome.STORED, events.Outcome.REPEATED
     ],
 )
 @pytest.mark.parametrize("grouped", [False, True], ids=["one by one", "in one transaction"])
-def test_a_repeat_says_the_same_as_the_latest_event(
+def test_a_status_equal_to_the_latest_event_is_a_repeat(
     served: Served, statuses: list[str], outcomes: list[events.Outcome], grouped: bool
 ) -> None:
     one, other = str(uuid.uuid4()), str(uuid.uuid4())
@@ -359,7 +359,7 @@ def test_a_verification_is_the_same_however_it_is_spelled(served: Served) -> Non
     assert served.statuses(one) == ["ACCEPTED", "DECLINED"]
 
 
-def test_a_word_that_may_be_a_name_is_not_kept(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_status_is_stored_as_other(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     one, name = str(uuid.uuid4()), NAME.split()[0]
     said_what = ["REVIEW", name, name.upper()]
@@ -377,7 +377,7 @@ def test_a_word_that_may_be_a_name_is_not_kept(served: Served, caplog: pytest.Lo
         pytest.param(25, ["REVIEW", "REVIEW"], id="after a day"),
     ],
 )
-def test_a_day_later(served: Served, hours: int, statuses: list[str]) -> None:
+def test_a_repeat_is_stored_again_after_a_day(served: Served, hours: int, statuses: list[str]) -> None:
     request_id = str(uuid.uuid4())
     served.post(served.at(), said(request_id, "REVIEW"))
     served.rows(
@@ -389,7 +389,7 @@ def test_a_day_later(served: Served, hours: int, statuses: list[str]) -> None:
     assert served.statuses(request_id) == statuses
 
 
-def test_another_connection_may_say_the_same(served: Served) -> None:
+def test_the_same_webhook_of_another_connection_is_stored(served: Served) -> None:
     body = said()
     assert served.post(served.at(), body).json() == {"status": "stored"}
     assert served.post(served.at("faceki_plain"), body).json() == {"status": "stored"}
@@ -417,7 +417,9 @@ def test_partitioned_before_plain(served: Served, caplog: pytest.LogCaptureFixtu
 
 
 @pytest.mark.parametrize("conn_id", ["faceki_unheard", "faceki_paused"])
-def test_nobody_listens(served: Served, conn_id: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_listener_means_unavailable(
+    served: Served, conn_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
     before = served.count()
     for _ in range(2):
         answer = served.post(served.at(conn_id), said())

@@ -266,7 +266,7 @@ def test_refusals_look_and_take_the_same(
         pytest.param(2.3, 3.0, id="slower than a refusal"),
     ],
 )
-def test_the_time_of_a_refusal_does_not_tell_which_connections_exist(
+def test_the_response_time_of_a_refusal_hides_existing_connections(
     webhooks: Webhooks, lookup_seconds: float, refusal_seconds: float
 ) -> None:
     webhooks.backend.seconds = lookup_seconds

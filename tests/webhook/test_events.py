@@ -121,7 +121,7 @@ def test_the_next_transaction_reads_again(listening: Path) -> None:
     assert outcomes == [Outcome.STORED, Outcome.NO_SCHEDULED_DAG, Outcome.STORED]
 
 
-def test_the_latest_event_is_the_last_one_whatever_the_clocks_of_the_servers_say(listening: Path) -> None:
+def test_the_latest_event_is_the_last_stored_despite_clock_skew(listening: Path) -> None:
     """The clock of the API server that stored the first event is 30 seconds ahead."""
     from airflow.models.asset import AssetEvent
     from airflow.utils.session import create_session

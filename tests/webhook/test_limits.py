@@ -84,7 +84,7 @@ def test_a_flood_is_cut_off(served: Served) -> None:
     assert served.count() == before
 
 
-def test_slow_bodies_hold_up_nobody(served: Served) -> None:
+def test_slow_bodies_do_not_block_other_callers(served: Served) -> None:
     before = served.count()
     began = time.monotonic()
     lines = [served.raw((HEAD + "Content-Length: 100\r\n\r\n{").encode()) for _ in range(100)]
@@ -100,7 +100,7 @@ def test_slow_bodies_hold_up_nobody(served: Served) -> None:
     assert served.count() == before + 1
 
 
-def test_gone_before_the_end(served: Served) -> None:
+def test_a_caller_that_disconnects_early_stores_nothing(served: Served) -> None:
     before = served.count()
     served.raw((HEAD + "Content-Length: 100\r\n\r\n{").encode()).close()
     assert served.post(served.at(), said()).status_code == 200
@@ -116,7 +116,7 @@ def test_too_many_calls(served: Served, receiver: Receiver) -> None:
     assert served.post(served.at(token="wrong" * 10), said()).status_code == 401
 
 
-def test_strangers_cannot_lock_a_caller_out(served: Served, receiver: Receiver) -> None:
+def test_unknown_callers_do_not_use_up_the_limit_of_known_ones(served: Served, receiver: Receiver) -> None:
     receiver._refusals = TokenBucket(3, 0.001)
     assert served.post(served.at(), said()).status_code == 200
     wrong = [served.at("nobody"), served.at(token="wrong" * 10), served.at("somebody")]
@@ -236,7 +236,7 @@ def test_several_api_servers_store_once(served: Served) -> None:
     assert [served.statuses(each) for each in ids] == [["ACCEPTED"]] * len(ids)
 
 
-def test_what_waits_is_stored_together_in_its_order() -> None:
+def test_waiting_webhooks_are_stored_as_one_batch_in_order() -> None:
     groups: list[tuple[str, list[str]]] = []
     first_is_under_way, goes_on = threading.Event(), threading.Event()
 
@@ -275,7 +275,7 @@ def test_what_waits_is_stored_together_in_its_order() -> None:
     assert set(outcomes[5:]) == {events.Outcome.STORED}
 
 
-def test_who_gave_up_is_not_stored_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_webhook_that_timed_out_is_not_stored_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "STORE_TIMEOUT_SECONDS", 0.05)
     stored: list[str] = []
     goes_on = threading.Event()
@@ -313,7 +313,7 @@ def test_bucket() -> None:
     assert [bucket.try_acquire() for _ in range(2)] == [True, False]
 
 
-class Book:
+class FakeCredentialLookup:
     """Stand-in for the lookup. It finds the configured ids, and records each call."""
 
     def __init__(self, *known: str) -> None:
@@ -326,8 +326,8 @@ class Book:
         return Credentials(()) if conn_id in self.known else DENY_ALL
 
 
-def test_many_that_ask_at_once_share_one_look() -> None:
-    book, clock = Book("known"), Clock()
+def test_concurrent_lookups_of_a_connection_are_shared() -> None:
+    book, clock = FakeCredentialLookup("known"), Clock()
 
     async def ask() -> None:
         found = Authenticator(book, clock)
@@ -345,7 +345,7 @@ def test_many_that_ask_at_once_share_one_look() -> None:
     asyncio.run(ask())
 
 
-def test_strangers_are_forgotten_in_time() -> None:
+def test_the_cache_of_unknown_callers_is_limited() -> None:
     async def ask() -> None:
         found = Authenticator(lambda _: DENY_ALL)
         for number in range(MAX_CACHED + 10):
@@ -357,7 +357,7 @@ def test_strangers_are_forgotten_in_time() -> None:
     asyncio.run(ask())
 
 
-def test_a_failed_look_is_not_remembered() -> None:
+def test_a_failed_lookup_is_not_cached() -> None:
     looked: list[str] = []
 
     def down(conn_id: str) -> Credentials:

@@ -139,7 +139,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         pytest.param(f"/faceki/{TOKEN}", 404, id="something left out"),
     ],
 )
-def test_no_spelling_is_logged(nginx: Proxy, path: str, status: int) -> None:
+def test_nginx_logs_no_spelling_of_the_token_path(nginx: Proxy, path: str, status: int) -> None:
     nginx.upstream.clear()
     nginx.empty_log()
     assert nginx.request("POST", path) == status
@@ -147,7 +147,7 @@ def test_no_spelling_is_logged(nginx: Proxy, path: str, status: int) -> None:
     assert TOKEN not in nginx.logs_with(f'"POST /faceki/***" {status}')
 
 
-def test_what_is_refused_or_fails_is_not_logged_either(nginx: Proxy) -> None:
+def test_nginx_logs_no_token_of_rejected_requests(nginx: Proxy) -> None:
     assert nginx.request("GET", PATH) == 403
     assert TOKEN not in nginx.logs_with('"GET /faceki/***" 403')
     assert nginx.request("POST", PATH, bytes(257 * 1024)) == 413

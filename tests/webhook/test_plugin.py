@@ -60,7 +60,7 @@ def _python(code: str, *arguments: str, **environment: str) -> tuple[Any, str]:
         pytest.param("False", ("airflow.api_fastapi.app",), id="off, in the API server", marks=only_3),
     ],
 )
-def test_inert(enabled: str, modules: tuple[str, ...]) -> None:
+def test_a_disabled_plugin_loads_nothing(enabled: str, modules: tuple[str, ...]) -> None:
     found, said = _python(LOADED, *modules, AIRFLOW__FACEKI__WEBHOOK_ENABLED=enabled)
     assert found["apps"] == found["webhook"] == []
     assert set(found["new"]) & set(HEAVY) == set()
@@ -76,13 +76,13 @@ def test_mounted_in_the_api_server() -> None:
 
 
 @only_3
-def test_a_wrong_word_keeps_it_out_and_the_server_up() -> None:
+def test_an_invalid_webhook_enabled_value_disables_the_plugin() -> None:
     found, said = _python(LOADED, "airflow.api_fastapi.app", AIRFLOW__FACEKI__WEBHOOK_ENABLED="perhaps")
     assert found["apps"] == []
     assert "webhook_enabled is neither true nor false" in said
 
 
-def test_airflow_knows_the_plugin(tmp_path: Path) -> None:
+def test_airflow_finds_the_plugin(tmp_path: Path) -> None:
     code = """
 import json
 from airflow import plugins_manager

@@ -61,17 +61,17 @@ def missed(airflow_db: object, fetched: list[list[dict[str, Any]]], events: Any)
     return [(each["request_id"], each["status"]) for each in found]
 
 
-def test_what_no_event_has_said(airflow_db: object) -> None:
+def test_decisions_without_an_event_are_reported(airflow_db: object) -> None:
     fetched = [[record(ONE, "ACCEPTED")], [], [record(OTHER, "REVIEW"), record(THIRD, "DECLINED")]]
     events = Events((ONE, "ACCEPTED"), (OTHER, "ACCEPTED"))
     assert missed(airflow_db, fetched, events) == [(OTHER, "REVIEW"), (THIRD, "DECLINED")]
 
 
-def test_no_decision_is_no_news(airflow_db: object) -> None:
+def test_a_record_without_a_decision_is_not_reported(airflow_db: object) -> None:
     assert missed(airflow_db, [[record(ONE, None)], [record(OTHER, "")]], Events()) == []
 
 
-def test_it_speaks_as_the_webhook_does(airflow_db: object) -> None:
+def test_missed_decisions_are_normalized_like_webhooks(airflow_db: object) -> None:
     fetched = [[record(ONE.upper(), "FROZEN")]]
     assert missed(airflow_db, fetched, Events()) == [(ONE, "OTHER")]
     assert missed(airflow_db, fetched, Events((ONE, "OTHER"))) == []
@@ -91,7 +91,7 @@ def test_only_events_since_the_oldest_open_case_are_read(airflow_db: object) -> 
 @pytest.mark.parametrize(
     "events", [Events(), [SimpleNamespace(extra={})]], ids=["no time told", "an Airflow without"]
 )
-def test_all_are_read_where_there_is_no_telling(airflow_db: object, events: Any) -> None:
+def test_all_events_are_read_if_their_start_is_unknown(airflow_db: object, events: Any) -> None:
     created_at = None if isinstance(events, Events) else NOON
     assert missed(airflow_db, [[record(ONE, "REVIEW", created_at)]], events) == [(ONE, "REVIEW")]
     assert getattr(events, "since", None) is None

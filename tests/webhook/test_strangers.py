@@ -39,7 +39,7 @@ def _used_up() -> TokenBucket:
     return bucket
 
 
-def test_the_first_right_call_of_all_gets_in(served: Served, receiver: Receiver) -> None:
+def test_a_valid_first_call_is_accepted_despite_used_up_refusals(served: Served, receiver: Receiver) -> None:
     receiver._refusals = _used_up()
     assert served.post(served.at(), said()).status_code == 200
     wrong = [
@@ -53,7 +53,7 @@ def test_the_first_right_call_of_all_gets_in(served: Served, receiver: Receiver)
     assert served.post(served.at("faceki_plain"), said()).status_code == 200
 
 
-def test_named_are_those_that_dags_name(served: Served) -> None:
+def test_referenced_connections_are_those_in_dag_schedules(served: Served) -> None:
     named = events.referenced_conn_ids()
     assert named >= {"faceki_default", "faceki_signed", "faceki_paused", "faceki_plain", "faceki_mixed"}
     assert not named & {"faceki_unheard", "faceki_bare", "nobody", ""}
@@ -65,13 +65,13 @@ def _signed(served: Served, key: str) -> int:
     return served.post(served.at("faceki_signed"), body, {"X-Signature": signature}).status_code
 
 
-def test_wrong_signatures_do_not_use_up_what_right_ones_may_take(served: Served, receiver: Receiver) -> None:
+def test_wrong_signatures_do_not_use_up_the_limit_of_valid_ones(served: Served, receiver: Receiver) -> None:
     receiver._calls, receiver._refusals = TokenBucket(3, 0.001), TokenBucket(2, 0.001)
     assert [_signed(served, TOKEN) for _ in range(5)] == [401, 401, 429, 429, 429]
     assert [_signed(served, SECRET) for _ in range(4)] == [200, 200, 200, 429]
 
 
-def test_right_callers_do_not_wait_until_strangers_are_looked_up() -> None:
+def test_valid_callers_do_not_wait_for_lookups_of_unknown_callers() -> None:
     asked = threading.Event()
     goes_on = threading.Event()
 
@@ -117,7 +117,7 @@ class SlowBackend:
 
 @pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 receives no webhooks")
 @pytest.mark.parametrize("seconds", [0.3, 2.4], ids=["slow", "slower than a refusal"])
-def test_the_time_of_a_refusal_does_not_tell_which_connections_exist(
+def test_the_response_time_of_a_refusal_hides_existing_connections(
     seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from httpx import ASGITransport, AsyncClient
@@ -168,7 +168,7 @@ def test_the_time_of_a_refusal_does_not_tell_which_connections_exist(
         pytest.param(["denied", "known"], None, id="denied"),
     ],
 )
-def test_a_connection_that_cannot_be_looked_up_is_not_one_that_is_not_there(
+def test_a_failed_lookup_differs_from_a_missing_connection(
     backends: list[str], found: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class AirflowSecretsBackendAccessDenied(Exception):
@@ -196,7 +196,7 @@ def test_a_connection_that_cannot_be_looked_up_is_not_one_that_is_not_there(
         assert (conn and conn.login) == found
 
 
-class Shelf:
+class FakeIdSource:
     """Source of the referenced ids, which can fail."""
 
     def __init__(self) -> None:
@@ -211,9 +211,9 @@ class Shelf:
         return self.ids
 
 
-def test_named_are_read_seldom_and_together() -> None:
+def test_referenced_connections_are_cached_and_read_once() -> None:
     async def ask() -> None:
-        shelf = Shelf()
+        shelf = FakeIdSource()
         named = ReferencedConnections(shelf, lambda: shelf.now)
         assert (
             await asyncio.gather(*(named.contains(each) for each in ["one", "two"] * 20))
@@ -229,9 +229,9 @@ def test_named_are_read_seldom_and_together() -> None:
     asyncio.run(ask())
 
 
-def test_what_was_named_stays_named_while_it_cannot_be_read(caplog: pytest.LogCaptureFixture) -> None:
+def test_referenced_connections_are_kept_while_reading_fails(caplog: pytest.LogCaptureFixture) -> None:
     async def ask() -> None:
-        shelf = Shelf()
+        shelf = FakeIdSource()
         named = ReferencedConnections(shelf, lambda: shelf.now)
         assert await named.contains("one")
         shelf.ids = None

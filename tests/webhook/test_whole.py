@@ -53,7 +53,7 @@ def test_a_review_and_its_end_are_two_runs(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("mode", ["twice", "late", "out-of-order"])
-def test_however_it_comes(stack: Stack, mode: str) -> None:
+def test_each_delivery_mode_starts_one_run(stack: Stack, mode: str) -> None:
     stack.faceki.control.post("settings", webhook_mode=mode, webhook_delay=1)
     ids = [stack.decide(f"customer-{mode}-{number}", "ACCEPTED") for number in range(2)]
     stack.faceki.control.post("settings", webhook_mode="normal")
@@ -63,7 +63,7 @@ def test_however_it_comes(stack: Stack, mode: str) -> None:
         assert stack.statuses(each) == ["ACCEPTED"]
 
 
-def test_a_forged_one_costs_one_request(stack: Stack) -> None:
+def test_a_forged_webhook_costs_one_request(stack: Stack) -> None:
     forged = str(uuid.uuid4())
     before = _requests(stack)
     stack.faceki.control.post("fake-webhook", request_id=forged, status="ACCEPTED", full_name=NAME)
@@ -106,7 +106,7 @@ def test_only_this_route_is_open(stack: Stack) -> None:
     assert stack.post(stack.at(token="guess" * 8), said(), ada).status_code == 401
 
 
-def test_bad_ones_store_nothing_and_harm_nobody(stack: Stack) -> None:
+def test_invalid_webhooks_store_nothing_and_block_no_caller(stack: Stack) -> None:
     known = said()
     assert stack.post(stack.at(), known).json() == {"status": "stored"}
     before = stack.count()
@@ -136,7 +136,7 @@ def test_bad_ones_store_nothing_and_harm_nobody(stack: Stack) -> None:
     stack.until("all components to be healthy", healthy)
 
 
-def test_what_webhooks_missed(stack: Stack) -> None:
+def test_decisions_missed_by_webhooks_are_reconciled(stack: Stack) -> None:
     stack.faceki.control.post("settings", webhook_mode="never")
     missed, waiting = stack.decide("case-missed", "DECLINED"), stack.decide("case-review", "REVIEW")
     stack.faceki.control.post("settings", webhook_mode="normal")
@@ -181,7 +181,7 @@ def test_relay(stack: Stack) -> None:
             relay(wrong, stack.url, stack.airflow.token)
 
 
-def test_nothing_leaked(stack: Stack) -> None:
+def test_no_file_of_the_stack_holds_a_secret(stack: Stack) -> None:
     stack.expect_whole_loop(stack.decide("customer-searched", "ACCEPTED"), "ACCEPTED", time.monotonic())
     state = stack.faceki.control.get("state")
     assert isinstance(state, dict)

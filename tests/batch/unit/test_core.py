@@ -190,7 +190,7 @@ def test_a_row_may_have_been_sent_if_it_has_more_intents_than_cancellations(
     assert since in (None, 1000.0 - intents + 1)
 
 
-def test_the_index_tells_readings_and_keys_apart() -> None:
+def test_the_row_index_separates_readings_and_keys() -> None:
     index = RowIndex()
     assert index.mark_seen("id a")
     assert not index.mark_seen("id a")

@@ -46,7 +46,7 @@ def test_always_bills_a_row_that_faceki_has() -> None:
     assert dict(world.faceki.bills) == {"known": 1}
 
 
-def test_assume_new_asks_for_nothing_before_it_sends() -> None:
+def test_assume_new_sends_without_a_lookup() -> None:
     world = World()
     world.run(rows(*names(10)), assume_new=True)
     assert dict(world.faceki.calls) == {"verify": 10}
