@@ -124,7 +124,7 @@ def every_bad_row(harness: BatchHarness) -> list[tuple[str, Any, str, str]]:
             "no document",
             line("e3", document_1_front=None, document_1_back=None),
             "INVALID_INPUT",
-            "0 were given",
+            "0 given",
         ),
         (
             "back without front",
