@@ -249,7 +249,9 @@ def test_a_record_without_a_decision_is_described_once_in_a_process(
             waiting.execute(context())
     else:
         assert [bool(waiting.poke(context())) for _ in range(looks)] == [False] * looks
-    (told,) = [line for line in log.lines if "without a decision. It holds an object with the keys" in line]
+    (told,) = [
+        line for line in log.lines if "without a decision. It contains an object with the keys" in line
+    ]
     assert "record identifier customer-1" in told
     assert "requestId" in told
     assert "Maria" not in "".join(log.lines)

@@ -124,7 +124,9 @@ def test_a_record_without_a_decision_is_described_once(
     monkeypatch.setattr(FacekiKycDecisionTrigger, "log", log)
     faceki_sandbox.add_record("customer-1", fields={"decision": ""})
     assert fired(trigger(clock))["status"] == "timeout"
-    described = [line for line in log.lines if "without a decision. It holds an object with the keys" in line]
+    described = [
+        line for line in log.lines if "without a decision. It contains an object with the keys" in line
+    ]
     assert len(clock.slept) > len(described) == 1
 
 

@@ -124,7 +124,7 @@ def every_bad_row(harness: BatchHarness) -> list[tuple[str, Any, str, str]]:
             "no document",
             line("e3", document_1_front=None, document_1_back=None),
             "INVALID_INPUT",
-            "0 were given",
+            "0 given",
         ),
         (
             "back without front",
@@ -171,7 +171,7 @@ def every_bad_row(harness: BatchHarness) -> list[tuple[str, Any, str, str]]:
             "too few documents",
             line("e18", workflow_id="5a4db0c5-0000-4000-8000-000000000003"),
             "INVALID_INPUT",
-            "asks for 2",
+            "requires 2",
         ),
         ("no back side", line("e19", document_1_back=None), "INVALID_INPUT", "without a back side"),
         ("FACEKI says no", line("code-5006-e20"), "5006", "document"),

@@ -181,12 +181,12 @@ WITH_BACK, WITHOUT = {"front": True, "back": True}, {"front": True}
     ("workflow", "documents", "told"),
     [
         pytest.param(DEFAULT_WORKFLOW, [WITHOUT], "without a back side", id="identity card without its back"),
-        pytest.param(WORKFLOW_TWO_DOCUMENTS, [WITH_BACK], r"asks for 2 document\(s\)", id="one of two"),
+        pytest.param(WORKFLOW_TWO_DOCUMENTS, [WITH_BACK], r"requires 2 document\(s\)", id="one of two"),
         pytest.param(
             WORKFLOW_TWO_DOCUMENTS, [WITHOUT, WITHOUT], "without a back side", id="only one is a passport"
         ),
         pytest.param(
-            WORKFLOW_THREE_DOCUMENTS, [WITH_BACK, WITHOUT], r"asks for 3 document\(s\)", id="two of three"
+            WORKFLOW_THREE_DOCUMENTS, [WITH_BACK, WITHOUT], r"requires 3 document\(s\)", id="two of three"
         ),
     ],
 )

@@ -116,7 +116,7 @@ def test_records_with_another_identifier_are_ignored(server: FakeServer, client:
 def test_by_request_id_the_request_id_counts(server: FakeServer, client: api.FacekiClient) -> None:
     server.on(RECORDS_PATH, found(record("another")))
     assert client.call(api.FindKycVerification(request_id="r-1")) is not None
-    with pytest.raises(api.UnexpectedResponseError, match="others"):
+    with pytest.raises(api.UnexpectedResponseError, match="other verifications"):
         client.call(api.FindKycVerification(request_id="r-2"))
 
 

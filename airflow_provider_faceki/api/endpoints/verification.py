@@ -368,8 +368,7 @@ def check_documents(rules: WorkflowRules, documents: Sequence[Document]) -> None
     needed = min(1, len(required)) if rules.document_optional else len(required)
     if len(documents) < needed:
         raise ValidationError(
-            f"the workflow requires {needed} document(s) ({', '.join(required)}), but {len(documents)} "
-            "were given"
+            f"the workflow requires {needed} document(s) ({', '.join(required)}); {len(documents)} given"
         )
     without_back = sum(document.back is None for document in documents)
     passports = sum(name.strip().lower() == "passport" for name in required)
