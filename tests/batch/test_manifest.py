@@ -267,7 +267,7 @@ def test_but_a_storage_that_fails_is_one(tmp_path: Path, monkeypatch: pytest.Mon
         def read(self, size: int | None = -1) -> bytes:
             raise OSError("slow down")
 
-    monkeypatch.setattr(storage, "open_binary", lambda uri, conn_id: Failing(place))
+    monkeypatch.setattr(storage, "open_binary", lambda uri, conn_id, **_: Failing(place))
     with pytest.raises(OSError, match="slow down"):
         list(read_manifest(place.as_uri(), COLUMNS))
 
