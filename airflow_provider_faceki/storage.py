@@ -57,11 +57,14 @@ FilePath: TypeAlias = "str | os.PathLike[str] | ObjectStoragePath"
 # The second number is for its upload. fsspec's default of 5 MiB is too much, because each image is opened for both.
 _HEADER_READ_AHEAD_BYTES = 4 * 1024
 _READ_AHEAD_BYTES = 256 * 1024
+# The same for other files, such as a manifest. The default of s3fs, 50 MiB, is too much, because a manifest stays open
+# during the whole batch: the memory would grow with the manifest, by up to three times this number.
+_FILE_READ_AHEAD_BYTES = 1024 * 1024
 _BUFFER_BYTES = 64 * 1024
-# Size in bytes of one part of an upload: 8 MiB. The default of s3fs, 50 MiB, is too much, because s3fs keeps several
-# copies of a part in memory. S3 allows at most 10 000 parts, so a file of up to 78 GiB can be uploaded. S3 requires at
-# least 5 MiB for a part, and Google Cloud Storage requires a multiple of 256 KiB.
-_UPLOAD_PART_BYTES = 8 * 1024 * 1024
+# Size in bytes of one part of an upload: 5 MiB, which is the minimum of S3. An upload needs up to four times as much
+# memory, because s3fs keeps several copies of a part. So the default of s3fs, 50 MiB, is too much. S3 allows at most
+# 10 000 parts, so a file of up to 48 GiB can be uploaded. Google Cloud Storage requires a multiple of 256 KiB.
+_UPLOAD_PART_BYTES = 5 * 1024 * 1024
 # Number of characters of a path that errors show. Keys in S3 have at most this length.
 _MAX_SHOWN_CHARACTERS = 1024
 
@@ -324,13 +327,17 @@ def image(
     return replace(checked, open=partial(_open, file, _READ_AHEAD_BYTES))
 
 
-def open_binary(uri: FilePath, conn_id: str | None = None) -> BinaryIO:
+def open_binary(uri: FilePath, conn_id: str | None = None, *, is_sequential: bool = True) -> BinaryIO:
     """Open a file for reading. ``uri`` and ``conn_id`` have the same meaning as for :func:`write_json`.
 
     The returned object has the methods of a local binary file, even if the storage's own files do not have them.
     These methods raise the errors of this module.
+
+    :param is_sequential: Whether the file is read from its beginning to its end. If it is read at changing positions,
+        bytes that are requested in advance are often fetched in vain, so fewer bytes are requested in advance.
     """
-    return _open(_resolve(uri, conn_id))
+    read_ahead = _FILE_READ_AHEAD_BYTES if is_sequential else _BUFFER_BYTES
+    return _open(_resolve(uri, conn_id), read_ahead)
 
 
 def list_files(uri: FilePath, conn_id: str | None = None) -> list[str]:
@@ -558,7 +565,7 @@ def _file_size(file: _File) -> int:
     return int(found)
 
 
-def _open(file: _File, read_ahead: int | None = None) -> BinaryIO:
+def _open(file: _File, read_ahead: int) -> BinaryIO:
     translate = partial(_translate_errors, "read", file)
     with translate():
         opened: BinaryIO = (
@@ -566,8 +573,7 @@ def _open(file: _File, read_ahead: int | None = None) -> BinaryIO:
             if file.is_local
             else file.filesystem.open(file.path, "rb", block_size=read_ahead)
         )
-    buffer_bytes = min(read_ahead or _BUFFER_BYTES, _BUFFER_BYTES)
-    return io.BufferedReader(_TranslatingReader(opened, translate), buffer_bytes)
+    return io.BufferedReader(_TranslatingReader(opened, translate), min(read_ahead, _BUFFER_BYTES))
 
 
 class _TranslatingReader(io.RawIOBase):

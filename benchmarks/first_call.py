@@ -5,23 +5,32 @@ It is compared with the library ``requests`` alone and with Airflow's http provi
 
 The token is already in the token store. Each measurement runs in a process of its own (``first_call_process``). CPU
 time and wall time are measured from the start of the process to the answer. The time of Airflow's own imports is
-subtracted, because every task process makes these imports before it runs the task's code.
+subtracted, because every task process makes these imports before it runs the task's code. The CPU time is also measured
+for each step of the call.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks import clients, peers
-from benchmarks.first_call_process import FLOOR, HTTP, OURS
-from benchmarks.frame import Rounds, Row, Target
+from benchmarks.first_call_process import CONNECTION, FLOOR, HTTP, IMPORTS, OURS, REQUEST, START, TOKEN
+from benchmarks.frame import Rounds, Row, Target, counted
 from benchmarks.loopback import Loopback, loopback
 
 ROUNDS = 12
+STAGES = (START, IMPORTS, CONNECTION, TOKEN, REQUEST)
+
+#: The output of ``first_call_process``.
+_Found = dict[str, Any]
 
 
 def measure(directory: Path) -> list[Row]:
@@ -34,7 +43,7 @@ def measure(directory: Path) -> list[Row]:
             # The first run is not part of the result, because it writes the bytecode and, for our hook, the token file.
             _first_call(name, server, token)
         server_tokens = server.counters()
-        took: dict[str, list[tuple[float, float]]] = {name: [] for name in candidates}
+        took: dict[str, list[_Found]] = {name: [] for name in candidates}
         for _ in range(ROUNDS):
             for name in candidates:
                 took[name].append(_first_call(name, server, token))
@@ -42,8 +51,8 @@ def measure(directory: Path) -> list[Row]:
         assert server.counters()["tokens"] == server_tokens["tokens"], (
             "a token was fetched in a measured call"
         )
-    cpu = Rounds({name: [one for one, _ in taken] for name, taken in took.items()})
-    wall = Rounds({name: [one for _, one in taken] for name, taken in took.items()})
+    cpu = Rounds({name: [found["cpu"] for found in taken] for name, taken in took.items()})
+    wall = Rounds({name: [found["wall"] for found in taken] for name, taken in took.items()})
     rows = [
         cpu.row("first call of a task, CPU", OURS, FLOOR, target=Target("ratio", "≤", 1.15)),
         wall.row("first call of a task", OURS, FLOOR),
@@ -51,10 +60,21 @@ def measure(directory: Path) -> list[Row]:
     if HTTP in took:
         rows.insert(1, cpu.row("first call of a task, CPU", OURS, HTTP))
         rows.append(wall.row("first call of a task", OURS, HTTP))
-    return rows
+    return [*rows, *map(partial(_stage, took[OURS], took[FLOOR]), STAGES)]
 
 
-def _first_call(name: str, server: Loopback, token: str) -> tuple[float, float]:
+def _stage(ours: Sequence[_Found], floor: Sequence[_Found], name: str) -> Row:
+    """Return the row with the CPU time of one step of the call. The floor has no Connection and no token file."""
+    mine, theirs = (_median(found, name) for found in (ours, floor))
+    return counted(f"of it: {name}, CPU", FLOOR if theirs else "", theirs, mine or 0.0, "ms", None)
+
+
+def _median(found: Sequence[_Found], name: str) -> float | None:
+    seconds = [one["stages"][name] for one in found if name in one["stages"]]
+    return 1e3 * statistics.median(seconds) if seconds else None
+
+
+def _first_call(name: str, server: Loopback, token: str) -> _Found:
     done = subprocess.run(
         [
             *(
@@ -73,5 +93,5 @@ def _first_call(name: str, server: Loopback, token: str) -> tuple[float, float]:
         timeout=120,
         check=True,
     )
-    cpu, wall = json.loads(done.stdout.splitlines()[-1])
-    return cpu, wall
+    found: _Found = json.loads(done.stdout.splitlines()[-1])
+    return found

@@ -1,6 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Make the first call of a new process, and print the CPU time and the wall time that it needs.
 
+The output is JSON with two numbers of seconds, ``cpu`` and ``wall``, and with ``stages``: the CPU time of each step of
+the call, by the name of the step. The http provider has no stages.
+
 The command is ``python -m benchmarks.first_call_process CANDIDATE URL CERTIFICATE TOKEN STARTED``:
 
 - CANDIDATE is the program that makes the call: ``ours`` (our hook), ``bare requests`` (the library ``requests`` alone)
@@ -20,11 +23,24 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 
 from benchmarks.sample import REQUEST_ID
 
 OURS, FLOOR, HTTP = "ours", "bare requests", "http provider"
+#: The names of the steps of a call.
+START, IMPORTS, CONNECTION, TOKEN, REQUEST = "start of Python", "imports", "Connection", "token", "request"
+#: Modules that our hook imports only when it needs them. In the measurement of the steps, they are imported in the step
+#: ``IMPORTS``. If a module is missing here, its time is part of another step.
+LATE_IMPORTS = (
+    "api.client",
+    "api.tokens.file",
+    "api.endpoints.records",
+    "connection.settings",
+    "charge_limit",
+)
 RECORDS_PATH = "/api/v3/kyc_verification"
 
 
@@ -43,19 +59,34 @@ def _import_airflow() -> tuple[float, float]:
     return time.process_time() - cpu, time.monotonic() - wall
 
 
-def _call_bare(url: str, certificate: str, token: str) -> None:
-    import requests
+class Stages:
+    """Stopwatch for the CPU time of the steps of a call. The first step ends when the object is created."""
 
-    session = requests.Session()
-    session.verify = certificate
-    answer = session.get(
-        url + RECORDS_PATH,
-        params={"requestId": REQUEST_ID},
-        headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
-        timeout=30,
-    )
-    answer.raise_for_status()
-    assert answer.json()["result"][0]["requestId"] == REQUEST_ID
+    def __init__(self) -> None:
+        self.seconds = {START: time.process_time()}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Measure the step in the ``with`` block."""
+        began = time.process_time()
+        yield
+        self.seconds[name] = time.process_time() - began
+
+
+def _call_bare(stage: Stages, url: str, certificate: str, token: str) -> None:
+    with stage(IMPORTS):
+        import requests
+    with stage(REQUEST):
+        session = requests.Session()
+        session.verify = certificate
+        answer = session.get(
+            url + RECORDS_PATH,
+            params={"requestId": REQUEST_ID},
+            headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
+            timeout=30,
+        )
+        answer.raise_for_status()
+        assert answer.json()["result"][0]["requestId"] == REQUEST_ID
 
 
 def _call_http_provider(token: str) -> None:
@@ -66,26 +97,37 @@ def _call_http_provider(token: str) -> None:
     assert answer.json()["result"][0]["requestId"] == REQUEST_ID
 
 
-def _call_ours() -> None:
-    from airflow_provider_faceki.api import FetchRecords
-    from airflow_provider_faceki.hooks.faceki import FacekiHook
+def _call_ours(stage: Stages) -> None:
+    # A task does these four steps in one call of the hook. They are called one by one here to measure each of them.
+    with stage(IMPORTS):
+        from airflow_provider_faceki.api import FetchRecords
+        from airflow_provider_faceki.hooks.faceki import FacekiHook
 
-    records = FacekiHook("benchmark_faceki").call(FetchRecords(request_id=REQUEST_ID))
-    assert records[0].request_id == REQUEST_ID
+        for module in LATE_IMPORTS:
+            import_module(f"airflow_provider_faceki.{module}")
+    hook = FacekiHook("benchmark_faceki")
+    with stage(CONNECTION):
+        hook.get_conn()
+    with stage(TOKEN):
+        hook.get_access_token()
+    with stage(REQUEST):
+        records = hook.call(FetchRecords(request_id=REQUEST_ID))
+        assert records[0].request_id == REQUEST_ID
 
 
 def main() -> None:
     """Make one first call and print its CPU and wall time in seconds."""
     name, url, certificate, token, started = sys.argv[1:]
+    stage = Stages()
     cpu, wall = (0.0, 0.0) if name == FLOOR else _import_airflow()
     if name == FLOOR:
-        _call_bare(url, certificate, token)
+        _call_bare(stage, url, certificate, token)
     elif name == HTTP:
         _call_http_provider(token)
     else:
-        _call_ours()
-    took = time.process_time() - cpu, time.monotonic() - float(started) - wall
-    print(json.dumps(took))
+        _call_ours(stage)
+    took = {"cpu": time.process_time() - cpu, "wall": time.monotonic() - float(started) - wall}
+    print(json.dumps({**took, "stages": stage.seconds}))
     # The process exits without Airflow's exit handlers. The result is already printed, and the time of these handlers
     # is not part of the measured call.
     sys.stdout.flush()

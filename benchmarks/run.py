@@ -41,7 +41,7 @@ BENCHMARKS = {
     "batch": 1800,
     "batch_on_s3": 3600,
     "waits": 900,
-    "webhooks": 300,
+    "webhooks": 600,
 }
 #: Time in seconds after SIGTERM in which a benchmark must end the processes that it has started, such as an Airflow.
 GRACE_SECONDS = 60.0

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import requests
 
@@ -22,6 +23,8 @@ from benchmarks.server_process import server_process
 
 CONN_ID = "benchmark_s3"
 BUCKET = "benchmark"
+#: End of the kind of a request for a file or a folder in the journal of a batch.
+JOURNAL = " in _journal"
 _COUNTERS_PATH = "/-/counters"
 _TIMEOUT_SECONDS = 30.0
 
@@ -43,7 +46,10 @@ class S3:
         return boto3.client("s3", endpoint_url=self.url, region_name="us-east-1", **keys)
 
     def counters(self) -> Counter[str]:
-        """Return the number of requests since the last call, by kind (PUT, GET, HEAD, LIST and others)."""
+        """Return the number of requests since the last call, by kind (PUT, GET, HEAD, LIST and others).
+
+        Requests for files of a journal are counted apart. Their kind ends with :data:`JOURNAL`.
+        """
         with requests.Session() as session:
             session.trust_env = False
             found = session.post(self.url + _COUNTERS_PATH, timeout=_TIMEOUT_SECONDS).json()
@@ -68,7 +74,9 @@ def s3() -> Iterator[S3]:
 
 def _kind(environ: dict[str, Any]) -> str:
     method, query = str(environ["REQUEST_METHOD"]), str(environ.get("QUERY_STRING", ""))
-    return "LIST" if method == "GET" and "list-type" in query else method
+    kind = "LIST" if method == "GET" and "list-type" in query else method
+    # The name of a listed folder is in the query, every other name is in the path.
+    return kind + JOURNAL if "/_journal/" in unquote(f"{environ['PATH_INFO']}?{query}") else kind
 
 
 def _counting(app: Callable[..., Any]) -> Callable[..., Any]:

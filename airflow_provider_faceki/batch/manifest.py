@@ -114,7 +114,8 @@ def read_manifest(
             f"manifest: name it .ndjson, .csv or .parquet, or give its format ({', '.join(MANIFEST_FORMATS)})"
         )
     in_file = [columns[name] for name in required]
-    with storage.open_binary(uri, conn_id) as file:
+    # The columns of a Parquet file are read in turns, and each of them is in another place of the file.
+    with storage.open_binary(uri, conn_id, is_sequential=kind != "parquet") as file:
         for number, parsed in enumerate(_parse(file, kind, columns.values(), in_file), 1):
             yield _to_row(number, parsed, columns)
 

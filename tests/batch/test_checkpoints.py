@@ -108,7 +108,7 @@ def test_an_endless_manifest_does_not_hold_up_the_end_of_a_task(
     # Airflow calls on_kill() in its handler of SIGTERM, and raises in its handler of SIGALRM.
     number = signal.SIGTERM if how == "SIGTERM" else signal.SIGALRM
     file = Endless(text, number, after=MIB // 4)
-    monkeypatch.setattr(storage, "open_binary", lambda *_: io.BufferedReader(Chained(first, file)))
+    monkeypatch.setattr(storage, "open_binary", lambda *_, **__: io.BufferedReader(Chained(first, file)))
     operator: Any = harness.batch(f"s3://kyc/people.{ending}")
     if kind == "fetch":
         operator = FacekiBatchFetchRecordsOperator(

@@ -269,7 +269,7 @@ def test_a_storage_failure_while_reading_parquet_is_raised(
         def read(self, size: int | None = -1) -> bytes:
             raise OSError("slow down")
 
-    monkeypatch.setattr(storage, "open_binary", lambda uri, conn_id: Failing(place))
+    monkeypatch.setattr(storage, "open_binary", lambda uri, conn_id, **_: Failing(place))
     with pytest.raises(OSError, match="slow down"):
         list(read_manifest(place.as_uri(), COLUMNS))
 

@@ -367,12 +367,12 @@ def test_an_upload_whose_end_fails_leaves_nothing_on_s3(
     assert "Uploads" not in object_store.client.list_multipart_uploads(Bucket=BUCKET)
 
 
-def test_an_upload_holds_one_part_of_eight_mebibytes_in_memory(object_store: ObjectStore) -> None:
+def test_an_upload_holds_one_part_of_five_mebibytes_in_memory(object_store: ObjectStore) -> None:
     content = b"x" * (20 * 1024 * 1024)
     storage.write_file(object_store.uri("reports/r.pdf", faulty=True), io.BytesIO(content))
     assert object_store.get("reports/r.pdf") == content
     parts = [path for method, path in object_store.requests if method == "PUT" and "partNumber=" in path]
-    assert len(parts) == 3
+    assert len(parts) == 4
 
 
 class _Stalling(io.BytesIO):

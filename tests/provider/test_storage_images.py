@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Amount of data of an image in an object store that is fetched and stored in memory."""
+"""Amount of data of a file in an object store that is fetched and stored in memory."""
 
 # mypy finds no types for fsspec, and Airflow 2.11 has `attach` in another module.
 # mypy: disable-error-code="import-untyped,import-not-found,no-redef,misc"
@@ -82,3 +82,23 @@ def test_an_image_passes_through_in_small_pieces(store: _Store) -> None:
     assert digest.digest() == hashlib.sha256(IMAGE).digest()
     assert most - before < MEBI, f"{(most - before) / 1024:.0f} KiB"
     assert sum(store.fetched) < len(IMAGE) + 64 * 1024, "nothing is fetched twice"
+
+
+def test_a_manifest_passes_through_in_pieces_of_limited_size(store: _Store) -> None:
+    digest = hashlib.sha256()
+    with storage.open_binary(URI) as file:
+        while chunk := file.read(64 * 1024):
+            digest.update(chunk)
+    assert digest.digest() == hashlib.sha256(IMAGE).digest()
+    assert max(store.fetched) <= MEBI + 64 * 1024
+    assert sum(store.fetched) == len(IMAGE), "nothing is fetched twice"
+
+
+def test_reading_at_changing_positions_fetches_little_in_vain(store: _Store) -> None:
+    piece = 256 * 1024
+    with storage.open_binary(URI, is_sequential=False) as file:
+        for start in range(0, 2 * MEBI, piece):
+            for column in (0, 4 * MEBI):
+                file.seek(column + start)
+                assert file.read(piece) == IMAGE[column + start : column + start + piece]
+    assert sum(store.fetched) < 1.5 * 4 * MEBI
