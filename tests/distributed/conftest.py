@@ -28,6 +28,7 @@ EXAMPLES_FOLDER = f"s3://{BUCKET}/examples"
 RUN_EXAMPLES = ("kyc_link", "verification", "fetch_records", "hook_taskflow", "batch")
 DAG_FILES = (
     DAGS / "batch_on_s3.py",
+    DAGS / "verification_on_s3.py",
     DAGS / "hosts.py",
     *(EXAMPLES / f"example_faceki_{name}.py" for name in RUN_EXAMPLES),
     *([ROOT / "tests" / "webhook" / "running" / "burst.py"] if HAS_PARTITIONS else []),
@@ -58,7 +59,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, _object_store_server: ObjectS
 
 
 def _connections(faceki: SandboxProcess, store: ObjectStore) -> dict[str, str]:
-    shared = {"token_store": store.uri("tokens"), "timeout": 60, "upload_timeout": 60}
+    shared = {"token_store": store.uri("tokens"), "timeout": 60, "upload_timeout": 300}
     made = {
         "faceki_default": faceki.connection(**shared),
         "faceki_burst": faceki.connection(**shared, webhook_token=WEBHOOK_TOKEN),

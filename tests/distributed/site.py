@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The cluster with the sandbox and the S3 server that it uses, and batches of which everything is on that server."""
+"""The cluster with its sandbox and its S3 server, and runs that read and write everything on that server."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from tests.billing.image_files import image_bytes
 from tests.distributed.cluster import ENDED, Cluster
 from tests.object_store import BUCKET, ObjectStore
 
-DAG_ID = "batch_on_s3"
 #: Seconds that the sandbox needs for each answer: so slow that a batch is certainly not over, or fast to save time.
 SLOW_SECONDS, FAST_SECONDS = 1.0, 0.05
+#: Seconds that the sandbox needs for the verification of one person: longer than Airflow needs to start the next try.
+VERIFICATION_SECONDS = 90.0
 
 
 @dataclass(frozen=True)
@@ -53,18 +54,86 @@ class Site:
 
 
 @dataclass
-class Batch:
-    """One run of `batch_on_s3`.
+class StartedRun:
+    """One run of a DAG with the task `verify`.
 
     :param site: The cluster.
-    :param name: Name of the batch and of its folder in the bucket.
-    :param size: Number of rows.
+    :param name: Name of the run and of its folder in the bucket.
     """
 
     site: Site
     name: str
-    size: int
     run: DagResult = field(init=False)
+
+    @property
+    def running(self) -> tuple[str, int] | None:
+        """Host and process id of the task while it is running."""
+        return self.site.cluster.running(self.run.dag_id, self.run.run_id, "verify")
+
+    def wait_for_end(self) -> None:
+        """Wait until the run has ended."""
+        self._wait("the end", lambda: self.run.state in ENDED)
+
+    def _put_image(self) -> str:
+        """Write the image of this run, and return its URI."""
+        key = f"{self.name}/face.jpg"
+        self.site.store.put(key, image_bytes())
+        return f"s3://{BUCKET}/{key}"
+
+    def _wait(self, what: str, done: Callable[[], bool]) -> None:
+        def is_over() -> bool:
+            # The state is read first. Otherwise the run could end between the two questions.
+            state = self.run.state
+            is_done = done()
+            assert is_done or state not in ENDED, f"{self.name} has {state} before {what}"
+            return is_done
+
+        self.site.cluster.wait(f"{what} of {self.name}", is_over)
+
+
+@dataclass
+class Verification(StartedRun):
+    """One run of `verification_on_s3`. The name is the record identifier of the person."""
+
+    def begin(self) -> int:
+        """Start the run, and return the process id of the task when the verification is sent completely.
+
+        The sandbox needs `VERIFICATION_SECONDS` for it.
+        """
+        self._put_image()
+        control = self.site.faceki.control
+        delay = {"record_identifier": self.name, "delay": VERIFICATION_SECONDS}
+        control.post("faults", kind="slow", route="verify", **delay)
+        self.run = self.site.cluster.begin("verification_on_s3", {"person": self.name})
+        self._wait("the upload", lambda: control.get("faults") == [])
+        found = self.running
+        assert found is not None
+        return found[1]
+
+    @property
+    def marks(self) -> list[Any]:
+        """The marks of charged calls in Airflow's task state store."""
+        found = self.site.cluster.rows(
+            "SELECT value FROM task_state_store WHERE dag_id = %s AND run_id = %s AND key LIKE %s",
+            self.run.dag_id,
+            self.run.run_id,
+            "faceki_submitting_since%",
+        )
+        return [json.loads(value) for (value,) in found]
+
+    def wait_for_next_try(self, pid: int) -> None:
+        """Wait until the task runs in another process than this one."""
+        self._wait("the next try", lambda: (found := self.running) is not None and found[1] != pid)
+
+
+@dataclass
+class Batch(StartedRun):
+    """One run of `batch_on_s3`.
+
+    :param size: Number of rows.
+    """
+
+    size: int
 
     @cached_property
     def identifiers(self) -> list[str]:
@@ -73,23 +142,17 @@ class Batch:
 
     def begin(self) -> None:
         """Write the manifest and start the run."""
-        store = self.site.store
-        store.put(f"{self.name}/face.jpg", image_bytes())
-        image = f"s3://{BUCKET}/{self.name}/face.jpg"
+        image = self._put_image()
         card = {"document_1_front": image, "document_1_back": image}
         rows = [{"record_identifier": each, "selfie": image, **card, **PERSON} for each in self.identifiers]
-        store.put(f"{self.name}/people.ndjson", "".join(f"{json.dumps(row)}\n" for row in rows).encode())
-        self.run = self.site.cluster.begin(DAG_ID, {"folder": self.name})
+        manifest = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
+        self.site.store.put(f"{self.name}/people.ndjson", manifest)
+        self.run = self.site.cluster.begin("batch_on_s3", {"folder": self.name})
 
     @property
     def ledger(self) -> dict[str, int]:
         """Number of bills by record identifier of this batch."""
         return {name: bills for name, bills in self.site.ledger.items() if name.startswith(f"{self.name}-")}
-
-    @property
-    def running(self) -> tuple[str, int] | None:
-        """Host and process id of the task while it is running."""
-        return self.site.cluster.running(DAG_ID, self.run.run_id, "verify")
 
     @property
     def tries(self) -> int:
@@ -103,20 +166,6 @@ class Batch:
     def wait_for_try(self, number: int) -> None:
         """Wait until this try has begun to work."""
         self._wait(f"try {number}", lambda: self.tries >= number)
-
-    def wait_for_end(self) -> None:
-        """Wait until the run has ended."""
-        self._wait("the end", lambda: self.run.state in ENDED)
-
-    def _wait(self, what: str, done: Callable[[], bool]) -> None:
-        def is_over() -> bool:
-            # The state is read first. Otherwise the run could end between the two questions.
-            state = self.run.state
-            is_done = done()
-            assert is_done or state not in ENDED, f"{self.name} has {state} before {what}"
-            return is_done
-
-        self.site.cluster.wait(f"{what} of {self.name}", is_over)
 
     def check(self) -> None:
         """Check that each person was billed once and has a result."""

@@ -1,5 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""No secret, token, link or personal data is in any log, local or on S3, or in any table of PostgreSQL.
+"""No secret, token or personal data is in any log, local or on S3, or in any table of PostgreSQL.
+
+No link is in any log. A link is an identifier that tasks pass to each other, so two tables contain it.
 
 The module is the last of the folder, so it searches what all other tests have left behind.
 """
@@ -20,9 +22,17 @@ pytestmark = pytest.mark.airflow
 
 
 @pytest.fixture(scope="module")
-def searched(site: Site) -> Canaries:
+def links(site: Site) -> list[str]:
+    """The links that the example has made."""
+    made = [run.xcom("make_link")["link"] for run in site.cluster.runs("example_faceki_kyc_link")]
+    assert made
+    return made
+
+
+@pytest.fixture(scope="module")
+def searched(links: list[str]) -> Canaries:
     """The canaries that no log must contain."""
-    made = logs_clean_of([])
+    made = logs_clean_of(links)
     return replace(made, words={**made.words, "webhook token": WEBHOOK_TOKEN})
 
 
@@ -52,6 +62,12 @@ def test_nothing_in_any_table(site: Site) -> None:
         hits += [(table, name) for name in NOWHERE.found_in(row)]
     assert hits == []
     assert {"xcom", "log", "task_instance", "rendered_task_instance_fields"} <= set(counted)
+
+
+def test_links_are_stored_only_in_the_documented_tables(site: Site, links: list[str]) -> None:
+    searched = Canaries({link: link for link in links})
+    found = {table for table, row in site.cluster.tables() if searched.found_in(row)}
+    assert {"xcom"} <= found <= {"xcom", "rendered_task_instance_fields"}
 
 
 def test_the_token_on_s3_is_encrypted(site: Site) -> None:
