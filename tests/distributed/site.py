@@ -121,9 +121,9 @@ class Verification(StartedRun):
         )
         return [json.loads(value) for (value,) in found]
 
-    def wait_for_next_try(self, pid: int) -> None:
-        """Wait until the task runs in another process than this one."""
-        self._wait("the next try", lambda: (found := self.running) is not None and found[1] != pid)
+    def wait_for_next_try(self) -> None:
+        """Wait until the second try has started, even if it has ended already."""
+        self.site.cluster.wait(f"try 2 of {self.name}", lambda: self.run.tries["verify"] > 1)
 
 
 @dataclass
