@@ -110,7 +110,7 @@ test-integration: .venv/.ready
 # What is too long for each change; CI runs it at night. The tests with generated data have many more examples, which
 # differ in each run; tasks are killed at many random moments.
 test-thorough: .venv/.ready
-	@FACEKI_TESTS_THOROUGH=1 $(PYTEST) $(IN_ORDER) tests/billing/test_killed.py $(PYTEST_ARGS)
+	@FACEKI_TESTS_THOROUGH=1 $(PYTEST) $(IN_ORDER) tests/billing/test_killed.py tests/provider/test_token_backend.py $(PYTEST_ARGS)
 	@$(PYTEST) -m "unit and hypothesis" --hypothesis-profile thorough $(PARALLEL) tests $(PYTEST_ARGS)
 
 test-airflow: .venv/.ready
@@ -187,7 +187,7 @@ stage-distributed:
 
 # Only `make test-distributed-2.11` runs the batches whose worker freezes or runs twice. Each takes almost a minute, and
 # tests/batch/test_further_tries.py has what differs on 2.11.
-SHORT_ON_2 = PYTEST_ARGS="-k 'not frozen and not two_executions'"
+SHORT_ON_2 = PYTEST_ARGS="-k 'not suspended_worker and not two_executions'"
 stage-distributed-2.11:
 	@if $(MAKE) -s services; then .ci/stage "several hosts on Airflow 2.11" $(MAKE) -s test-distributed-2.11 $(SHORT_ON_2); \
 	else echo "skipped  several hosts on Airflow 2.11: no PostgreSQL or Redis, and only root can install them" >>.work/summary; fi
