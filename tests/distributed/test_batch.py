@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from tests.airflow.running import HAS_STATE_STORE
+from tests.airflow.running import AIRFLOW_3, HAS_STATE_STORE
 from tests.distributed.host import WORKERS
 from tests.distributed.site import FAST_SECONDS, SLOW_SECONDS, Batch, Site, Verification
 
@@ -66,7 +66,12 @@ def test_a_suspended_worker_that_resumes_after_a_newer_try_started(site: Site) -
             process.resume()
     _finish(batch)
     site.cluster.wait("the older try to end", lambda: not psutil.pid_exists(pid))
-    batch.check()
+    if AIRFLOW_3:
+        batch.check()
+    else:
+        # The tries of Airflow 2.11 share one row of the database. An older try that ends changes the state of the newer
+        # one, so the run can end before the last try has returned its result.
+        assert set(batch.ledger.values()) == {1}
 
 
 @dataclass(frozen=True)
