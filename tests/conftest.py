@@ -101,16 +101,26 @@ def _tls_contexts() -> dict[tuple[str, str | None], ssl.SSLContext]:
 
 
 @pytest.fixture(autouse=True)
-def _own_masked_secrets_and_shared_certificates(
+def _own_masked_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each test begin without masked secrets, and forget its own.
+
+    Airflow keeps the secrets of a process until its end. Airflow 2.11 also masks secrets of one character, which could
+    be found in any text of a later test. Each new secret makes Airflow compile the pattern of all secrets again.
+    """
+    for name in MASKERS:
+        if name in sys.modules:
+            masker = sys.modules[name]._secrets_masker()
+            monkeypatch.setattr(masker, "patterns", set())
+            monkeypatch.setattr(masker, "replacer", None)
+
+
+@pytest.fixture(autouse=True)
+def _shared_certificates(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
     _tls_contexts: dict[tuple[str, str | None], ssl.SSLContext],
 ) -> None:
-    """Keep what an integration test must pay for small.
-
-    Each test has another account. Airflow compiles all masked secrets of the process again when it gets a new one, and
-    each account loads the CA bundle.
-    """
+    """Load the CA bundle once for all integration tests. Each of them has an account of its own, which would load it."""
     if not request.node.get_closest_marker("integration"):
         return
 
@@ -121,11 +131,6 @@ def _own_masked_secrets_and_shared_certificates(
         return _tls_contexts[bundle]
 
     monkeypatch.setattr(http_transport, "tls_context", shared_context)
-    for name in MASKERS:
-        if name in sys.modules:
-            masker = sys.modules[name]._secrets_masker()
-            monkeypatch.setattr(masker, "patterns", set(masker.patterns))
-            monkeypatch.setattr(masker, "replacer", masker.replacer)
 
 
 @pytest.fixture(scope="session")
