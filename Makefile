@@ -110,7 +110,7 @@ test-integration: .venv/.ready
 # What is too long for each change; CI runs it at night. The tests with generated data have many more examples, which
 # differ in each run; tasks are killed at many random moments.
 test-thorough: .venv/.ready
-	@FACEKI_TESTS_THOROUGH=1 $(PYTEST) $(IN_ORDER) tests/billing/test_killed.py tests/provider/test_token_backend.py $(PYTEST_ARGS)
+	@FACEKI_TESTS_THOROUGH=1 $(PYTEST) $(IN_ORDER) tests/billing/test_killed.py $(PYTEST_ARGS)
 	@$(PYTEST) -m "unit and hypothesis" --hypothesis-profile thorough $(PARALLEL) tests $(PYTEST_ARGS)
 
 test-airflow: .venv/.ready

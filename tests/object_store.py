@@ -21,10 +21,20 @@ CONN_ID = "s3_store"
 FAULTY_CONN_ID = "s3_faulty"
 BUCKET = "kyc"
 
-# moto's own command does not report which free port it uses.
+# moto's own command does not report which free port it uses. In moto, the creation of an object that must not exist yet
+# consists of two steps. Two requests at the same time can both pass the first step, so that both create the object. S3
+# never does this. Therefore the server writes one object after the other. A thread switch after each microsecond, as on
+# a busy machine, lets `test_only_one_of_many_requests_creates_an_object` fail without this lock.
 _SERVER = """
-import signal
+import signal, sys, threading
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
+sys.setswitchinterval(1e-6)
+lock, put_object = threading.Lock(), S3Response.put_object
+def put_one_object(self):
+    with lock:
+        return put_object(self)
+S3Response.put_object = put_one_object
 server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
 server.start()
 print(server.get_host_and_port()[1], flush=True)
