@@ -302,7 +302,7 @@ class _MemoryBudget:
 
     @contextmanager
     def reserve(self, needed: int) -> Iterator[None]:
-        """Reserve ``needed`` bytes while the context is active. Wait until so many bytes are free."""
+        """Wait until ``needed`` bytes are free, and reserve them while the context is active."""
         with self._changed:
             self._changed.wait_for(lambda: self._free >= needed)
             self._free -= needed

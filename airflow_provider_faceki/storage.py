@@ -32,9 +32,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-# The two names below are imported at the top and not inside functions. On Airflow 2.11, each access to such a name
-# first tries to import a module that does not exist, and holds an import lock meanwhile. If a process forked while
-# another thread holds this lock, the child process would wait for the lock forever.
+# The two names below are imported at the top and not inside functions, so that each name is imported once. On Airflow
+# 2.11, each import of such a name first tries to import a module that does not exist. Meanwhile it holds an import
+# lock. If a process forked while another thread holds this lock, the child process would wait for the lock forever.
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
 from fsspec.implementations.local import LocalFileSystem
 
@@ -74,7 +74,8 @@ _LOCAL_SCHEMES = ("file", "local")
 # storage uses.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
-# Permanent local errors, which a retry cannot solve. A full or failing disk is not permanent.
+# Permanent local errors, which a retry cannot solve. The errors of a full or faulty disk are not in the
+# list, because a retry on another worker can succeed.
 _PERMANENT_ERRNOS = frozenset(
     {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 )

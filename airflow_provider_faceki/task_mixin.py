@@ -57,11 +57,11 @@ class FacekiTaskMixin:
         return float(start.timestamp()) if start else time.time()
 
     def _begins_new_try(self, context: Context, try_number: object) -> bool:
-        """Return whether a task that resumes after a deferral is in a later try than its deferral.
+        """Return whether a task that resumes after a deferral runs in a later try than the deferred one.
 
         If a resumed task is cleared while it is running, Airflow 3 does not begin the next try with ``execute``. The
         next try resumes with the event, the arguments and the start time of the earlier try. None of them is valid for
-        the next try, so it must call ``execute`` itself. It counts its time limits from the current time.
+        the next try. Therefore the resumed task must call ``execute``, and count its time limits from now.
 
         :param try_number: Try number that the task passed to Airflow before the deferral. It is possibly missing.
         """

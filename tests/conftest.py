@@ -120,7 +120,7 @@ def _shared_certificates(
     monkeypatch: pytest.MonkeyPatch,
     _tls_contexts: dict[tuple[str, str | None], ssl.SSLContext],
 ) -> None:
-    """Load the CA bundle once for all integration tests. Each of them has an account of its own, which would load it."""
+    """Load the CA bundle once for all integration tests. Each test has its own account, which would load it again."""
     if not request.node.get_closest_marker("integration"):
         return
 

@@ -166,7 +166,7 @@ class OutcomeUnknownError(FacekiError):
 class ResponseError(FacekiError):
     """FACEKI answered, and the answer reports a failure or cannot be used."""
 
-    #: Whether the JSON body of the answer reports the failure, and not only the HTTP status. For a
+    #: Whether the JSON body of the answer itself reports the failure. ``False`` if only the HTTP status does. For a
     #: :class:`NotFoundError`, only the code 8013 and the formats of :mod:`.protocol.envelope` count as such a report.
     is_stated: bool = False
     #: Whether the answer possibly means that FACEKI refused the access token.

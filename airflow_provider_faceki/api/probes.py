@@ -87,7 +87,7 @@ _PLACES = (
     ("x-access-token", ""),
     ("x-access-token", "Bearer"),
 )
-#: Pattern of the JSON keys that a finding shows. A key that is possibly an id does not match.
+#: Pattern of the JSON keys that a finding is allowed to show. A key that is possibly an id does not match.
 _KEY = re.compile(r"[A-Za-z_]{1,40}[0-9]{0,2}")
 _MAX_KEYS = 12
 # Answer if the workflow in the Connection is a text such as "null", or too long. No request is sent for it.
@@ -395,8 +395,8 @@ class Diagnosis:
         before = self._recorder.sent
         outcome = self._probe(endpoint, service)
         if isinstance(outcome.error, UnexpectedResponseError) and NULL_ADVICE in outcome.error.message:
-            # The request contains a new random identifier, which no record has. Therefore null in the answer means that
-            # there is no record.
+            # The request contains a new random identifier, so FACEKI cannot find a record. If the answer contains null,
+            # FACEKI uses null to report that it has found no record.
             outcome = self._probe(endpoint, replace(service, null_result="no_record"))
         self._records_requests += self._recorder.sent - before
         if outcome.result:

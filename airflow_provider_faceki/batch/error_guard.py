@@ -65,8 +65,8 @@ class SystemicErrorGuard:
     def hold(self, failed: Failed) -> bool:
         """Keep the refusal of a row until it is known whether the row or the whole batch is the cause.
 
-        The refusal is not kept in two cases: the guard is released, or the error of the refused row cannot concern the
-        whole batch.
+        The refusal is not kept in two cases. A row has already succeeded, so the guard is released. Or the error is of
+        a kind that only the row itself can cause.
 
         :returns: Whether the refusal was kept.
         """

@@ -184,9 +184,9 @@ class RowIndex:
         )
 
     def cancel_intent(self, key: str) -> None:
-        """Withdraw the row's last intent, because FACEKI has certainly not verified the row.
+        """Withdraw the row's last intent. Only a row that FACEKI has certainly not verified allows this.
 
-        An intent is written before a row is sent. It means that the row was possibly sent.
+        An intent is written just before a row is sent. A later try that finds it treats the row as possibly sent.
         """
         self._database.execute(
             "INSERT INTO rows (key, intents) VALUES (?, -1) ON CONFLICT (key) DO UPDATE SET intents = intents - 1",

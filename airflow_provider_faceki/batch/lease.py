@@ -5,10 +5,11 @@ Two tries that run at the same time would bill the same rows twice. This situati
 with a running worker and starts the next try on another worker. It also occurs if a suspended machine resumes.
 
 Each try writes a lease file before it reads the journal. The number in the file name is the fencing token. It is higher
-than all earlier numbers in the folder. Before a try sends rows, it writes their intents to the journal and then lists
-the folder again. If the folder contains a higher number, the try stops. Thus either the newer try has read the intents
-of the older try, or the older try finds the lease of the newer try. In both cases no row is sent twice. A machine that
-is suspended between the check and the sending is an exception, which docs/batch.md describes.
+than all earlier numbers in the folder. Before a try sends rows, it writes to the journal that it intends to send them.
+Then it lists the folder again. If the folder contains a higher number, the try stops. So there are two cases. If the
+older try writes its intents before the newer try reads the journal, the newer try does not send these rows. If the
+older try writes its intents later, it finds the lease of the newer try and stops. In both cases no row is sent twice. A
+machine that is suspended between the check and the sending is an exception, which docs/batch.md describes.
 
 This algorithm needs a storage that lists a file as soon as the file is written. S3, Google Cloud Storage and Azure do
 this. The algorithm needs neither locks nor synchronized clocks.

@@ -63,7 +63,7 @@ class ColumnPolicy:
         return self.choices.get(f"{table}.{column.name}", starred)
 
     def columns(self, table: str) -> tuple[Column, ...]:
-        """Return the columns of a table that are written. A hashed column has the type ``text``."""
+        """Return the columns that are written to a table. A hashed column has the type ``text``."""
         return tuple(
             column._replace(type="text") if self.choice(table, column) == "hash" else column
             for column in TABLES[table]

@@ -34,9 +34,9 @@ _JSON_TYPES: dict[Kind, str] = {"number": "number", "integer": "integer", "proxi
 
 
 def conn_fields() -> dict[str, dict[str, object]]:
-    """Return label, help text and JSON schema of each field in a Connection's extra that the form shows.
+    """Return the label, help text and JSON schema of each extra field that the Connection form shows.
 
-    The format is the provider info that Airflow 3.2 and later read.
+    The result has the format that Airflow 3.2 and later read from the provider info.
     """
     return {
         name: {"label": spec.label, "description": description(spec), "schema": _json_schema(spec)}

@@ -79,8 +79,9 @@ class RequestPipeline:
         """Answer a request whose path and method are not in the table of routes.
 
         Two kinds of paths are known but not in the table. The first is the path of the PDF report, which the setting
-        `pdf_path` defines. The second is a path that replaces a documented path in the dialect (a simulated difference
-        from FACEKI's documentation). The response to any other request is the error for an unknown URL.
+        `pdf_path` defines. The second is a path of the dialect. A dialect simulates a difference from FACEKI's
+        documentation, such as another path of a route. The response to any other request is the error for an unknown
+        URL.
         """
         dialect = self._backend.dialect
         if request.method == dialect.pdf_method:
@@ -125,7 +126,8 @@ class RequestPipeline:
         finally:
             with self._backend.lock:
                 ledger.request_ends(status)
-            # The log line contains the route name and not the URL, because a URL that contains a link grants access.
+            # The log line contains the route name and not the URL, because with the URL of a link
+            # everyone can open the hosted page.
             elapsed = (real_monotonic() - started) * 1000
             self._log(f"{request.method} {route.name} {status} {elapsed:.0f} ms")
 
@@ -275,7 +277,7 @@ class RequestPipeline:
 
 
 def _replacement(fault: Fault, envelope: Envelope) -> Response:
-    """Return the response that a fault sends instead of the answer of the route."""
+    """Return the response that replaces the answer of the route because of a fault."""
     headers = {} if fault.retry_after is None else {"Retry-After": f"{fault.retry_after}"}
     status = fault.status or 500
     if fault.kind == "code":

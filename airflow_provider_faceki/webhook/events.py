@@ -219,11 +219,11 @@ def _store_in_transaction(
 
 @contextmanager
 def _cached_reads(session: Session) -> Iterator[None]:
-    """Cache the results of queries for assets and DAGs in a database session.
+    """Cache the assets and DAGs that a database session reads.
 
     Airflow's asset manager reads the assets and DAGs again for each event. These reads are half of its queries. Within
-    one transaction, the cached results can be used for all events: the asset is locked, and changes of DAGs in this
-    short time can be ignored. Rows that the transaction itself writes are not cached.
+    one transaction, the cached results can be used for all events, because the asset is locked, and changes of DAGs in
+    this short time can be ignored. Rows that the transaction itself writes are not cached.
     """
     from airflow.models.asset import AssetAliasModel, AssetModel
     from airflow.models.dag import DagModel

@@ -117,7 +117,7 @@ class GenerateKycLink:
     def steps(self, session: AuthSession) -> Steps[KycLink]:
         """Create the link, and mask its id in later log lines.
 
-        For example, Airflow logs the value that a ``@task`` returns. The URL of a link contains the id.
+        The URL of a link contains this id, and Airflow logs the URL if a ``@task`` returns it.
         """
         made = yield from call_once(session, self)
         if len(made.link) >= _MIN_MASKED_LENGTH:

@@ -128,10 +128,10 @@ class PerformKycVerification:
 
     https://docs.faceki.com/api-integration/verification-apis/perform-kyc-verification
 
-    If a byte of the body was possibly sent, the request is sent again only in two cases. Either FACEKI reports that it
-    did not act, or FACEKI cannot have received the complete body. If the answer is lost, or is no usable result of this
-    verification, the record is looked up by ``record_identifier``. If the person does not pass, no error is raised, and
-    the result has the decision DECLINED and FACEKI's codes.
+    After a part of the body was possibly sent, the request is sent again only in two cases. Either FACEKI reports that
+    it did not act, or FACEKI cannot have received the complete body. If the answer is lost, cannot be read, or belongs
+    to another verification, the record is looked up by ``record_identifier``. If the person does not pass, no error is
+    raised, and the result has the decision DECLINED and FACEKI's codes.
 
     :param workflow_id: Id of the workflow from the FACEKI portal.
     :param selfie: Image of the person.

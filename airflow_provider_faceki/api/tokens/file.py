@@ -49,7 +49,7 @@ class FileTokenStore:
         return self.memory.peek()
 
     def read(self) -> AccessToken | None:
-        """Copy the token of the file to the memory if it is newer. Return the token in memory."""
+        """If the file contains a newer token than the memory, copy it to the memory. Return the token in memory."""
         found = self._best_effort(self._load)
         if found is not None:
             self.memory.merge(found)

@@ -36,7 +36,7 @@ class MemoryTokenStore:
         return next(filter(None, map(self.try_lock_generation, range(generation + 1))), None)
 
     def try_lock_generation(self, generation: int) -> MemoryRefreshLock | None:
-        """Acquire the refresh lock with the number ``generation``. If this lock has an owner, return ``None``."""
+        """Try to acquire the refresh lock number ``generation``. If it already has an owner, return ``None``."""
         with self._mutex:
             held = self._locks.get(generation)
             if held is not None and held() is not None:

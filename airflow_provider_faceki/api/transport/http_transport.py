@@ -72,7 +72,7 @@ _PROXY_VARIABLES = tuple(
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "request_method")
     for spelling in (name, name.upper())
 )
-# macOS and Windows also have proxy settings of the system. There, the proxies are read for each request.
+# macOS and Windows also have system-wide proxy settings. On these systems, the settings are read for each request.
 _SYSTEMS_WITH_PROXY_SETTINGS = ("darwin", "win32")
 T = TypeVar("T")
 

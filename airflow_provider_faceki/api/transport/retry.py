@@ -11,8 +11,8 @@ from tenacity import RetryCallState, stop_after_attempt, wait_exponential, wait_
 from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.api.protocol.http import HttpRequest
 
-#: Pause in seconds before the second attempt of a request, without its random part. It is doubled before each further
-#: attempt, up to the maximum of the retry policy.
+#: Pause in seconds before the second attempt of a request. It is doubled before each further attempt, up to the maximum
+#: of the retry policy. A random time is added to each pause.
 INITIAL_WAIT_SECONDS = 0.5
 
 # The pause has a random part, so that requests that failed at the same time are not repeated at the same time.
