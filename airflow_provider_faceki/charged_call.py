@@ -292,8 +292,8 @@ class ChargedCallState:
             ) from None
         if not is_mine:
             raise FenceError(
-                "another execution of this task instance sends this verification, so this execution "
-                "stops sending it"
+                "another execution of this task instance sends or has sent this verification, so this "
+                "execution stops sending it"
             )
         if time.monotonic() - began > _MAX_WRITE_SECONDS:
             raise FenceError(

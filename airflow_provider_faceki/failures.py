@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from airflow_provider_faceki import api
 
@@ -127,6 +128,20 @@ def fail_if_declined(record: api.VerificationRecord | None) -> None:
     raise AirflowFailException(
         f"FACEKI declined verification {record.request_id} ({', '.join(codes) or 'no codes given'})"
     )
+
+
+def fail_with_unknown_outcome(message: str, conn_id: str) -> NoReturn:
+    """Fail the task without retries, because nobody knows whether FACEKI acted on a charged call.
+
+    :param message: What happened, and what a person has to do.
+    :param conn_id: Id of the FACEKI Connection.
+    :raises AirflowFailException: always. Its ``__cause__`` is an :class:`.OutcomeUnknownError`, which an
+        ``on_failure_callback`` can find.
+    """
+    from airflow.providers.common.compat.sdk import AirflowFailException
+
+    error = api.OutcomeUnknownError(message).with_conn_id(conn_id)
+    raise AirflowFailException(f"OutcomeUnknownError: {error}") from error
 
 
 @contextmanager

@@ -148,7 +148,10 @@ def _is_sendable(value: object) -> bool:
 def check_path(name: str, value: object) -> None:
     """Raise an error if ``value`` is not a path below the base URL, or longer than :data:`MAX_URL_CHARACTERS`."""
     if not isinstance(value, str) or not re.fullmatch(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*", value):
-        raise ValidationError(f"{name} must begin with / and contain no host, query, fragment or space")
+        raise ValidationError(
+            f"{name} must begin with / and contain no host, query, fragment or space; write any other "
+            "character that a URL does not allow in its percent-encoded form, such as %7B for {"
+        )
     if len(value) > MAX_URL_CHARACTERS:
         raise ValidationError(f"{name} must have at most {MAX_URL_CHARACTERS} characters")
     # Servers and proxies normalise the path, and both `%2e%2e` and `..` mean the parent directory. Therefore both are

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-#: Second path for fetching records in FACEKI\'s documentation; see :attr:`Service.records_path` for the first path.
+#: Second path for fetching records in FACEKI's documentation; see :attr:`Service.records_path` for the first path.
 OTHER_RECORDS_PATH = "/kycverify/api/kycverify/records"
 
 #: Allowed values of the setting ``Service.null_result``.

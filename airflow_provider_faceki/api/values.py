@@ -133,7 +133,7 @@ def _missing_text(name: str, value: object) -> str:
     if isinstance(value, str) and value.strip(_AROUND):
         return (
             f"{name} is {value.strip()!r}, which a template or an export writes in place of a missing "
-            "value; all persons without an identifier would share it"
+            "value: leave the argument out, or give it a value"
         )
     kind = "" if isinstance(value, str) else f" ({type(value).__name__})"
     return f"{name} is empty{kind}: the template, row or argument that gives it had no value"

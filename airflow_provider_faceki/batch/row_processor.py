@@ -414,7 +414,7 @@ class RowProcessor:
         if self.options.resubmit == "never":
             return "FACEKI has no record of it"
         if not self.gateway.stores_records(row):
-            return "FACEKI has no record of it, because its workflow stores no records"
+            return "FACEKI has no record of it, and its workflow stores no records, or stores them late"
         return None
 
     def _send(self, row: Row, since: float, known: frozenset[str], *, is_last: bool) -> Outcome:

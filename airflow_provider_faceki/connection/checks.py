@@ -248,7 +248,9 @@ def url_with_defaults(value: object, default_scheme: str | None, default_port: i
     if used_scheme == "http" and not _is_loopback(host):
         raise InvalidValue(allowed, "http would send the secret unencrypted")
     if path and not _good_path(path):
-        raise InvalidValue(allowed, "a path with spaces, special characters or dots as a folder")
+        raise InvalidValue(
+            allowed, "a path with an empty folder, dots as a folder, spaces or special characters"
+        )
     shown_port = "" if used_port in (None, _DEFAULT_PORTS[used_scheme]) else f":{used_port}"
     return f"{used_scheme}://{host}{shown_port}{path}"
 

@@ -110,7 +110,5 @@ def _fetch(key: Key, fetch: Callable[[], WorkflowRules]) -> WorkflowRules | api.
     except api.FacekiError as error:
         if not are_rules_unavailable(error):
             raise
-        log.warning(
-            "The workflow's rules cannot be fetched, so the documents are not checked against them: %s", error
-        )
+        log.warning("The workflow's rules cannot be fetched, so nothing is checked against them: %s", error)
         return None

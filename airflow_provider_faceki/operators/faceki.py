@@ -15,7 +15,12 @@ from airflow_provider_faceki.api.arguments import check_exactly_one, check_part_
 from airflow_provider_faceki.api.values import Json, loggable, storable
 from airflow_provider_faceki.charged_call import ChargedCallState
 from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
-from airflow_provider_faceki.failures import fail_if_declined, is_task_retryable, translate_errors
+from airflow_provider_faceki.failures import (
+    fail_if_declined,
+    fail_with_unknown_outcome,
+    is_task_retryable,
+    translate_errors,
+)
 from airflow_provider_faceki.links.faceki import (
     OUTPUT_URL_KEY,
     FacekiHostedPageLink,
@@ -44,7 +49,7 @@ _SLOW_STORE = (
     "call; this execution does not make it: clear the task to make it"
 )
 _NOT_SAFE = (
-    "an earlier try made this call and ended before its result was saved; the call may have been "
+    "an earlier try made this call and ended before Airflow had stored its result; the call may have been "
     "charged, so it is not repeated automatically: clear the task to repeat it"
 )
 
@@ -105,14 +110,14 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
             raise AirflowFailException(_DUPLICATE)
         if state.has_pending:
             state.give_up()
-            raise AirflowFailException(_NOT_SAFE)
+            fail_with_unknown_outcome(_NOT_SAFE, self.faceki_conn_id)
         if state.was_made_before_retry and (state.is_given_up or not is_new_after_finish):
-            raise AirflowFailException(_NOT_SAFE)
+            fail_with_unknown_outcome(_NOT_SAFE, self.faceki_conn_id)
         if not state.acquire():
             if not state.is_store_slow:
                 raise AirflowFailException(_DUPLICATE)
             state.give_up()
-            raise AirflowFailException(_SLOW_STORE)
+            fail_with_unknown_outcome(_SLOW_STORE, self.faceki_conn_id)
         with translate_errors():
             try:
                 return state.send(self.hook, endpoint)

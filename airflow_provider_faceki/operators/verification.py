@@ -19,7 +19,7 @@ from airflow_provider_faceki.api.arguments import DEFAULT_LOOKUP_TIMEOUT_SECONDS
 from airflow_provider_faceki.api.lazy import lazy_property
 from airflow_provider_faceki.api.values import loggable, storable
 from airflow_provider_faceki.charged_call import ChargedCallState, digest
-from airflow_provider_faceki.failures import fail_if_declined, translate_errors
+from airflow_provider_faceki.failures import fail_if_declined, fail_with_unknown_outcome, translate_errors
 from airflow_provider_faceki.hooks.documents import load_documents
 from airflow_provider_faceki.hooks.workflow_rules import are_records_stored
 from airflow_provider_faceki.links.faceki import FacekiOutputLink, FacekiRecordLink
@@ -341,7 +341,12 @@ class FacekiKycVerificationOperator(_ImageOperator):
         if resubmit_at is None:
             return self._submit(context)
         if found is None and not self._are_records_stored(is_decisive=may_resubmit):
-            raise self._unknowable()
+            fail_with_unknown_outcome(
+                "an earlier try may have sent this verification, and the workflow stores no records that "
+                "would show it: look at FACEKI's portal, then clear the task with resubmit='always' to "
+                "send it again",
+                self.faceki_conn_id,
+            )
         if not may_resubmit:
             if expired is not None and expired.is_execution_timeout:
                 raise AirflowTaskTimeout(
@@ -351,9 +356,10 @@ class FacekiKycVerificationOperator(_ImageOperator):
                 raise_for_status(given, self.faceki_conn_id)
             return self._reconcile(context, resubmit_at)
         if self.resubmit == "never":
-            raise AirflowFailException(
+            fail_with_unknown_outcome(
                 "an earlier try may have sent this verification, FACEKI has no record of it, and "
-                "resubmit='never': look at FACEKI's portal, then clear the task with another resubmit"
+                "resubmit='never': look at FACEKI's portal, then clear the task with another resubmit",
+                self.faceki_conn_id,
             )
         self.log.info(
             "FACEKI has no record of an earlier try, and has had time to finish one; sending it now"
@@ -373,16 +379,6 @@ class FacekiKycVerificationOperator(_ImageOperator):
         with translate_errors():
             workflow_id = self.hook.workflow(self.workflow_id)
             return are_records_stored(self.hook, workflow_id, is_decisive=is_decisive)
-
-    def _unknowable(self) -> AirflowFailException:
-        error = api.OutcomeUnknownError(
-            "an earlier try may have sent this verification, and the workflow stores no records that "
-            "would show it: look at FACEKI's portal, then clear the task with resubmit='always' to "
-            "send it again"
-        ).with_conn_id(self.faceki_conn_id)
-        failure = AirflowFailException(f"OutcomeUnknownError: {error}")
-        failure.__cause__ = error
-        return failure
 
     def _reconcile_limit(self, context: Context, resubmit_at: float) -> WaitLimit:
         return WaitLimit(resubmit_at, "resubmit_after", self.resubmit_after).within(self, context)

@@ -57,7 +57,7 @@ def raise_for_status(event: DecisionEvent, conn_id: str) -> None:
     ``retries`` to both errors, because neither is converted to Airflow's exception for a permanent failure.
 
     :raises ConfigurationError: if the triggerer cannot call FACEKI with its current Connection.
-    :raises TransportError: if the triggerer received no response in too many consecutive polls.
+    :raises TransportError: if too many consecutive polls of the triggerer failed.
     """
     if event.status == "refused":
         raise api.ConfigurationError(
@@ -66,8 +66,8 @@ def raise_for_status(event: DecisionEvent, conn_id: str) -> None:
         )
     if event.status == "failed":
         raise api.TransportError(
-            "too many consecutive polls of the triggerer got no answer from FACEKI, but this worker "
-            "gets an answer; the triggerer's log contains the reason"
+            "too many consecutive polls of the triggerer failed, but this worker gets an answer from "
+            "FACEKI; the triggerer's log contains the reason"
         ).with_conn_id(conn_id)
 
 

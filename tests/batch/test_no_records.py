@@ -44,7 +44,7 @@ def test_a_lost_response_without_kept_records_is_an_error_row(
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 7}, {"OUTCOME_UNKNOWN": 3})
     assert faceki.ledger == once(names(10))
     problem = harness.lines("errors")[0]
-    assert "its workflow stores no records" in problem["problem"]
+    assert "its workflow stores no records, or stores them late" in problem["problem"]
     assert "portal" in problem["what_to_do"]
 
 

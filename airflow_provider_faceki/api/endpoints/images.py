@@ -212,8 +212,8 @@ def _charged(session: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
         if not error.is_ambiguous or isinstance(error, VerificationError):
             raise
         raise OutcomeUnknownError(
-            "the image was sent, but FACEKI's answer was lost or cannot be read. The call may have "
-            f"been charged, so it is not sent again: {error.message}"
+            "the image was sent, but there is no usable answer from FACEKI. The call may have been "
+            f"charged, so it is not sent again: {error.message}"
         ) from error
 
 

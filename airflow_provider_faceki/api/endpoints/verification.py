@@ -239,7 +239,7 @@ class PerformKycVerification:
                 return found
             if waited >= self.lookup_timeout:
                 raise OutcomeUnknownError(
-                    "the verification was sent, but FACEKI's answer contains no result of it "
+                    "the verification was sent, but there is no usable answer from FACEKI "
                     f"({reason}), and FACEKI has returned no record of it for {waited:.0f} s; look it "
                     "up by its record_identifier before you send it again"
                 )
@@ -259,8 +259,8 @@ class PerformKycVerification:
             if error.is_transient:
                 return None
             raise OutcomeUnknownError(
-                f"the verification was sent, but FACEKI's answer contains no result of it ({reason}), "
-                f"and its record cannot be fetched: {error.message}"
+                f"the verification was sent, but there is no usable answer from FACEKI ({reason}), and "
+                f"its record cannot be fetched: {error.message}"
             ) from error
 
     def _did_not_pass(self, refusal: VerificationError) -> KycVerification:
