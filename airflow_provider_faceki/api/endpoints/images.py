@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The calls that send one image to FACEKI, which are face match, face analysis and image check."""
+"""The three calls that send one image to FACEKI: face match, face analysis and image check."""
 
 from __future__ import annotations
 
@@ -203,8 +203,8 @@ class CheckImage:
 def _charged(session: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
     """Perform a charged call for which FACEKI stores no record.
 
-    :raises OutcomeUnknownError: if the call was possibly charged. The answer was lost, has an unknown format, or
-        reports a failure of FACEKI.
+    :raises OutcomeUnknownError: if the answer was lost, has an unknown format, or reports a failure of FACEKI. In these
+        cases, FACEKI has possibly charged the call.
     """
     try:
         return (yield from call_once(session, endpoint))
