@@ -110,7 +110,7 @@ class FacekiClient(_SharedValue):
         return self._driver.run(session.token(self._session)).value
 
     def fetch_access_token(self) -> AccessToken:
-        """Request a new token from FACEKI without reading or writing the token store."""
+        """Request a new token from FACEKI and return it. The token store is neither read nor changed."""
         return self._driver.run(session.fetch_token(self._session))
 
     def as_async(self) -> AsyncFacekiClient:

@@ -205,7 +205,7 @@ class VerificationRecord:
 
         The decision is read from the field ``decision``. If this field has no value, a documented decision is read from
         ``status`` and similar fields. If there is no field ``decision``, nested objects with this field are read too.
-        If their decisions differ, they are ignored.
+        If the nested objects have different decisions, these decisions are ignored.
         """
         word = _decision_text(field(self.document, "decision"))
         if word is not None:

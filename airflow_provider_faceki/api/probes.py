@@ -52,8 +52,8 @@ from airflow_provider_faceki.api.transport.http_transport import Transport
 from airflow_provider_faceki.api.transport.retry import RetryPolicy
 from airflow_provider_faceki.api.values import parse_json
 
-#: Maximum number of requests for records that one run of ``airflow faceki check`` sends, not counting one or two
-#: requests with a wrong token. The requests contain random identifiers, so no record matches. The answers show whether
+#: Maximum number of requests for records that one run of ``airflow faceki check`` sends. One or two requests with a
+#: wrong token are not counted. The requests contain random identifiers, so no record matches. The answers show whether
 #: FACEKI knows the path and the filter, and how FACEKI reports that there is no record.
 MAX_RECORDS_REQUESTS = 100
 #: Number of requests that are kept back from :data:`MAX_RECORDS_REQUESTS`, so that enough requests remain to test each

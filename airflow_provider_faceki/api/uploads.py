@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Files and images to upload, and the ``multipart/form-data`` body, which reads the files while it is sent."""
+"""Files and images to upload, and their ``multipart/form-data`` body. The files are read while the body is sent."""
 
 from __future__ import annotations
 
@@ -168,7 +168,9 @@ class Multipart:
         return heads + sum(file.size for _, file in self.files) + len(self._end())
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the body in chunks of at least 64 KiB, except the last. Each call opens and reads the files again.
+        """Yield the body in chunks. Each chunk except the last has at least 64 KiB.
+
+        Each call opens and reads the files again.
 
         :raises ValidationError: if a file cannot be read, or the size of a file has changed. The body is then
             incomplete, so FACEKI cannot act on it.

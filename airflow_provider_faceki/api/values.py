@@ -46,8 +46,8 @@ _MISSING_WORDS = frozenset(
 # must not import these libraries.
 _MISSING_TYPES = frozenset({"NAType", "NaTType", "NullScalar", "Null"})
 # These characters are removed from both ends of a text before the text is compared with the words for a missing value.
-# They are all characters that `str.isspace` accepts, invisible characters (zero-width spaces, joiners, byte order mark)
-# and quotation marks.
+# The text `_AROUND` consists of all characters that `str.isspace` accepts, of invisible characters (zero-width spaces,
+# joiners, byte order mark) and of quotation marks.
 _AROUND = (
     " \t\r\n\f\v\x1c\x1d\x1e\x1f\x85\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000\u200b\u200c\u200d\u2060\ufeff\"'`"

@@ -146,7 +146,7 @@ class ImageCheck:
 
     :param objects: Objects that FACEKI found in the image.
     :param quality: Sharpness. A higher value is better.
-    :param is_live: Whether the image shows the original, not a screen or a copy.
+    :param is_live: Whether the image shows the original instead of a screen or a copy.
     :param liveness_score: Score of liveness, from 0 to 1.
     :param document: The answer as FACEKI sent it.
     """

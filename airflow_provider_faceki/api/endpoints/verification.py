@@ -224,7 +224,7 @@ class PerformKycVerification:
         return (yield from self._reconcile(session, reason))
 
     def _reconcile(self, session: AuthSession, reason: str) -> Steps[KycVerification]:
-        """Look up the record of the verification again and again, until it has a decision or the time is over.
+        """Look up the record of the verification repeatedly, until it has a decision or ``lookup_timeout`` has passed.
 
         :param reason: Reason why FACEKI's answer cannot be used, for the error message.
         :raises OutcomeUnknownError: if no record was found within ``lookup_timeout``, or a lookup failed permanently.
@@ -281,7 +281,7 @@ class PerformKycVerification:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class FindKycVerification:
-    """Look up the record of a verification. If FACEKI has none, or only records to ignore, the result is ``None``.
+    """Look up the record of a verification. If FACEKI has no record except ignored records, the result is ``None``.
 
     https://docs.faceki.com/api-integration/verification-apis/fetch-records
 

@@ -52,8 +52,8 @@ _WORD_FIELDS = (
     *("errormessage", "errordescription", "detail", "reason"),
 )
 # These fields contain codes, statuses, messages or technical details. Any other field with a value counts as content of
-# the answer, for example the records. If an answer has such content, an error field or a message alone does not make
-# the answer a failure.
+# the answer. An example is a field that contains records. If an answer has such content, an error field or a message
+# alone does not make the answer a failure.
 _ENVELOPE_FIELDS = frozenset(
     {
         *_CODE_FIELDS,

@@ -226,7 +226,7 @@ def token(session: AuthSession) -> Steps[AccessToken]:
 
 
 def fetch_token(session: AuthSession) -> Steps[AccessToken]:
-    """Request a new token from FACEKI without reading or writing the token store.
+    """Request a new token from FACEKI and return it. The token store is neither read nor changed.
 
     :raises AuthenticationError: if FACEKI does not accept the credentials.
     :raises ConfigurationError: if FACEKI does not know this form of the request.

@@ -34,7 +34,7 @@ class InvalidWebhookError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class WebhookNotification:
-    """A message that FACEKI has decided a verification. It is possibly forged.
+    """A message that FACEKI has decided a verification. The message is possibly forged.
 
     Create it with :meth:`of` or :func:`parse_webhook`.
 
@@ -76,7 +76,8 @@ def parse_webhook(body: bytes, service: Service = FACEKI) -> WebhookNotification
     and other spellings of the two field names are accepted too.
 
     :param service: Settings that contain the names of the fields for the request id and the decision.
-    :raises InvalidWebhookError: if the body is neither JSON nor a form, or contains no request id or no decision.
+    :raises InvalidWebhookError: if the body is neither JSON nor a form, or if the request id or the decision is
+        missing.
     """
     found = _read(body, service)
     # The body contains personal data. If an exception passes through a function, error trackers report the local

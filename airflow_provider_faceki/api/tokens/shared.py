@@ -308,7 +308,10 @@ class SharedRefreshLock:
 
 
 def _is_void(content: bytes | None) -> bool:
-    """Return whether a lock object has to be deleted, because it is corrupt, or its time is too far from now.
+    """Return whether a lock object has to be deleted.
+
+    It has to be deleted if it is corrupt, or if the time in it differs from now by more than
+    :data:`MAX_LOCK_AGE_SECONDS`.
 
     :param content: Content of the lock object. ``None`` means that the object does not exist, because its owner has
         just released the lock. Then there is nothing to delete, and the result is ``False``.

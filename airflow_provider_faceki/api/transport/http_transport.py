@@ -110,7 +110,8 @@ class RateLimiter:
     """Rate limiter that assigns a time slot to each request. The minimum time between two slots is constant.
 
     The limit is optional, because FACEKI publishes no maximum rate. FACEKI charges extra for a high number of requests
-    per day. Source: https://docs.faceki.com/api-integration/verification-apis/authentication .
+    per day. A limit of the rate also limits this number. Source:
+    https://docs.faceki.com/api-integration/verification-apis/authentication .
 
     :param per_second: Maximum number of requests per second. ``None`` means no limit.
     """
@@ -318,7 +319,7 @@ def _prepare(request: HttpRequest, upload: _Upload | None) -> requests.PreparedR
 
 
 class _Upload:
-    """Multipart body for ``requests``, which is read while it is sent.
+    """Multipart body for ``requests``. Its files are read while the body is sent.
 
     The attribute ``begun`` is true as soon as the first chunk was read. From then on, a part of the body was possibly
     sent.
