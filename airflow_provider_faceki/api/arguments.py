@@ -89,8 +89,8 @@ def check_seconds(name: str, value: object) -> None:
 
 def check_minutes(name: str, value: object) -> None:
     """Raise an error if ``value`` (minutes) is not an integer from 0 to 2**53 - 1. ``None`` is accepted."""
-    # The number of minutes is sent as JSON. Some JSON readers convert each number to a float, which represents only
-    # the integers below 2**53 exactly. Therefore the number of minutes must be below 2**53.
+    # The number of minutes is sent as JSON. Some JSON readers convert each number to a float. A float represents each
+    # integer below 2**53 exactly, but not each larger integer. Therefore the number of minutes must be below 2**53.
     if value is not None and (
         not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53
     ):
@@ -146,7 +146,10 @@ def _is_sendable(value: object) -> bool:
 
 
 def check_path(name: str, value: object) -> None:
-    """Raise an error if ``value`` is not a path below the base URL, or longer than :data:`MAX_URL_CHARACTERS`."""
+    """Raise an error if ``value`` is not a path below the base URL, or if it is too long.
+
+    The maximum length is :data:`MAX_URL_CHARACTERS`.
+    """
     if not isinstance(value, str) or not re.fullmatch(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*", value):
         raise ValidationError(
             f"{name} must begin with / and contain no host, query, fragment or space; write any other "

@@ -70,16 +70,17 @@ class FacekiClient(_SharedValue):
     :param transport: Timeouts, TLS and proxy settings.
     :param retry: Rules for sending a failed request again.
     :param token_directory: Directory in which the processes of one host share the encrypted access token. It is created
-        with mode 0700. If it and ``token_backend`` are ``None``, the token is stored in this process's memory only.
-    :param token_backend: Storage through which several hosts share the encrypted access token. ``token_directory`` is
-        then a cache for this storage.
+        with mode 0700. If ``token_directory`` and ``token_backend`` are ``None``, the token is stored in the memory of
+        this process only.
+    :param token_backend: Storage through which several hosts share the encrypted access token. If ``token_directory``
+        is set too, it is a cache for this storage.
     :param secret_masker: Functions that mask access tokens and the ids of new links in log lines. The default is
         ``None``, because this package itself writes no log lines that contain secrets.
     :param warn: Function that logs a warning. It is called with one sentence if ``token_directory`` or
         ``token_backend`` cannot be used.
     :param observer: Object that counts requests for metrics. It is called for each request.
-    :param charge_limit: Function that returns a context manager. Each charged call runs inside such a context manager,
-        which raises an error if the call is not allowed.
+    :param charge_limit: Function that returns a context manager. Each charged call calls the function and runs inside
+        the returned context manager. If the call is not allowed, the context manager raises an error.
     """
 
     client_id: str
@@ -109,7 +110,7 @@ class FacekiClient(_SharedValue):
         return self._driver.run(session.token(self._session)).value
 
     def fetch_access_token(self) -> AccessToken:
-        """Request a new token from FACEKI without reading or writing the token store."""
+        """Request a new token from FACEKI and return it. The token store is neither read nor changed."""
         return self._driver.run(session.fetch_token(self._session))
 
     def as_async(self) -> AsyncFacekiClient:
@@ -158,7 +159,7 @@ class FacekiClient(_SharedValue):
 class AsyncFacekiClient(_SharedValue):
     """Asynchronous client of FACEKI, for event loops.
 
-    :param client: Synchronous client, whose account, settings and access token are also used here.
+    :param client: Synchronous client. The asynchronous client uses its account, settings and access token.
     """
 
     def __init__(self, client: FacekiClient) -> None:

@@ -24,9 +24,10 @@ Each line of the tree shows a class, the problem and, after the colon, the recom
         ├── ServiceError          FACEKI failed: try again if the call is idempotent
         └── UnexpectedResponseError  the answer has an unknown format or content: check the URL and the paths
 
-The messages and the ``repr`` of these errors contain no body, header, URL query or secret. Of FACEKI's answer, they
-contain only codes, ids that FACEKI assigns, and JSON keys that look like field names. The pickles also contain the
-attributes. One attribute, ``record_identifier``, is the caller's own identifier, which is possibly personal data.
+The messages and the ``repr`` of these errors contain no body, header, URL query or secret. The only parts of FACEKI's
+answer that they contain are codes, ids that FACEKI assigns, and JSON keys that look like field names. A pickle of an
+error also contains the attributes of the error, except the secret attributes. One attribute, ``record_identifier``, is
+the caller's own identifier, which is possibly personal data.
 """
 
 from __future__ import annotations
@@ -42,20 +43,21 @@ CHECK_ADVICE = "`python -m airflow_provider_faceki.check` finds out which settin
 class FacekiError(Exception):
     """Base class of all errors of calls to FACEKI.
 
-    :param message: Description of the problem and of the remedy, without secrets and personal data.
-    :param code: FACEKI's own code (``code``, ``responseCode``, ``statusCode`` or a similar field), if it is known.
+    :param message: Description of the problem and of the remedy. It contains neither secrets nor personal data.
+    :param code: FACEKI's own code, if it is known. FACEKI sends it in a field such as ``code``, ``responseCode`` or
+        ``statusCode``.
     :param code_name: Name of the code, if it is known: the published name, or a name that FACEKI's answer contains.
     :param http_status: HTTP status of the answer, if it is known.
     :param request_id: FACEKI's ``requestId`` of the verification, if it is known.
-    :param retry_after: Seconds to wait before the next request, from the header ``Retry-After``, if it is known.
+    :param retry_after: Seconds to wait before the next request, if the answer has the header ``Retry-After``.
     :param is_ambiguous: Whether FACEKI has possibly acted on the request. With ``None``, the default of the error class
         is used.
     :param conn_id: Id of the Airflow Connection. The Airflow hook sets it.
 
     The attribute ``idempotent`` describes the failed call. It is ``True`` by default. :class:`RawCall` sets it to
-    ``False`` if a second call would possibly have a second effect or cost. Whether FACEKI acted on a :class:`RawCall`
-    cannot be looked up. If ``idempotent`` is ``False`` and ``is_ambiguous`` is ``True``, only a person can decide to
-    repeat the call.
+    ``False`` if a second call would possibly have a second effect or cost. For a :class:`RawCall`, nobody can look up
+    whether FACEKI acted on it. Therefore, if ``idempotent`` is ``False`` and ``is_ambiguous`` is ``True``, only a
+    person can decide to repeat the call.
     """
 
     #: Whether the same request can succeed if it is sent again later without any change.
@@ -90,8 +92,8 @@ class FacekiError(Exception):
     def needs_consent(self) -> bool:
         """Whether only a person can decide to repeat the call.
 
-        It is true if FACEKI has possibly acted on the call, and if a second call would possibly have a second effect or
-        cost.
+        This is the case if FACEKI has possibly acted on the call, and if a second call would possibly have a second
+        effect or cost.
         """
         return self.is_ambiguous and not self.idempotent
 
@@ -166,8 +168,9 @@ class OutcomeUnknownError(FacekiError):
 class ResponseError(FacekiError):
     """FACEKI answered, and the answer reports a failure or cannot be used."""
 
-    #: Whether the JSON body of the answer itself reports the failure. ``False`` if only the HTTP status does. For a
-    #: :class:`NotFoundError`, only the code 8013 and the formats of :mod:`.protocol.envelope` count as such a report.
+    #: Whether the JSON body of the answer itself reports the failure. It is ``False`` if only the HTTP status reports
+    #: the failure. For a :class:`NotFoundError`, it is ``True`` only if the answer has code 8013 or is one of FACEKI's
+    #: envelopes with a code (see :mod:`.protocol.envelope`).
     is_stated: bool = False
     #: Whether the answer possibly means that FACEKI refused the access token.
     may_refuse_token: bool = False
@@ -178,7 +181,7 @@ class ResponseError(FacekiError):
 
 
 class AuthenticationError(ResponseError):
-    """FACEKI does not accept the credentials or the access token, or does not allow the call to them."""
+    """FACEKI does not accept the credentials or the access token, or does not allow this call with them."""
 
 
 class InvalidRequestError(ResponseError):
@@ -186,7 +189,7 @@ class InvalidRequestError(ResponseError):
 
 
 class WorkflowError(ResponseError):
-    """The workflow is unknown to FACEKI, or there are no rules for it."""
+    """The workflow is unknown to FACEKI, or the workflow has no rules."""
 
 
 class QuotaError(ResponseError):
@@ -198,10 +201,10 @@ class LinkError(ResponseError):
 
 
 class NotFoundError(ResponseError):
-    """FACEKI has no such record: its answer is an empty list, or has code 8013, code 404 or HTTP status 404.
+    """FACEKI has no such record: the answer has code 8013, code 404 or HTTP status 404, or it is an empty list.
 
-    If :attr:`is_stated` is ``False``, FACEKI has not said so clearly. For example, an HTTP status 404 without a code
-    possibly comes from a wrong URL or a proxy.
+    If :attr:`is_stated` is ``False``, the answer does not prove that FACEKI has no such record. For example, a wrong
+    URL or a proxy is a possible cause of an HTTP status 404 without a code.
     """
 
 
@@ -225,7 +228,7 @@ class ServiceError(ResponseError):
 
 
 class UnexpectedResponseError(ResponseError):
-    """The answer has an unknown format, or its content does not fit the request, such as records of others."""
+    """The answer has an unknown format, or contains something else than requested, such as other records."""
 
     is_transient = True
     _is_ambiguous_default = True

@@ -12,10 +12,10 @@ T = TypeVar("T")
 class lazy_property(functools.cached_property[T]):  # noqa: TID251 - a decorator; only this class uses it
     """``functools.cached_property`` without a lock, as in Python 3.12.
 
-    In Python 3.11, all instances of a class share one lock. If a thread holds it while another thread forks the
-    process, the child process waits for the lock for ever. If one instance computes its value slowly, the other
-    instances wait for it too. Without the lock, threads possibly compute the same value at the same time. All of them
-    get the value that was stored first.
+    In Python 3.11, all instances of a class share one lock. If a thread holds this lock while another thread forks the
+    process, the child process waits for the lock for ever. If one instance computes its value slowly, all other
+    instances have to wait. Without the lock, several threads possibly compute the same value at the same time. All
+    these threads get the value that was stored first.
     """
 
     @overload

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Classes for the decision and the record of a verification, and for the summary of a record without personal data.
+"""Classes for the decision of a verification, for its record, and for a summary of the record.
 
 Field names: https://docs.faceki.com/data-fields/verification-data and
 https://docs.faceki.com/api-integration/verification-apis/fetch-records . Other spellings of the names are accepted too
@@ -27,8 +27,8 @@ from airflow_provider_faceki.api.values import (
     is_missing,
 )
 
-#: Value that replaces the text of a decision that is not a single short word, because such a text is possibly personal
-#: data.
+#: If FACEKI's text of a decision is not a single short word, this value replaces the text, because the text is possibly
+#: personal data.
 OTHER = "OTHER"
 
 #: Fields other than ``decision`` that possibly contain the decision. In these fields only a documented decision is
@@ -50,13 +50,13 @@ _WEAK_RECORD_FIELDS = frozenset(
 _CREATED_FIELDS = ("createdAt", "created", "created_on", "creationDate")
 _CODE_FIELDS = ("code", "errorCode", "error_code", "responseCode", "statusCode", "id", "value")
 
-# A number in this range is a Unix time in seconds, from 2001 to 2286. A number in the 1000 times larger range is a Unix
-# time in milliseconds.
+# A number in this range is a Unix time in seconds, from 2001 to 2286. A number in this range multiplied by 1000 is a
+# Unix time in milliseconds.
 _MIN_EPOCH_SECONDS, _MAX_EPOCH_SECONDS = 1e9, 1e10
-# A creation time from FACEKI is possibly incomplete, and this module then reads it as an earlier time. A time without a
-# zone is read as UTC, which is up to 12 hours too early. A date without a time is read as midnight, which is up to 24
-# hours too early. This constant is the maximum error in seconds: 12 hours, 24 hours and a reserve of two hours. The
-# method `is_older_than` adds it to an incomplete time, so that no record seems older than it is.
+# A creation time from FACEKI is possibly incomplete. This module then possibly reads it as a time that is too early. A
+# time without a zone is read as UTC, which is up to 12 hours too early. A date without a time is read as midnight,
+# which is up to 24 hours too early. This constant is the maximum error in seconds: 12 hours, 24 hours and a reserve of
+# two hours. The method `is_older_than` adds it to an incomplete time, so that no record seems older than it is.
 _MAX_ZONE_ERROR_SECONDS = 38 * 3600.0
 
 
@@ -105,7 +105,7 @@ class CodeSummary(TypedDict):
 
 
 class Summary(TypedDict):
-    """Summary of a record that is safe in XCom, because it contains no name, document, image or free text."""
+    """Summary of a record. It is safe in XCom, because it contains no name, document, image or free text."""
 
     request_id: str | None
     record_identifier: str | None
@@ -136,7 +136,8 @@ class VerificationRecord:
     """The complete record of one verification of one person.
 
     The properties return only ids, decisions, codes, flags and times. Therefore summaries contain only these values.
-    Free text is in :attr:`document` alone. So is personal data, unless the caller's own id contains personal data.
+    Only :attr:`document` contains free text. Personal data is also in :attr:`document` only, unless the caller's own id
+    is personal data.
 
     :param document: The record as FACEKI sent it, including unknown fields. FACEKI sends ages and dates as text, which
         is often empty. Country codes have two letters in fields whose name ends with ``_iso``, and three letters in
@@ -204,7 +205,7 @@ class VerificationRecord:
 
         The decision is read from the field ``decision``. If this field has no value, a documented decision is read from
         ``status`` and similar fields. If there is no field ``decision``, nested objects with this field are read too.
-        If their decisions differ, they are ignored.
+        If the nested objects have different decisions, these decisions are ignored.
         """
         word = _decision_text(field(self.document, "decision"))
         if word is not None:
@@ -265,8 +266,8 @@ class VerificationRecord:
     def is_older_than(self, moment: float) -> bool:
         """Return whether FACEKI certainly created this record before ``moment``, a Unix time.
 
-        A creation time without a zone is possibly in any zone, and a date without a time is possibly any hour of that
-        day. Therefore 38 hours are added to both, which is more than the possible error.
+        A creation time without a zone is possibly in any zone. A date without a time means any hour of that day.
+        Therefore 38 hours are added to such an incomplete time. This is more than the maximum error.
         """
         created = self.created_at
         if created is None:
@@ -276,7 +277,7 @@ class VerificationRecord:
         return created.timestamp() + slack < moment
 
     def summary(self) -> Summary:
-        """Return the summary of this record without personal data, which is safe in XCom."""
+        """Return the summary of this record. The summary is safe in XCom; see :class:`Summary`."""
         decision, created_at, updated_at = self.decision, self.created_at, self.updated_at
         return {
             "request_id": self.request_id,
@@ -292,8 +293,9 @@ class VerificationRecord:
     def matches(self, name: str, value: str) -> bool | None:
         """Return whether this record matches the filter of a request for records.
 
-        The result is ``None`` if the record contains no readable id of the kind that the filter is about. FACEKI
-        possibly ignores a filter that it does not know, and returns records of other people.
+        FACEKI possibly ignores a filter that it does not know, and returns records of other people. Therefore the
+        records have to be checked. If the record contains no readable id to compare with the filter, the result is
+        ``None``.
 
         :param name: Filter: ``request_id``, ``record_identifier``, ``link`` or ``face_id``.
         :param value: Value of the filter.
@@ -327,10 +329,10 @@ def latest(records: Iterable[VerificationRecord]) -> VerificationRecord | None:
     """Return the record with the newest creation time, or ``None`` if there are no records.
 
     A record without a readable time is treated as older than a record with a time. If several records have the newest
-    time, the last of these records is returned. One link can have several records, because a person can use it more
+    time, the last of these records is returned. One link can have several records, because a person can use a link more
     than once.
     """
-    # Of equal records, `max` returns the first.
+    # The order is reversed, because `max` returns the first of several records with the same time.
     return max(reversed(list(records)), key=_created, default=None)
 
 

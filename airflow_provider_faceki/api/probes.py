@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Test requests that find out which settings a FACEKI installation needs.
 
-The settings are needed where the installation differs from FACEKI's documentation. As far as is known, FACEKI does not
-charge the test requests. Possibly it charges the creation of a link, which is off by default. The result of the test
-requests is a list of findings. A finding contains names of JSON keys, statuses and codes, and never a secret, an id or
-personal data.
+Settings are needed if the installation differs from FACEKI's documentation. One test request creates a link, and FACEKI
+possibly charges it. By default, this request is not sent. As far as is known, FACEKI does not charge the other test
+requests. The result of the test requests is a list of findings. A finding contains names of JSON keys, statuses and
+codes, and never a secret, an id or personal data.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ from airflow_provider_faceki.api.transport.http_transport import Transport
 from airflow_provider_faceki.api.transport.retry import RetryPolicy
 from airflow_provider_faceki.api.values import parse_json
 
-#: Maximum number of requests for records that one run of ``airflow faceki check`` sends, not counting one or two
-#: requests with a wrong token. The requests contain random identifiers, so no record matches. The answers show whether
+#: Maximum number of requests for records that one run of ``airflow faceki check`` sends. One or two requests with a
+#: wrong token are not counted. The requests contain random identifiers, so no record matches. The answers show whether
 #: FACEKI knows the path and the filter, and how FACEKI reports that there is no record.
 MAX_RECORDS_REQUESTS = 100
 #: Number of requests that are kept back from :data:`MAX_RECORDS_REQUESTS`, so that enough requests remain to test each
-#: filter of records, such as ``request_id``. A test sends one request, and a second request if the answer is null. Each
-#: of them is sent again once if FACEKI refuses the token. So one test needs up to four requests.
+#: filter of records, such as ``request_id``. A test sends one request, and a second request if the answer is null. If
+#: FACEKI refuses the token, each of these two requests is sent once more. So one test needs up to four requests.
 _NEEDED_RECORDS_REQUESTS = 4 * len(FILTER_PLACEHOLDERS)
 #: Texts that describe the test requests that FACEKI does not charge, as far as is known. The request that creates a
 #: verification link is not included. The command ``airflow faceki check`` shows these texts to the user before it sends
@@ -90,7 +90,8 @@ _PLACES = (
 #: Pattern of the JSON keys that a finding is allowed to show. A key that is possibly an id does not match.
 _KEY = re.compile(r"[A-Za-z_]{1,40}[0-9]{0,2}")
 _MAX_KEYS = 12
-# Answer if the workflow in the Connection is a text such as "null", or too long. No request is sent for it.
+# Answer of a finding if the workflow id in the Connection is too long, or a text for a missing value, such as "null".
+# In this case, no request with the workflow id is sent.
 _NO_WORKFLOW_ID = "the Connection's default workflow is not a valid id"
 _WORKFLOW_SETTING = {"workflow_id": "the id in FACEKI's portal"}
 
@@ -98,8 +99,8 @@ _WORKFLOW_SETTING = {"workflow_id": "the id in FACEKI's portal"}
 class Level(StrEnum):
     """Result of one finding of the command ``airflow faceki check``.
 
-    It says whether the user has to change a setting of the Airflow Connection, or that the check could not find this
-    out.
+    The result says whether the user has to change a setting of the Airflow Connection. If the check could not find this
+    out, the result is :attr:`OPEN`.
     """
 
     #: The settings of the Connection work, so the user does not have to change them.
@@ -130,7 +131,7 @@ class Finding:
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
-# The questions. A finding is one of them with its answer.
+# The questions. A finding consists of one of these questions and its answer.
 _TOKEN_FORM = partial(
     Finding,
     "Which token form works?",
@@ -195,7 +196,7 @@ class _ProbeClient(FacekiClient):
     def _store(self, request: TokenRequest) -> MemoryTokenStore:
         store = _FixedTokenStore()
         if self.token is not None:
-            # Without an end, so that a token with a short lifetime is not replaced during the check.
+            # The lifetime becomes infinite, so that a token with a short lifetime is not replaced during the check.
             store.set(replace(self.token, lifetime=math.inf))
         return store
 
@@ -366,8 +367,8 @@ class Diagnosis:
     def _first_that_works(self, name: str, services: Iterable[Service]) -> tuple[dict[str, str], str] | None:
         """Try candidates for the settings with which records are fetched, until one candidate works.
 
-        All later test requests use this candidate. Return its settings that differ from the settings before, and the
-        description of the answer. If no candidate works, return ``None``.
+        All later test requests use this candidate. Return the settings that differ from the previous settings, and the
+        description of the answer. If no candidate works, or too few requests remain, return ``None``.
         """
         configured = self._client.service
         for service in dict.fromkeys(services):

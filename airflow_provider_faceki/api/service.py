@@ -27,8 +27,9 @@ FILTER_PLACEHOLDERS = {
 class AuthFlow(StrEnum):
     """The six forms of the token request in FACEKI's documentation and SDKs. It is unknown which of them still work.
 
-    Different versions of https://docs.faceki.com/api-integration/verification-apis/authentication contain four forms.
-    https://kycdocv2.faceki.com contains the GET request with headers. FACEKI's SDKs send the query parameters.
+    The first four forms are from different versions of the page
+    https://docs.faceki.com/api-integration/verification-apis/authentication . ``ACCESS_TOKEN_GET_HEADERS`` is from
+    https://kycdocv2.faceki.com . ``ACCESS_TOKEN_QUERY`` is from FACEKI's SDKs.
     """
 
     GENERATE_TOKEN = "generate_token"  # noqa: S105 - the name of a form, not a password
@@ -76,21 +77,21 @@ class Service:
         placeholders ``{requestId}``, ``{link}``, ``{record_identifier}`` and ``{face_id}``, as in
         ``/records/{requestId}``. A request for records has one filter, such as a request id. If the path contains the
         placeholder of this filter, the placeholder is replaced by the value. Otherwise the filter is sent as a query
-        parameter, and the part of the path from its first placeholder on is not used.
+        parameter, and the path is cut off before its first placeholder.
     :param request_id_filter: How records are filtered by FACEKI's request id. The value is the name of a query
-        parameter. A value that begins with ``/`` is a path instead, which is used for this filter only and contains
-        the filter's placeholder. Example: ``/kycverify/api/kycverify/records?requestId={requestId}``.
+        parameter, or a path. A path begins with ``/``, contains the placeholder ``{requestId}``, and is used for this
+        filter only. Example: ``/kycverify/api/kycverify/records?requestId={requestId}``.
     :param link_filter: How records are filtered by link id. The format is that of ``request_id_filter``, with the
         placeholder ``{link}``.
     :param record_identifier_filter: How records are filtered by the caller's own identifier. The format is that of
         ``request_id_filter``, with the placeholder ``{record_identifier}``.
     :param face_id_filter: How records are filtered by FACEKI's id of a person. The format is that of
         ``request_id_filter``, with the placeholder ``{face_id}``.
-    :param null_result: Meaning of an answer that reports success with neither a record nor an empty list, such as
-        ``{"status": true, "code": 200, "result": null}``. With ``error``, the answer has an unknown meaning, and an
+    :param null_result: Meaning of an answer that reports success, but contains neither a record nor an empty list, such
+        as ``{"status": true, "code": 200, "result": null}``. With ``error``, the answer has an unknown meaning, and an
         error is raised. With ``no_record``, the answer means that FACEKI has no record. FACEKI does not document its
-        answer for "no record". The default is ``error``, because a wrong ``no_record`` would cause a second, billed
-        verification.
+        answer for "no record". The default is ``error``, because a wrong ``no_record`` would hide an existing record.
+        The caller would then perform the verification again, and FACEKI would bill it twice.
     :param auth_header: Name of the HTTP header that carries the access token.
     :param auth_scheme: Prefix of the token in that header, without the space. If it is empty, the header contains only
         the token.

@@ -20,7 +20,8 @@ from airflow_provider_faceki.api.models import OTHER, CodeSummary, VerificationR
 from airflow_provider_faceki.api.protocol.fields import field, plain
 from airflow_provider_faceki.api.values import Json, as_number
 
-#: Column that identifies a row of the table ``verifications``. In the other tables, the column refers to such a row.
+#: Column that identifies a row of the table ``verifications``. Every other table has this column too, as a reference to
+#: a row of ``verifications``.
 KEY = "request_id"
 
 
@@ -29,8 +30,8 @@ class Column(NamedTuple):
 
     :param name: Name of the column.
     :param type: ``text``, ``int``, ``float``, ``bool``, ``date``, ``time`` (UTC) or ``json``.
-    :param source: Name of FACEKI's field. A dot separates the name of an object from the name of its field. The name is
-        empty for a computed column.
+    :param source: Name of FACEKI's field. If the field is inside an object, the name consists of the object's name, a
+        dot and the field's name. For a computed column, the name is empty.
     :param personal: Whether the column contains personal data. By default, such columns are not exported.
     """
 
@@ -101,7 +102,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "images": (_REQUEST, _POSITION, *_plain("text", "documentName", "side", "key"), _OTHER),
 }
 
-#: For each table except ``verifications``, the field of a record that contains the rows of the table.
+#: For each table except ``verifications``: name of the field in a record. The field contains the rows of the table.
 _ITEMS = {"documents": "document_data", "aml_hits": "aml", "images": "images"}
 
 
@@ -149,7 +150,10 @@ def table_rows(record: VerificationRecord) -> Iterator[tuple[str, dict[str, obje
 
 
 def _typed(record: VerificationRecord, codes: Sequence[CodeSummary]) -> dict[str, object]:
-    """Return the values of the columns that are read from properties of the record, by column name."""
+    """Return the values of some columns of ``verifications``, by column name.
+
+    These are the columns whose values are properties of the record.
+    """
     flags = record.flags
     decision = record.decision
     return {
@@ -194,7 +198,7 @@ def _lookup(by_name: Mapping[str, Json], outer: str, inner: str) -> Json:
 def _unmapped(document: Mapping[str, Json], table: str, values: Mapping[str, object]) -> dict[str, Json]:
     """Return the fields of ``document`` that are in no column of the table with the name ``table``.
 
-    These are unknown fields, and fields with a value of another type than their column.
+    These are fields without a column, and fields whose value has another type than the column.
     """
     rest = dict(document)
     keys = {plain(key): key for key in document}
@@ -223,8 +227,8 @@ def _text(value: Json) -> str | None:
 
 def _int(value: Json) -> int | None:
     number = as_number(value)
-    # `number` is a float. A float represents only the integers below 2**53 exactly. Therefore a larger number is not
-    # converted.
+    # `number` is a float. A float represents each integer below 2**53 exactly, but not each larger integer. Therefore a
+    # larger number is not converted.
     return int(number) if number is not None and abs(number) < 2**53 and number == int(number) else None
 
 

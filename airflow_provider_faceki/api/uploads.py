@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Files and images to upload, and the ``multipart/form-data`` body, which reads the files while it is sent."""
+"""Files and images to upload, and their ``multipart/form-data`` body. The files are read while the body is sent."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Image(File):
 
     @classmethod
     def checked(cls, name: str, opener: Callable[[], BinaryIO], size: int, max_bytes: int) -> Image:
-        """Check the size and the first bytes of an image and return it, so that a file of another kind is not sent.
+        """Check the size and the first bytes of an image, and return the image. Refuse a file of another kind.
 
         :param name: Name of the argument that contains the image, for the error message.
         :param opener: Function that opens the image at its first byte.
@@ -115,8 +115,8 @@ def with_fence(image: Image, fence: Callable[[], None]) -> Image:
     """Return the image with a fence, which is a function that is called after each read of the image.
 
     A process can be suspended while it sends the image. In the meantime, another process possibly sends the same
-    request. When the suspended process continues, the fence raises a ``ValidationError``. Its request remains
-    incomplete, so FACEKI cannot act on it.
+    request. When the suspended process continues, the fence raises a ``ValidationError``. The request of this process
+    then remains incomplete, so FACEKI cannot act on it.
     """
     return replace(image, open=lambda: cast("BinaryIO", _FencedFile(image.open(), fence)))
 
@@ -168,7 +168,9 @@ class Multipart:
         return heads + sum(file.size for _, file in self.files) + len(self._end())
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the body in chunks of at least 64 KiB, except the last. Each call opens and reads the files again.
+        """Yield the body in chunks. Each chunk except the last has at least 64 KiB.
+
+        Each call opens and reads the files again.
 
         :raises ValidationError: if a file cannot be read, or the size of a file has changed. The body is then
             incomplete, so FACEKI cannot act on it.

@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Validation of single values, such as identifiers, FACEKI's ids, decisions, codes and missing values. Also JSON.
+"""Validation of single values, such as identifiers and codes. Parsing of JSON, and its conversion for a database.
 
 The ``as_…`` functions return only numbers, and printable texts of limited length. They never return FACEKI's free text.
-Do not log the results of :func:`as_identifier` and :func:`as_link_id`: the caller's own identifier is possibly personal
-data, and anyone with the id of a link can use the link.
+Do not log the results of :func:`as_identifier` and :func:`as_link_id`, because the caller's own identifier is possibly
+personal data, and because anyone with the id of a link can use the link.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ MAX_IDENTIFIER_LENGTH = 512
 MAX_JSON_DEPTH = 100
 #: Maximum nesting depth of stored JSON. MySQL accepts 100 levels.
 MAX_STORED_DEPTH = 64
-#: Largest absolute value that is accepted as a response code. A larger number is treated as no code. Each number
-#: with at most nine digits fits into a 32-bit integer.
+#: Largest absolute value that is accepted as a response code. A larger number does not count as a code. The maximum has
+#: nine digits, because every number of nine digits fits into a 32-bit integer.
 MAX_CODE = 999_999_999
 
 # Texts, in lower case, that Python, Jinja, JSON, YAML, SQL dumps, JavaScript, pandas, pyarrow, R and spreadsheets write
@@ -46,8 +46,8 @@ _MISSING_WORDS = frozenset(
 # must not import these libraries.
 _MISSING_TYPES = frozenset({"NAType", "NaTType", "NullScalar", "Null"})
 # These characters are removed from both ends of a text before the text is compared with the words for a missing value.
-# They are all characters that `str.isspace` accepts, invisible characters (zero-width spaces, joiners, byte order mark)
-# and quotation marks.
+# The text `_AROUND` consists of all characters that `str.isspace` accepts, of invisible characters (zero-width spaces,
+# joiners, byte order mark) and of quotation marks.
 _AROUND = (
     " \t\r\n\f\v\x1c\x1d\x1e\x1f\x85\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000\u200b\u200c\u200d\u2060\ufeff\"'`"
@@ -107,9 +107,9 @@ def is_missing(value: object) -> bool:
 def check_identifier(name: str, value: object) -> str:
     """Return ``value`` if it is a valid identifier for FACEKI.
 
-    The error text contains the name of the argument. It does not contain the value, because the value is possibly
-    personal data, such as the number of an identity card, or a link. Only a text for a missing value, such as
-    ``'None'``, is shown.
+    The error text contains the name of the argument. It does not contain the value, because the value is possibly a
+    link, or personal data such as the number of an identity card. Only if the value is a text for a missing value, such
+    as ``'None'``, the error text contains it.
 
     :param name: Name of the argument, for the error message.
     :param value: Value of the argument, after template rendering.
@@ -160,8 +160,8 @@ def as_identifier(value: object) -> str | None:
 def as_faceki_id(value: object) -> str | None:
     """Return ``value`` if it has the form of an id that FACEKI assigns, otherwise ``None``.
 
-    FACEKI documents that ids are UUIDs. This function also accepts other ids: at most 128 ASCII letters, digits and
-    characters of ``._:-``, beginning with a letter or a digit.
+    FACEKI documents that ids are UUIDs. This function also accepts other ids. An id has at most 128 characters, which
+    are ASCII letters, digits and the characters ``._:-``. It begins with a letter or a digit.
     """
     return value if isinstance(value, str) and re.fullmatch(_FACEKI_ID, value) else None
 
@@ -214,7 +214,7 @@ def as_word(value: object) -> str | None:
 def as_code(value: object) -> int | None:
     """Return ``value`` as a response code, or ``None``.
 
-    A code is a whole number of at most nine digits, also in the form of text or of a float.
+    A code is a whole number of at most nine digits. Text or a float with such a number is accepted too.
     """
     if isinstance(value, str) and re.fullmatch(_CODE, value):
         return int(value)
@@ -256,7 +256,8 @@ def parse_json(text: str | bytes) -> Json:
         document: Json = json.loads(text, parse_float=_float, parse_constant=_refuse)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    # Counting brackets is fast, and almost every answer has so few brackets that it cannot be nested too deeply.
+    # A document cannot be nested deeper than the number of its opening brackets. Almost every answer has fewer brackets
+    # than the maximum depth. Counting them is fast, so the slower function `_is_deep` is rarely needed.
     brackets = (
         text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
     )
@@ -266,7 +267,8 @@ def parse_json(text: str | bytes) -> Json:
 
 
 def _float(text: str) -> float | str:
-    # For a number such as 1e999, Python's JSON parser returns infinity, which is not valid JSON.
+    # For a number such as 1e999, Python's JSON parser returns infinity, which is not valid JSON. Therefore such a
+    # number remains text.
     number = float(text)
     return number if math.isfinite(number) else text
 
@@ -295,7 +297,7 @@ def storable(document: T) -> T:
     * Integers beyond 64 bits, NaN and infinity become text.
     * Lists and objects nested deeper than 64 levels become JSON text.
     * Keys that Airflow reserves (``__classname__`` and others) lose one leading underscore.
-    * If such a change makes a key equal to another key of the object, underscores are appended to it.
+    * If a changed key is equal to another key of the object, underscores are appended to the changed key.
 
     All other values are unchanged.
     """
@@ -324,7 +326,7 @@ def _storable(value: Json, depth: int) -> Json:
 def _storable_key(key: str, document: Mapping[str, Json], stored: Mapping[str, Json]) -> str:
     """Return the name under which the value of ``key`` is stored.
 
-    :param document: Object that contains the key. Its other keys are not used for a changed key.
+    :param document: Object that contains the key. A changed key must be different from all keys of this object.
     :param stored: The part of the object that is already converted.
     """
     new = re.sub(_UNSTORABLE, _REPLACEMENT, key)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The calls that send one image to FACEKI, which are face match, face analysis and image check."""
+"""The three calls that send one image to FACEKI: face match, face analysis and image check."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class ImageCheck:
 
     :param objects: Objects that FACEKI found in the image.
     :param quality: Sharpness. A higher value is better.
-    :param is_live: Whether the image shows the original, not a screen or a copy.
+    :param is_live: Whether the image shows the original instead of a screen or a copy.
     :param liveness_score: Score of liveness, from 0 to 1.
     :param document: The answer as FACEKI sent it.
     """
@@ -203,8 +203,8 @@ class CheckImage:
 def _charged(session: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
     """Perform a charged call for which FACEKI stores no record.
 
-    :raises OutcomeUnknownError: if the call was possibly charged. The answer was lost, has an unknown format, or
-        reports a failure of FACEKI.
+    :raises OutcomeUnknownError: if the answer was lost, has an unknown format, or reports a failure of FACEKI. In these
+        cases, FACEKI has possibly charged the call.
     """
     try:
         return (yield from call_once(session, endpoint))

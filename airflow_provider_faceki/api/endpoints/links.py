@@ -26,7 +26,8 @@ _URL_FIELDS = frozenset(
     }
 )
 # Minimum length of a link id that is masked in log lines. Airflow 2.11 masks a text wherever it occurs in a log, so a
-# shorter id would hide parts of other words. Airflow 3 has the same minimum. FACEKI's ids have 36 characters.
+# shorter id would hide parts of other words. Airflow 3 itself masks only texts of at least this length. FACEKI's ids
+# have 36 characters.
 _MIN_MASKED_LENGTH = 5
 
 

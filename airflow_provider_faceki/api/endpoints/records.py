@@ -32,7 +32,8 @@ NULL_ADVICE = (
 )
 
 # Usual status words for a verification that has no decision yet. No public source contains the words that FACEKI uses.
-# A record with one of these words is accepted. Another unknown word raises an error, because it is possibly a decision.
+# A record with one of these words is accepted. If a record has another unknown word, an error is raised, because the
+# word is possibly a decision.
 _PENDING_WORDS = frozenset(
     {
         *("PENDING", "IN_PROGRESS", "INPROGRESS", "IN PROGRESS", "PROCESSING"),
@@ -47,10 +48,10 @@ class FetchRecords:
 
     https://docs.faceki.com/api-integration/verification-apis/fetch-records
 
-    Exactly one filter is required, because FACEKI's behaviour with none or several is undocumented. If FACEKI reports
-    that no record exists, the result is an empty tuple. FACEKI reports this by an empty list, by code 8013, or by a 404
-    in one of FACEKI's documented JSON formats (envelopes). If the setting ``null_result`` is ``no_record``, ``null``
-    also means that no record exists.
+    Exactly one filter is required, because FACEKI's behaviour without a filter or with several filters is undocumented.
+    If FACEKI reports that no record exists, the result is an empty tuple. FACEKI reports this by an empty list, by code
+    8013, or by a 404 in one of FACEKI's documented JSON formats (envelopes). If the setting ``null_result`` is
+    ``no_record``, ``null`` also means that no record exists.
 
     :param request_id: FACEKI's id of one verification.
     :param link: Link id.
@@ -85,8 +86,8 @@ class FetchRecords:
     def read(self, answer: Payload) -> tuple[VerificationRecord, ...]:
         """Return the records in FACEKI's order. Omit records with another id than the requested id.
 
-        :raises UnexpectedResponseError: if all records have another id, so FACEKI has ignored the filter, or in the
-            cases of :func:`read_records`.
+        :raises UnexpectedResponseError: if all records have another id, because FACEKI has ignored the filter. This
+            error is also raised in the cases of :func:`read_records`.
         """
         records = read_records(answer)
         name, value = self._filter()
@@ -105,7 +106,7 @@ class FetchRecords:
     def empty(self, error: NotFoundError) -> tuple[VerificationRecord, ...]:
         """Return an empty tuple if ``error`` proves that FACEKI has no record.
 
-        :raises UnexpectedResponseError: if it does not prove this; see :func:`check_is_stated`.
+        :raises UnexpectedResponseError: if ``error`` does not prove this; see :func:`check_is_stated`.
         """
         check_is_stated(error)
         return ()
@@ -134,8 +135,8 @@ def _records_address(service: Service, name: str, value: str) -> tuple[str, tupl
 def check_is_stated(error: NotFoundError) -> None:
     """Raise an error if an answer with the HTTP status 404 does not prove that FACEKI has no record.
 
-    :raises UnexpectedResponseError: if the answer has none of FACEKI's JSON formats. Such an answer possibly comes from
-        a wrong URL or a proxy.
+    :raises UnexpectedResponseError: if the answer has none of FACEKI's JSON formats. In this case, a wrong URL or a
+        proxy is a possible cause of the answer.
     """
     if error.is_stated:
         return
@@ -151,8 +152,8 @@ def check_is_stated(error: NotFoundError) -> None:
 def read_records(answer: Payload) -> tuple[VerificationRecord, ...]:
     """Return all records that FACEKI's answer contains, also in nested objects.
 
-    If the answer contains an empty list instead of records, there are none, and the result is empty. A ``null`` in the
-    answer means the same only if the setting ``null_result`` is ``no_record``.
+    If the answer contains an empty list instead of records, the result is empty. If the answer contains ``null``
+    instead of records, the result is empty only if the setting ``null_result`` is ``no_record``.
 
     :raises UnexpectedResponseError: if the answer does not show whether there are records, if an item is not a record,
         or if the decision of a record has an unknown format.
@@ -188,8 +189,8 @@ def _find_records(answer: Payload) -> tuple[VerificationRecord, ...] | None:
 def _with_decision(item: dict[str, Json], document: Json, *, is_alone: bool) -> VerificationRecord:
     """Return ``item`` as a record.
 
-    If it is the only record in the answer and has no field ``decision``, the field of the answer's outer object is
-    added.
+    If ``item`` is the only record in the answer and has no field ``decision``, the field ``decision`` of the answer's
+    outer object is added.
     """
     record = VerificationRecord(item)
     if (

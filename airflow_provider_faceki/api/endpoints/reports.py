@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The call that fetches the PDF report of a verification.
 
-The menu of FACEKI's documentation mentions the report, but no public source contains its URL and format.
+The menu of FACEKI's documentation mentions the report, but its URL and its format are in no public source.
 """
 
 from __future__ import annotations
@@ -172,7 +172,8 @@ class _Followed:
 
     :param url: Absolute URL, or the target of a redirect, which is possibly relative.
     :param redirected_from: URL of the request whose answer was a redirect to ``url``. It is empty if ``url`` comes from
-        a JSON document. The access token is sent only in this case, and only if the URL belongs to FACEKI's host.
+        a JSON document. The access token is sent only if ``redirected_from`` is empty and ``url`` belongs to FACEKI's
+        host.
     """
 
     url: SecretText

@@ -99,9 +99,9 @@ class KycVerification:
 
     @classmethod
     def from_dict(cls, stored: object) -> KycVerification | None:
-        """Return the result of a verification from a dictionary of :meth:`to_dict`.
+        """Return the result of a verification from a dictionary that :meth:`to_dict` returned.
 
-        If the value is no mapping, or has neither a valid request id nor a decision, the result is ``None``.
+        If ``stored`` is not a mapping, or has neither a valid request id nor a decision, the result is ``None``.
         """
         if not isinstance(stored, Mapping):
             return None
@@ -128,10 +128,10 @@ class PerformKycVerification:
 
     https://docs.faceki.com/api-integration/verification-apis/perform-kyc-verification
 
-    After a part of the body was possibly sent, the request is sent again only in two cases. Either FACEKI reports that
-    it did not act, or FACEKI cannot have received the complete body. If the answer is lost, cannot be read, or belongs
-    to another verification, the record is looked up by ``record_identifier``. If the person does not pass, no error is
-    raised, and the result has the decision DECLINED and FACEKI's codes.
+    If a part of the body was possibly sent, the request is sent again only in two cases. In the first case, FACEKI
+    reports that it did not act. In the second case, FACEKI cannot have received the complete body. If the answer is
+    lost, cannot be read, or belongs to another verification, the record is looked up by ``record_identifier``. If the
+    person does not pass, no error is raised, and the result has the decision DECLINED and FACEKI's codes.
 
     :param workflow_id: Id of the workflow from the FACEKI portal.
     :param selfie: Image of the person.
@@ -189,7 +189,8 @@ class PerformKycVerification:
     def _own_record(self, answer: Payload) -> VerificationRecord | None:
         """Return the record of this verification in an answer.
 
-        Return ``None`` if the answer contains no such record, or several such records, or no decision.
+        If the answer does not contain exactly one record of this verification, or the record has no decision, return
+        ``None``.
         """
         try:
             records = read_records(answer)
@@ -223,7 +224,7 @@ class PerformKycVerification:
         return (yield from self._reconcile(session, reason))
 
     def _reconcile(self, session: AuthSession, reason: str) -> Steps[KycVerification]:
-        """Look up the record of the verification again and again, until it has a decision or the time is over.
+        """Look up the record of the verification repeatedly, until it has a decision or ``lookup_timeout`` has passed.
 
         :param reason: Reason why FACEKI's answer cannot be used, for the error message.
         :raises OutcomeUnknownError: if no record was found within ``lookup_timeout``, or a lookup failed permanently.
@@ -280,7 +281,7 @@ class PerformKycVerification:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class FindKycVerification:
-    """Look up the record of a verification. If FACEKI has none, or only records to ignore, the result is ``None``.
+    """Look up the record of a verification. If FACEKI has no record except ignored records, the result is ``None``.
 
     https://docs.faceki.com/api-integration/verification-apis/fetch-records
 
@@ -358,7 +359,7 @@ def newest_since(records: Iterable[VerificationRecord], not_before: float | None
 
 
 def check_documents(rules: WorkflowRules, documents: Sequence[Document]) -> None:
-    """Check before the billed call that there are as many documents and back sides as the workflow requires.
+    """Check that there are enough documents and back sides for the workflow. Call it before the billed call.
 
     The types of the documents are not checked, because FACEKI itself detects the type of each document.
 

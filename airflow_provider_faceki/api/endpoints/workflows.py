@@ -113,7 +113,7 @@ class GetWorkflowRules:
 def _find_rules(answer: Json) -> WorkflowRules | None:
     """Return the rules in an answer, or ``None`` if they contain no list of documents in a known format.
 
-    An unknown format must not mean that the workflow requires no documents.
+    An unknown format must not be treated as an empty list, which means that the workflow requires no documents.
     """
     found = find_objects(answer, lambda item: has_field(item, *_RULES_FIELDS))
     if not found:

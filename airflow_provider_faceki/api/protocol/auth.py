@@ -29,7 +29,8 @@ from airflow_provider_faceki.api.values import as_number
 
 #: A token is replaced at most this number of seconds before it expires, so that no token expires on its way to FACEKI.
 RENEWAL_MARGIN_SECONDS = 60.0
-#: Maximum margin as a fraction of the lifetime. One minute would be too large a part of a lifetime below ten minutes.
+#: The margin is also at most this fraction of the token's lifetime. For a lifetime below ten minutes, a margin of one
+#: minute would be too long.
 MAX_RENEWAL_MARGIN_FRACTION = 0.1
 #: Lifetime of a token in seconds if FACEKI's answer to the token request contains no lifetime. The value is documented
 #: at https://docs.faceki.com/api-integration/verification-apis/authentication .
@@ -60,7 +61,8 @@ class AccessToken:
         """Return whether the token can be sent at Unix time ``now``.
 
         Shortly before the token expires, the result is ``False``; see :data:`RENEWAL_MARGIN_SECONDS`. It is also
-        ``False`` if the token was obtained more than a minute after ``now``, because one of the clocks is wrong.
+        ``False`` if ``obtained_at`` is more than a minute later than ``now``, because then the clock of this host, or
+        of the host that fetched the token, is wrong.
         """
         margin = min(RENEWAL_MARGIN_SECONDS, self.lifetime * MAX_RENEWAL_MARGIN_FRACTION)
         return self.obtained_at - RENEWAL_MARGIN_SECONDS <= now < self.obtained_at + self.lifetime - margin
@@ -73,7 +75,7 @@ class RefreshLock(Protocol):
     """Lock whose owner fetches the next access token. The other callers wait until the lock is released or expires."""
 
     def release(self) -> None:
-        """Release the lock. The method can be called on an event loop, and it can be called twice."""
+        """Release the lock. It does not block an event loop. A second call does nothing."""
 
 
 class TokenStore(Protocol):
@@ -84,13 +86,13 @@ class TokenStore(Protocol):
     """
 
     def peek(self) -> AccessToken | None:
-        """Return the token in the memory of this process, or ``None``, without I/O."""
+        """Return the token in the memory of this process, or ``None`` if there is no token. This needs no I/O."""
 
     def read(self) -> AccessToken | None:
         """Return the newest token that any process stored, or ``None``. Reading possibly needs I/O."""
 
     def try_lock(self, generation: int = 0) -> RefreshLock | None:
-        """Acquire a refresh lock. If other callers own all locks that are tried, return ``None``.
+        """Try to acquire a refresh lock. If other callers own all locks that are tried, return ``None``.
 
         There are several locks, numbered from 0, because the owner of a lock possibly hangs. At first, all callers try
         lock 0 only. If its owner does not release it in time, the waiting callers also try lock 1. One of them acquires
@@ -127,14 +129,17 @@ class TokenRequest:
     def fingerprint(self) -> str:
         """Return a hash of the account and of the kind of token request (``auth_flow``).
 
-        It is a part of the key of a token store in memory. So two accounts never share a token, and two kinds of token
-        request do not either.
+        In this process, token stores are found by a key that contains this hash. Therefore two accounts never share a
+        token. Two kinds of token request do not share a token either.
         """
         parts = (self.base_url, self.client_id, self.client_secret, self.flow.value)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def request(self) -> HttpRequest:
-        """Return the HTTP request for a token. It is idempotent, so it is sent again after a lost answer."""
+        """Return the HTTP request for a token.
+
+        The request is idempotent, so it can be sent again if the answer is lost.
+        """
         headers: tuple[Header, ...] = JSON_HEADERS if self.flow.method == "POST" else JSON_HEADERS[1:]
         body: SecretBytes | None = None
         query: tuple[tuple[str, str], ...] = ()
@@ -163,8 +168,9 @@ class TokenRequest:
         :raises AuthenticationError: if the answer is a validation error for the credentials.
         :raises UnexpectedResponseError: if the answer contains no token that can be sent in a header.
         """
-        # The error is raised here and not in `_find_token`. Error trackers report local variables, and here no variable
-        # contains the text of a token.
+        # The error is raised here and not in `_find_token`, because error trackers report the local variables of the
+        # function that raises an error. Here, no variable shows the text of a token. In `_find_token`, a variable
+        # possibly does.
         token = _find_token(answer.document, requested_at)
         if token is not None:
             return token
@@ -179,10 +185,10 @@ class TokenRequest:
     def map_error(self, error: ResponseError) -> FacekiError:
         """Return the error to raise after a failed token request.
 
-        HTTP 404, HTTP 405 and FACEKI's codes for "not found" become a :class:`ConfigurationError`, because the route
-        does not exist. FACEKI does not document its answer to wrong credentials. Therefore every other answer with
-        which FACEKI rejects the request becomes an :class:`AuthenticationError`. An error of another kind, such as a
-        failure of FACEKI's server, is returned without a change of its class.
+        After HTTP 404, HTTP 405 or one of FACEKI's codes for "not found", the result is a :class:`ConfigurationError`,
+        because the route of the token request does not exist. FACEKI does not document its answer to wrong credentials.
+        Therefore, if FACEKI rejects the request with any other answer, the result is an :class:`AuthenticationError`.
+        An error of another kind, such as a failure of FACEKI's server, keeps its class.
 
         :param error: Error of the token request.
         """

@@ -7,11 +7,11 @@ route and with any HTTP status:
 * The legacy envelope ``{"responseCode": 0, "data": …}`` is usual for tokens, links and the V2 API.
 * The v3 envelope ``{"status": true, "code": 200, "result": …}`` is usual for all routes under ``/api/v3``.
 * The validation envelope ``{"status": false, "statusCode": 422, …}`` is usual for the token routes.
-* FACEKI's iOS SDK can also read the error list ``{"errors": [{"message": …}]}``.
+* The error list ``{"errors": [{"message": …}]}`` is not documented, but FACEKI's iOS SDK can read it.
 
 FACEKI's SDKs read error codes from answers with HTTP 200, so HTTP 200 alone does not mean success. If a JSON answer has
-none of these envelopes and no field ``result`` or ``data``, the whole document is the result. The image check has such
-answers.
+none of these envelopes and no field ``result`` or ``data``, the whole document is the result. For example, the answers
+of the image check have this form.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ _WORD_FIELDS = (
     *("errormessage", "errordescription", "detail", "reason"),
 )
 # These fields contain codes, statuses, messages or technical details. Any other field with a value counts as content of
-# the answer, for example the records. An answer with content is not a failure only because it also has an error field
-# or a message.
+# the answer. An example is a field that contains records. If an answer has such content, an error field or a message
+# alone does not make the answer a failure.
 _ENVELOPE_FIELDS = frozenset(
     {
         *_CODE_FIELDS,
@@ -68,8 +68,9 @@ _ENVELOPE_FIELDS = frozenset(
 # nor the field `data`, all its fields except these are the result.
 _WRAPPING_FIELDS = frozenset({*_CODE_FIELDS, *_SUCCESS_FIELDS, "status", "message", "appversion"})
 
-# Services use these words if they refuse a token or credentials. A match determines only the error class and whether a
-# new token is fetched. The text itself is never stored or logged.
+# Services use these words if they refuse a token or credentials. If a text of an answer contains such words, this
+# influences whether the answer is a failure, which class the error has, and whether a new token is fetched. The text
+# itself is not copied into the error message.
 _TOKEN_WORDS = re.compile(
     r"\bjwt\b|unauthori[sz]ed|not authori[sz]ed|unauthenticated|forbidden|access denied|session expired"
     r"|\btoken\b.{0,30}\b(?:expired|invalid|missing|required|revoked|malformed|inactive|not valid|not active)\b"
@@ -90,18 +91,19 @@ _GENERAL_CODES = frozenset({400, 403, 422, 500, 1000})
 class Payload:
     """The content of an answer, without the outer JSON object (envelope). Its ``repr`` hides the content.
 
-    :param result: Field ``result`` or ``data``. If an envelope has neither, its fields except code, status and message.
-        If there is no envelope, the whole document.
-    :param document: The whole JSON document. Some values are outside ``result`` and ``data``, such as the URL of a
-        link.
+    :param result: Value of the field ``result`` or ``data``. If an envelope has neither field, its other fields,
+        without fields such as code, status and message. If there is no envelope, the whole document.
+    :param document: The whole JSON document. It is needed, because some values are outside ``result`` and ``data``,
+        such as the URL of a link.
     :param file: The PDF, positioned at its first byte, if the answer is a PDF.
     :param status: HTTP status.
     :param is_empty: Whether the answer had no body, or only white space.
     :param null_is_no_record: How to read a successful answer whose content is ``null``. ``True``: FACEKI has no record,
         as with an empty list. ``False``: the answer is not understood, and an error is raised. The setting
         ``null_result`` decides this.
-    :param failure: Failure that the envelope reports although the answer contains records that all have a decision.
-        Calls that read records ignore the failure and use the records. All other calls raise the failure.
+    :param failure: Failure that the envelope reports, or ``None``. It is set only if the answer also contains records,
+        and each record has a decision. Calls that read records ignore the failure and use the records. All other calls
+        raise the failure.
     """
 
     result: Json
@@ -118,7 +120,7 @@ class Payload:
         return f"HTTP {self.status} without a body" if self.is_empty else describe(self.document)
 
     def unexpected(self, problem: str, advice: str = "") -> UnexpectedResponseError:
-        """Return the error for an answer with an unexpected content. The message names the JSON keys of the answer."""
+        """Return the error for an answer with unexpected content. The message names the JSON keys of the answer."""
         text = f"{problem}; it contains {self.found}" + (f". {advice}" if advice else "")
         return UnexpectedResponseError(text, http_status=self.status)
 
@@ -129,8 +131,8 @@ def read_payload(response: HttpResponse) -> Payload:
     :raises ResponseError: if the response is a failure. The HTTP status, FACEKI's code and the words of the answer
         decide the class of the error.
     """
-    # The error is raised here and not in `_read`. Error trackers report local variables, and here the `repr` of each
-    # variable hides the content of the answer.
+    # The error is raised here and not in `_read`, because error trackers report the local variables of the function
+    # that raises an error. Here, the `repr` of each variable hides the content of the answer.
     found = _read(response)
     if isinstance(found, ResponseError):
         raise found
@@ -322,12 +324,13 @@ def _error(response: HttpResponse, code: int | None, document: Mapping[str, Json
 
 def _is_ambiguous(kind: type[ResponseError], status: int, code: int | None, words: str) -> bool | None:
     """Return whether FACEKI has possibly acted on a failed request, or ``None`` for the default of the error class."""
-    # In two cases it is unknown whether FACEKI acted: the code in the JSON is unknown, or it is 404 although
-    # the HTTP status reports success. Then a charged call is not sent again.
+    # In two cases it is unknown whether FACEKI acted: the code in the JSON is unknown, or the code is 404 although the
+    # HTTP status reports success. In both cases, the result is true, so a charged call is not sent again.
     if kind is ResponseError or (code == 404 and status < 300):
         return True
-    # Only the text of the answer says that FACEKI refused the credentials. The HTTP status and the code do not say so.
-    # The text alone is no proof of a refusal. Therefore the error states that FACEKI has possibly acted on the request.
+    # Here, only the text of the answer says that FACEKI refused the credentials or the token. Neither the HTTP status
+    # nor the code says this. The text alone does not prove a refusal. Therefore the result is true: FACEKI has possibly
+    # acted on the request.
     if (
         kind is AuthenticationError
         and words
@@ -393,7 +396,8 @@ def _own_text(document: Mapping[str, Json], read: Callable[[object], str | None]
 def _retry_after(response: HttpResponse) -> float | None:
     """Return the value of the header ``Retry-After`` in seconds, or ``None`` if there is no valid value.
 
-    If the header contains a date, the date in the header ``Date`` of the answer is subtracted from it.
+    If ``Retry-After`` contains a date, the result is the time from the date in the answer's header ``Date`` until this
+    date.
     """
     text = response.headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", text):

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Search for fields and objects in FACEKI's answers, with other spellings of the names and in nested objects.
+"""Search for fields and objects in FACEKI's answers. Nested objects and other spellings of the names are included.
 
 FACEKI's documentation has not been compared with the live service. Therefore other formats than the documented formats
 are accepted too. For example, ``request_id`` is accepted instead of ``requestId``, and records are found in ``result``,
@@ -16,7 +16,7 @@ from airflow_provider_faceki.api.values import Json, parse_json
 
 #: Maximum number of nested levels of a JSON document that a search visits.
 MAX_WRAPPINGS = 6
-#: Maximum length of a field name that is compared with other spellings. No field of FACEKI has a longer name. The
+#: Maximum length of a field name for which other spellings are accepted. No field of FACEKI has a longer name. The
 #: conversion of longer names would be slow, and the cache of :func:`plain` would keep them in memory.
 MAX_NAME_LENGTH = 100
 #: Maximum number of JSON keys that an error message names. A complete record has about 20 keys.
@@ -29,7 +29,7 @@ _WRAPPERS = (
     *("response", "payload", "body", "verification", "verifications", "kycrecords", "kycresponse", "rules"),
 )
 # A JSON key is possibly personal data or an id. Therefore an error message shows a key only if it looks like a field
-# name: an id almost always has digits elsewhere than in its last two characters.
+# name, which means that only its last two characters can be digits. Almost every id also has digits in other places.
 _KEY_NAME = re.compile(r"[A-Za-z_$][A-Za-z_$-]{0,39}[0-9]{0,2}")
 
 
@@ -47,9 +47,10 @@ def _plain(name: str) -> str:
 
 
 def field(document: Mapping[str, Json], *names: str) -> Json:
-    """Return the value of the first of the fields ``names`` that is not null, or ``None``.
+    """Return the first value that is not null among the fields ``names``, or ``None``.
 
-    If no field with exactly one of these names has a value, other spellings of the names are accepted.
+    First, only fields with exactly these names are read. If none of these fields has a value, other spellings of the
+    names are accepted.
     """
     for name in names:
         if document.get(name) is not None:
@@ -60,7 +61,7 @@ def field(document: Mapping[str, Json], *names: str) -> Json:
 
 
 def has_field(document: Mapping[str, Json], *names: str) -> bool:
-    """Return whether a JSON object has one of the fields ``names``, in any spelling. A null field counts too."""
+    """Return whether a JSON object has one of the fields ``names``, in any spelling. The value can be null."""
     wanted = {plain(name) for name in names}
     return any(plain(key) in wanted for key in document)
 
@@ -137,7 +138,7 @@ def _search_object(
 def says_none(document: Json, depth: int = 0) -> bool:
     """Return whether the content of an answer is an empty list, or an object with an empty list in a content field.
 
-    The object is possibly nested in others. Examples of content fields are ``result`` and ``records``.
+    The object is possibly inside other objects. Examples of content fields are ``result`` and ``records``.
     """
     document = embedded(document)
     if isinstance(document, dict) and depth <= MAX_WRAPPINGS:
@@ -171,9 +172,9 @@ def texts(value: Json, depth: int = 3, *, in_lists: bool = True) -> Iterator[tup
 
 
 def as_flag(value: Json) -> bool | None:
-    """Return ``value`` as a boolean. If it is not a boolean, return ``None``.
+    """Return ``value`` as a boolean, or ``None`` if it does not represent a boolean.
 
-    The texts true, false, yes and no, and the values 0 and 1, are also accepted.
+    Besides booleans, the texts true, false, yes and no are accepted, and also 0 and 1 as text or as a number.
     """
     if isinstance(value, bool):
         return value

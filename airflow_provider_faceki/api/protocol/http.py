@@ -19,14 +19,14 @@ class HttpRequest:
     """One HTTP request. The access token is added later by :meth:`with_token`.
 
     :param method: HTTP method in upper case.
-    :param url: Absolute URL. Only if ``query`` is empty, it possibly contains a query.
+    :param url: Absolute URL. If the URL itself contains a query, ``query`` is empty.
     :param query: Query parameters in order.
     :param headers: Headers with lower-case names.
     :param body: Body to send. ``headers`` contains its media type.
     :param authenticated: Whether the request needs an access token.
-    :param idempotent: Whether sending the request twice does no harm and costs nothing.
-    :param upload: Whether the longer upload timeout of the Connection applies. It is used for requests with files, and
-        for downloads of reports.
+    :param idempotent: Whether the request can be sent a second time without harm and without further cost.
+    :param upload: Whether the longer upload timeout of the Connection applies. This timeout is used for requests with
+        files, and for downloads of reports.
     :param download: Whether the answer is possibly a PDF. A PDF is written to a temporary file, not to memory.
     :param endpoint: Name of the class that describes the call, such as ``FetchRecords``, for metrics. It is empty for a
         token request. For other requests, the function ``call_once`` sets it if it is empty.

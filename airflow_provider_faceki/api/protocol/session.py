@@ -23,13 +23,14 @@ from airflow_provider_faceki.api.service import Service
 #: is about ten times this value.
 LOCK_POLL_SECONDS = 0.05
 #: Maximum seconds to wait for the owner of a refresh lock. The owner fetches the token for all callers. An owner that
-#: still has the lock after this time probably hangs. If the owner was killed, the lock is usually released at once, but
-#: a lock in a storage of several hosts is not. Therefore there are several locks, numbered from 0. After this time, the
-#: waiting callers also try the lock with the next number. One of them acquires it and fetches the token. The others
-#: wait again.
+#: still has the lock after this time probably hangs. If the owner was killed, the lock is usually released at once. But
+#: a lock in a storage that several hosts share remains locked. Therefore there are several locks, numbered from 0.
+#: After this time, the waiting callers also try the lock with the next number. One of them acquires it and fetches the
+#: token. The others wait again.
 MAX_LOCK_WAIT_SECONDS = 30.0
-#: FACEKI possibly issues a token and then refuses it in a call. In this case, no further token is requested for this
-#: number of seconds, because FACEKI would probably refuse the next token too, and many requests a day cost extra.
+#: FACEKI possibly issues a token and then refuses it in a call. After such a refusal, no further token is requested for
+#: this number of seconds, because FACEKI would probably refuse the next token too. In addition, FACEKI charges extra
+#: for many requests a day.
 MIN_RENEWAL_SECONDS = 300.0
 
 T = TypeVar("T")
@@ -38,14 +39,17 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class SendRequest:
-    """Effect: send an HTTP request, again if the retry policy allows it. The result is the content of the answer."""
+    """Effect: send an HTTP request. The result of the effect is the content of FACEKI's answer.
+
+    After a failure, the driver sends the request again if the retry policy allows this.
+    """
 
     request: HttpRequest
 
 
 @dataclass(frozen=True, slots=True)
 class RunBlocking:
-    """Effect: run a short blocking function. The result is that of the function.
+    """Effect: run a short blocking function. The result of the effect is the return value of the function.
 
     The asynchronous driver runs the function in a thread, so that the event loop is not blocked.
     """
@@ -71,12 +75,13 @@ class MaskSecret:
 class CountToken:
     """Effect: count a new access token for metrics.
 
-    FACEKI can refuse a token request with HTTP 200, so the HTTP status does not show whether there is a token.
+    FACEKI can refuse a token request with HTTP 200. So the HTTP status does not show whether FACEKI issued a token.
     """
 
 
 Effect: TypeAlias = "SendRequest | RunBlocking | Sleep | MaskSecret | CountToken"
-# The driver sends the result of each effect into the generator. Its type depends on the effect, so it is Any.
+# The driver sends the result of each effect into the generator. The type of this result depends on the effect, so it is
+# annotated as Any.
 Steps: TypeAlias = Generator[Effect, Any, T]
 
 
@@ -86,8 +91,8 @@ class Endpoint(Protocol[T_co]):
     An endpoint can have these members too:
 
     * ``steps(session)``: Generator that performs the whole call, if the call needs more than :func:`call_once`.
-    * ``empty(error)``: Return the result for the case that FACEKI has no record. It raises a FacekiError if the
-      NotFoundError ``error`` does not prove this.
+    * ``empty(error)``: Method that is called with a NotFoundError. If this error proves that FACEKI has no record, the
+      method returns the result of the call, such as an empty tuple. Otherwise the method raises a FacekiError.
     * ``reads_records = True``: An answer with a decision in each record is accepted, even if the outer object of the
       answer (its envelope) reports a failure.
     * ``is_charged = True``: The call counts against the limit of charged calls.
@@ -133,7 +138,7 @@ class AuthSession:
     def note_refusal(self, token: AccessToken) -> None:
         """Remember that FACEKI refused the new token ``token``.
 
-        Then :meth:`may_renew` allows no further token for a while.
+        For this token, :meth:`may_renew` then returns ``False`` for :data:`MIN_RENEWAL_SECONDS`.
         """
         self._refused.clear()
         self._refused[token.value] = self.clock()
@@ -179,8 +184,8 @@ def _check_endpoint(endpoint: object) -> None:
 def call_once(session: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
     """Send the request of an endpoint and return the endpoint's result.
 
-    If FACEKI refuses the access token, the request is sent once more. It has a new token, or the same token if this
-    call has just fetched it.
+    If FACEKI refuses the access token, the request is sent once more with a new token. But if this call itself has just
+    fetched the refused token, the request is sent once more with the same token.
 
     :raises FacekiError: if the call failed.
     """
@@ -200,7 +205,8 @@ def call_once(session: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
         if answer.failure is not None and not getattr(endpoint, "reads_records", False):
             raise answer.failure
         return endpoint.read(replace(answer, null_is_no_record=session.service.null_result == "no_record"))
-    # `empty` possibly raises an error. Here, outside of the except block, the caught error is not its `__context__`.
+    # `empty` possibly raises an error. Therefore it is called here, outside of the except block. Inside the block,
+    # Python would store the caught error in the `__context__` of the new error.
     result: T = empty(not_found)
     return result
 
@@ -208,8 +214,8 @@ def call_once(session: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
 def token(session: AuthSession) -> Steps[AccessToken]:
     """Return the stored token if it is usable. Otherwise fetch a new token, store it and return it.
 
-    The caller that acquires a lock fetches the new token. The other callers wait for this token. After
-    :data:`MAX_LOCK_WAIT_SECONDS`, another of them fetches it too.
+    The caller that acquires a lock fetches the new token. The other callers wait for this token. If it does not arrive
+    within :data:`MAX_LOCK_WAIT_SECONDS`, one of the waiting callers fetches a new token too.
     """
     found = session.tokens.peek()
     if found is None or not found.usable(session.clock()):
@@ -220,7 +226,7 @@ def token(session: AuthSession) -> Steps[AccessToken]:
 
 
 def fetch_token(session: AuthSession) -> Steps[AccessToken]:
-    """Request a new token from FACEKI without reading or writing the token store.
+    """Request a new token from FACEKI and return it. The token store is neither read nor changed.
 
     :raises AuthenticationError: if FACEKI does not accept the credentials.
     :raises ConfigurationError: if FACEKI does not know this form of the request.
@@ -299,8 +305,9 @@ def _token_first(session: AuthSession) -> Steps[AccessToken]:
     try:
         return (yield from token(session))
     except FacekiError as error:
-        # The token request failed. Therefore the request that needs the token was not sent, or FACEKI refused it. In
-        # both cases, FACEKI has not acted on that request, so the error is not ambiguous.
+        # The token request failed. Therefore the main request, which needs the token, was not sent, or it was sent with
+        # an earlier token and FACEKI refused it. In both cases, FACEKI has not acted on the main request. Therefore the
+        # error is not ambiguous.
         error.is_ambiguous = False
         raise
 

@@ -3,7 +3,8 @@
 
 https://docs.faceki.com/data-fields/verification-data/ekyc-webhook-structure documents an object with ``requestId``,
 ``fullName``, ``status`` and ``kycData``. The webhook is not signed, so its content is possibly forged. The parser
-returns only the id and the decision, and discards the personal data. The record can be fetched from FACEKI by the id.
+returns only the id and the decision, and discards the personal data. To confirm the decision, fetch the record from
+FACEKI by the id.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from airflow_provider_faceki.api.values import UUID_PATTERN, Json, as_word
 #: Maximum number of fields in a form-encoded body. A webhook of FACEKI has four fields.
 MAX_FORM_FIELDS = 100
 #: Maximum number of fields in the searched objects of a body. The receiver parses a body on the event loop of the API
-#: server, which must not be blocked by a body with very many fields. A webhook of FACEKI has about 30 of them.
+#: server. A body with very many fields would block this event loop. In a webhook of FACEKI, these objects have about 30
+#: fields.
 MAX_FIELDS = 500
 
 
@@ -32,7 +34,7 @@ class InvalidWebhookError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class WebhookNotification:
-    """A message that FACEKI has decided a verification. It is possibly forged.
+    """A message that FACEKI has decided a verification. The message is possibly forged.
 
     Create it with :meth:`of` or :func:`parse_webhook`.
 
@@ -74,12 +76,13 @@ def parse_webhook(body: bytes, service: Service = FACEKI) -> WebhookNotification
     and other spellings of the two field names are accepted too.
 
     :param service: Settings that contain the names of the fields for the request id and the decision.
-    :raises InvalidWebhookError: if the body is neither JSON nor a form, or contains no request id or no decision.
+    :raises InvalidWebhookError: if the body is neither JSON nor a form, or if the request id or the decision is
+        missing.
     """
     found = _read(body, service)
-    # The body contains personal data. Error trackers report the local variables of each function that an exception
-    # leaves, and the exceptions that caused it. Therefore `_read` returns the text of the error, and the exception is
-    # raised here, after `body` was emptied.
+    # The body contains personal data. If an exception passes through a function, error trackers report the local
+    # variables of this function. They also report the exceptions that caused the exception. Therefore `_read` only
+    # returns the text of the error. The exception is raised here, after `body` was emptied.
     body = b""
     if isinstance(found, str):
         raise InvalidWebhookError(found)
@@ -122,8 +125,9 @@ def _parse_form(body: bytes) -> dict[str, Json] | None:
 def _find(document: dict[str, Json], service: Service) -> tuple[Json, Json]:
     """Return the request id and the decision in a webhook.
 
-    A webhook is a JSON object that possibly contains other objects. Both values come from the first of these objects
-    that contains both. If no object contains both, the first request id and the first decision are returned.
+    A webhook is a JSON object that possibly contains other objects. The request id and the decision are read from the
+    first object that contains a request id and also a decision. If there is no such object, the first request id and
+    the first decision of all objects are returned.
     """
     ids: list[Json] = []
     statuses: list[Json] = []

@@ -30,7 +30,8 @@ T = TypeVar("T")
 class FileTokenStore:
     """Token store in the memory of this process and in a file, which the processes of this host share.
 
-    A network file system must support ``flock``. Without it, processes that start together fetch one token each.
+    If the directory is on a network file system, this file system must support ``flock``. Otherwise processes that
+    start at the same time fetch one token each.
 
     :param directory: Directory of the files. If it does not exist, it is created with mode 0700.
     :param seal: Object that encrypts and decrypts the token of the account. It also contains the name under which the
@@ -49,14 +50,17 @@ class FileTokenStore:
         return self.memory.peek()
 
     def read(self) -> AccessToken | None:
-        """If the file contains a newer token than the memory, copy it to the memory. Return the token in memory."""
+        """If the token in the file is newer, copy it from the file to the memory. Then return the token in memory."""
         found = self._best_effort(self._load)
         if found is not None:
             self.memory.merge(found)
         return self.memory.read()
 
     def try_lock(self, generation: int = 0) -> FileRefreshLock | None:
-        """Acquire a refresh lock of this host. If files cannot be used, acquire a refresh lock of this process only."""
+        """Try to acquire a refresh lock of this host; see :class:`TokenStore`.
+
+        If files cannot be used, try to acquire a refresh lock of this process only.
+        """
         return next(filter(None, map(self._try_lock_generation, range(generation + 1))), None)
 
     def _try_lock_generation(self, generation: int) -> FileRefreshLock | None:
@@ -220,7 +224,8 @@ class _Directory:
         self._path = path
 
     def __enter__(self) -> _Directory:
-        # If the path is a file or a link, `os.open` reports it.
+        # If the path is not a directory, `mkdir` raises FileExistsError. It is ignored here, because `os.open` then
+        # fails too.
         with suppress(FileExistsError):
             self._path.mkdir(0o700, parents=True, exist_ok=True)
         try:

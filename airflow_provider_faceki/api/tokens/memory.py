@@ -14,7 +14,8 @@ from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenStore
 class MemoryTokenStore:
     """Token store in memory, with the refresh locks of this process.
 
-    Its mutex is locked only for a few assignments, and never during I/O. Therefore an event loop can call the methods.
+    Its mutex is locked only for a few assignments, and never during I/O. Therefore the methods do not block an event
+    loop.
     """
 
     def __init__(self) -> None:
@@ -51,7 +52,7 @@ class MemoryTokenStore:
             self._refused = None
 
     def merge(self, token: AccessToken) -> bool:
-        """Store a token that possibly another process has fetched.
+        """Store a token that another process or host has possibly fetched.
 
         If the token is not newer than the stored token, ignore it. If it is the last token that was passed to
         :meth:`invalidate`, also ignore it.

@@ -4,10 +4,10 @@
 Without this store, each host and each Kubernetes pod fetches its own token. FACEKI asks its users to use a token until
 it expires (https://docs.faceki.com/api-integration/verification-apis/authentication). The token stores of the process
 and of the host are caches. A process reads the shared storage only if no cache contains a usable token. If the storage
-cannot create an object exclusively, or if it shows changes late, each host possibly fetches a token of its own. It
-fetches no second token, because its cache contains the first one at once. If the storage fails or hangs, the process
-logs at most one warning and does not use the storage for one minute. An object that cannot be read as a token, such as
-a token of another version of this provider, is replaced by the next token.
+cannot create an object exclusively, or if it shows changes late, each host possibly fetches a token of its own. But no
+host fetches a second token, because its own cache contains its first token at once. If the storage fails or hangs, the
+process logs at most one warning and does not use the storage for one minute. An object that cannot be read as a token,
+such as a token of another version of this provider, is replaced by the next token.
 """
 
 from __future__ import annotations
@@ -162,9 +162,9 @@ class SharedTokenStore:
     def read(self) -> AccessToken | None:
         """Return the token that is stored on this host, or a newer token that another host has stored.
 
-        The storage that several hosts share is not read while the token of this host is usable, and not for
-        :data:`POLL_SECONDS` after another host had the lock. The returned token can be expired, so the caller has to
-        check it. If there is no token, return ``None``.
+        The storage that several hosts share is not read while the token of this host is usable. It is also not read for
+        :data:`POLL_SECONDS` after :meth:`try_lock` failed because another host owned the lock. The returned token can
+        be expired, so the caller has to check it. If there is no token, return ``None``.
         """
         found = self._local.read()
         if (found is not None and found.usable(time.time())) or time.monotonic() < self._next_read_at:
@@ -178,7 +178,10 @@ class SharedTokenStore:
         return self._local.read()
 
     def try_lock(self, generation: int = 0) -> SharedRefreshLock | None:
-        """Acquire a refresh lock for all hosts. If the storage fails, acquire a refresh lock for this host only."""
+        """Try to acquire a refresh lock for all hosts; see :class:`TokenStore`.
+
+        If the storage fails, try to acquire a refresh lock for this host only.
+        """
         local = self._local.try_lock(generation)
         if local is None:
             return None
@@ -224,8 +227,8 @@ class SharedTokenStore:
         try:
             return None if sealed is None else self._seal.unseal(sealed)
         except UntrustedError:
-            # Another version of this provider wrote the object. The storage works, so it must not be suspended.
-            # Otherwise the object would never be replaced.
+            # Another version of this provider wrote the object. The storage itself works. If this error was raised, the
+            # storage would not be used for a while, and the object would not be replaced.
             return None
 
     def _create_lock(self, generation: int) -> str:
@@ -305,7 +308,10 @@ class SharedRefreshLock:
 
 
 def _is_void(content: bytes | None) -> bool:
-    """Return whether a lock object has to be deleted, because it is corrupt, or its time is too far from now.
+    """Return whether a lock object has to be deleted.
+
+    It has to be deleted if it is corrupt, or if the time in it differs from now by more than
+    :data:`MAX_LOCK_AGE_SECONDS`.
 
     :param content: Content of the lock object. ``None`` means that the object does not exist, because its owner has
         just released the lock. Then there is nothing to delete, and the result is ``False``.

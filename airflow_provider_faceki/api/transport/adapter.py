@@ -35,17 +35,18 @@ from airflow_provider_faceki.api.errors import ConfigurationError
 
 #: Maximum number of unsent bytes in the kernel's buffer of a connection. The kernel sends these bytes even after the
 #: deadline or the end of the process. The kernel's default limit is up to 4 MiB. On a slow uplink, the kernel would
-#: need minutes to send so many bytes.
+#: need minutes to send 4 MiB.
 MAX_UNSENT_BYTES = 256 * 1024
 #: The socket option that limits the unsent bytes, or ``None`` if the operating system has no such option.
 NOTSENT_LOWAT_OPTION: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
-# Clock for the deadline of sending. It also counts the time in which the machine is suspended, if the system has such a
-# clock: while the machine was suspended, another process has possibly sent the same request.
+# Clock for the deadline of sending. If the operating system has ``CLOCK_BOOTTIME``, the clock also counts the time
+# during which the machine is suspended. This is necessary, because another process possibly sends the same request
+# during this time.
 _SEND_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 #: Maximum number of response bytes that one operation reads while the request is still sent. If this number of bytes is
-#: stored, no more bytes are read early. The bytes show whether the server has already answered with a final status. The
-#: beginning of a status line, up to the status, is shorter than this number.
+#: stored, no more bytes are read early. They are read early only to find out whether the server has already answered
+#: with a final status. The beginning of a status line, up to the status, is much shorter than the maximum.
 _MAX_EARLY_BYTES = 16 * 1024
 _INTERIM_RESPONSE = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d\b.*?\r?\n\r?\n", re.DOTALL)
 _FINAL_STATUS = re.compile(rb"HTTP/1\.\d [2-9]")
@@ -103,7 +104,7 @@ class _SocketReader(io.RawIOBase):
         self._deadline = time.monotonic() + seconds
 
     def stop(self) -> None:
-        """Stop reading from the socket. Later reads return the other early bytes and then the end of the stream."""
+        """Stop reading from the socket. Later reads return the bytes that :meth:`read_early` stored, then the end."""
         self._is_stopped = True
 
     def readable(self) -> bool:
@@ -141,8 +142,8 @@ class _SocketReader(io.RawIOBase):
     def has_final_status(self) -> bool:
         """Return whether the server has begun the final response while the request is still sent.
 
-        A server can send interim responses (HTTP status 1xx) before the final response. They are removed from the
-        received bytes.
+        A server can send interim responses (HTTP status 1xx) before the final response. This method removes the interim
+        responses from the received bytes.
         """
         while interim := _INTERIM_RESPONSE.match(self._early):
             del self._early[: interim.end()]
@@ -209,7 +210,8 @@ class _Response(HTTPResponse):
 
     def _check_framing(self) -> None:
         # If client and server possibly disagree about where the next response begins, the connection is closed after
-        # this response. A response with status 204 or 304 has no body. Only with 304, headers may describe a body.
+        # this response. A response with status 204 or 304 has no body. With status 304, its headers are allowed to
+        # describe a body nevertheless. With status 204, they are not.
         coding, length = self.headers.get("transfer-encoding"), self.headers.get("content-length")
         has_body = bool(coding) or length not in {None, "0"}
         if self.status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}:
@@ -300,8 +302,8 @@ class _Connection(HTTPConnection):
                     raise BrokenPipeError
                 poll.modify(sock, self._poll_events)
             if events & ~select.POLLIN:
-                # The process was possibly suspended since the deadline was read. If these are the last bytes, they
-                # would complete the request after its deadline.
+                # The deadline is checked again, because the process was possibly suspended after the last check.
+                # Otherwise the last bytes of a request could be sent after its deadline and complete the request.
                 _seconds_until(deadline)
                 sock.settimeout(0.0)
                 # A TLS socket possibly has to read before it can write, so SSLWantReadError is not a failure here.

@@ -51,10 +51,12 @@ class RequestObserver(Protocol):
     """Observer of all requests, for metrics. Its methods are called from several threads and must not raise errors."""
 
     def sent(self, endpoint: str, status: int | None) -> None:
-        """Record one attempt of a request, and the HTTP status of the response, or ``None`` if there was no response.
+        """Record one attempt to send a request.
 
         :param endpoint: Name of the class that describes the call, such as ``FetchRecords``. It is empty for a token
             request.
+
+        :param status: HTTP status of the response, or ``None`` if there was no response.
         """
 
     def retried(self, endpoint: str) -> None:

@@ -48,22 +48,23 @@ from airflow_provider_faceki.api.transport.adapter import (
 )
 from airflow_provider_faceki.api.uploads import Multipart
 
-#: Maximum seconds for one step of a new connection: TCP to one address, or an answer during the TLS handshake. A
-#: reachable host answers within one round trip. A shorter ``timeout`` applies here too.
+#: Maximum seconds for one step of a new connection. One step is the TCP connection to one address, or the wait for one
+#: answer during the TLS handshake. A reachable host answers each step within one round trip. If ``timeout`` is shorter,
+#: ``timeout`` is the maximum for a step.
 MAX_CONNECT_SECONDS = 10.0
 #: Maximum size of a decompressed response body in bytes. A record has a few kilobytes, so long lists of records fit.
 MAX_RESPONSE_BYTES = 32 * 1024 * 1024
-#: Maximum size of a downloaded report in bytes. It is large, because a report is written to a temporary file and not
-#: held in memory.
+#: Maximum size of a downloaded report in bytes. The maximum is large, because a report is written to a temporary file
+#: and not held in memory.
 MAX_DOWNLOAD_BYTES = 256 * 1024 * 1024
 #: Default of ``max_concurrency``, the maximum number of concurrent requests. With a response time of 200 ms, the
 #: default allows 160 requests per second. ``max_concurrency`` is also the maximum number of open connections to one
-#: host, and of the threads that do the blocking work of asynchronous code.
+#: host, and the maximum number of threads that do the blocking work of asynchronous code.
 DEFAULT_MAX_CONCURRENCY = 32
 
 _CHUNK_BYTES = 64 * 1024
-# Only these values of the header `content-encoding` are accepted. Combinations of codings are refused, because a few
-# bytes would expand to a very large body.
+# Only these values of the header `content-encoding` are accepted. Combinations of these values are refused, because
+# with them a few bytes could expand to a very large body.
 _CONTENT_CODINGS = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
 # The cached proxies are read again if the host or one of these environment variables has changed. REQUEST_METHOD is one
 # of them, because Python ignores HTTP_PROXY if REQUEST_METHOD is set.
@@ -86,11 +87,12 @@ class TransportSettings:
         connecting.
     :param upload_timeout: Maximum seconds for each phase of a request with files, and of a download of a report.
         Default: 120, as in FACEKI's Android SDK.
-    :param verify: ``True`` trusts the CA bundle of the environment variables ``REQUESTS_CA_BUNDLE`` or
-        ``CURL_CA_BUNDLE``, otherwise the public certificate authorities. A text is the path of a CA bundle, which is a
-        file or a directory. ``False`` disables the check of certificates.
-    :param proxies: Pairs of a scheme and a proxy URL. ``None``, the default, uses the proxies of the environment,
-        except for loopback addresses. An empty tuple, or a scheme with an empty URL, means no proxy.
+    :param verify: With ``True``, the CA bundle in the environment variable ``REQUESTS_CA_BUNDLE`` or ``CURL_CA_BUNDLE``
+        is trusted. If neither variable is set, the public certificate authorities are trusted. A text is the path of a
+        CA bundle, which is a file or a directory. With ``False``, certificates are not checked.
+    :param proxies: Pairs of a scheme and a proxy URL. With ``None``, the default, the proxies of the environment are
+        used, except for loopback addresses. With an empty tuple, no proxy is used. If the URL of a scheme is empty, no
+        proxy is used for this scheme.
     :param max_concurrency: Maximum number of concurrent requests of the transport. Default: 32.
     :param max_requests_per_second: Maximum number of requests per second of the transport. ``None``, the default, means
         no limit.
@@ -108,7 +110,8 @@ class RateLimiter:
     """Rate limiter that assigns a time slot to each request. The minimum time between two slots is constant.
 
     The limit is optional, because FACEKI publishes no maximum rate. FACEKI charges extra for a high number of requests
-    per day. Source: https://docs.faceki.com/api-integration/verification-apis/authentication .
+    per day. A limit of the rate also limits this number. Source:
+    https://docs.faceki.com/api-integration/verification-apis/authentication .
 
     :param per_second: Maximum number of requests per second. ``None`` means no limit.
     """
@@ -158,8 +161,8 @@ class Transport:
     def send(self, request: HttpRequest) -> HttpResponse:
         """Send ``request`` once and return the complete response, whatever its HTTP status is.
 
-        An error of another class, such as one of an image that is read while it is sent, is raised without its
-        traceback.
+        Other errors are raised without their traceback. An example is the error of an image that cannot be read while
+        the request is sent.
 
         :raises ConfigurationError: if the CA bundle cannot be read, or if an address or a header is malformed.
         :raises ConnectError: if no connection was established, so the request was not sent.
@@ -258,7 +261,7 @@ _transports_lock = threading.Lock()
 def shared_transport(account: str, settings: TransportSettings) -> Transport:
     """Return the transport that all clients of the process share for this account and these settings.
 
-    :param account: Unique text for the account. Limits of concurrency and rate apply to each account.
+    :param account: Unique text for the account. The limits of concurrency and rate apply to each account separately.
     """
     with _transports_lock:
         if (account, settings) not in _transports:
@@ -316,7 +319,7 @@ def _prepare(request: HttpRequest, upload: _Upload | None) -> requests.PreparedR
 
 
 class _Upload:
-    """Multipart body for ``requests``, which is read while it is sent.
+    """Multipart body for ``requests``. Its files are read while the body is sent.
 
     The attribute ``begun`` is true as soon as the first chunk was read. From then on, a part of the body was possibly
     sent.

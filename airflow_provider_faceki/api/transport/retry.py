@@ -23,9 +23,9 @@ _BACKOFF = wait_exponential(multiplier=INITIAL_WAIT_SECONDS) + wait_random(0, IN
 class RetryPolicy:
     """Limits for the repetition of one request inside one call.
 
-    :param max_attempts: Maximum number of attempts, including the first. The default is 4. The three pauses of at least
-        0.5, 1 and 2 seconds are probably longer than the restart of a gateway, and block a worker only for a short
-        time.
+    :param max_attempts: Maximum number of attempts, including the first. The default is 4. With this default, there are
+        three pauses of at least 0.5, 1 and 2 seconds. Together, they are probably longer than the restart of a gateway.
+        Nevertheless, they block a worker only for a short time.
     :param max_wait: Maximum pause in seconds, even if ``Retry-After`` is longer. Default: 30.
     """
 
