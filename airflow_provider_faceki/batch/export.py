@@ -251,7 +251,8 @@ class RecordExport:
     def _publish(self) -> None:
         """Create the tables from the journal, and write the file of each table atomically.
 
-        After that, delete the journal, and the files of earlier tries that the new files replace.
+        After that, delete the journal, and the files that an earlier try of this run wrote in another format or
+        partition.
 
         :raises OSError: if the storage failed, or if lines have disappeared from the journal.
         """

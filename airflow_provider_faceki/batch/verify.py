@@ -195,8 +195,7 @@ class BatchVerification:
             ready = []
 
     def _room_below_ceiling(self, wanted: int) -> int:
-        """Return how many of ``wanted`` new rows can be sent within ``max_verifications``, and count these rows as
-        billed."""
+        """Return how many of ``wanted`` new rows are within ``max_verifications``. Count these rows as billed."""
         ceiling = self.options.max_verifications
         if ceiling is None:
             return wanted
@@ -214,8 +213,8 @@ class BatchVerification:
         """Return the number of rows, over all tries, that were billed or possibly billed.
 
         The journal also counts a row that FACEKI has just refused, because the row has an intent, and its error is not
-        written yet. This method subtracts such a row if FACEKI has certainly not billed it. This is certain if the
-        refusal is clear, and the row was not possibly sent at an earlier time.
+        written yet. This method subtracts the row if FACEKI has certainly not billed it. This is certain if ``sent_by``
+        is ``None``, and the row has no earlier intent.
         """
         refused = (row for row in self._runner.refused if row.sent_by is None)
         keys = (row_key(0, deferred.row.values["record_identifier"]) for deferred in refused)
