@@ -82,8 +82,10 @@ class SystemicErrorGuard:
         self._last_failure = error
 
     def storage_worked(self) -> None:
-        """Record that the storage works: a row was sent with its images, or got an error that is not an error of the
-        storage."""
+        """Record that the storage works, and reset the counts of its failures.
+
+        Call this method after a row was sent with its images, or got an error of its own.
+        """
         self._storage_worked = True
         self._storage_failures.clear()
 

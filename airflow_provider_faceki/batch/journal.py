@@ -9,7 +9,7 @@ storage. The folders under ``output_path`` are::
     records/part-….ndjson               full records, only if they are requested
     _journal/intents/part-….ndjson      write-ahead log: identifiers, written before the first of these rows is sent
     _journal/cancelled/part-….ndjson    cancelled intents, of rows that FACEKI has certainly not verified
-    _journal/tombstones/part-….ndjson   names of segments to ignore, because an export has written their rows to tables
+    _journal/tombstones/part-….ndjson   names of segments to ignore, because an export's tables contain their rows
     _journal/tries/try-….json           the leases of all tries (lease.py)
 
 An intent is an entry for a row that is going to be sent. Each row is in one of three states:

@@ -39,7 +39,7 @@ class LeaseLostError(ValidationError):
 
 
 class LeaseUncheckedError(ValidationError):
-    """Error: the storage did not list the lease files while a row was sent, so the sending was stopped."""
+    """Error: the storage did not list the lease files while a row was sent, so the request of the row is incomplete."""
 
 
 class Lease:

@@ -105,7 +105,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """Outcome: an error that would affect every further row, such as used-up credit. The batch stops.
+    """Outcome: an error, such as used-up credit, that would affect every further row. The batch stops.
 
     :param row: The row whose processing caused the error.
     :param error: Reason why the batch stops.

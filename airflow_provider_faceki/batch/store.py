@@ -25,8 +25,8 @@ T = TypeVar("T")
 
 #: Pauses in seconds before a failed storage operation is repeated. There is one repetition after each pause.
 RETRY_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
-#: Number of items of a long loop after which the loop calls a function ``checkpoint``, for example to stop a killed
-#: task.
+#: A long loop calls a function ``checkpoint`` whenever it has processed this number of items, for example to stop a
+#: killed task.
 ITEMS_PER_CHECKPOINT = 1000
 
 
@@ -65,7 +65,7 @@ class ObjectStore:
         self._conn_id = conn_id
 
     def write(self, uri: str, content: bytes) -> None:
-        """Write a whole file. On a local disk and on object storages, an existing file is replaced atomically."""
+        """Write a whole file. An existing file is replaced, on local disks and object storages atomically."""
         storage.write_bytes(uri, content, self._conn_id)
 
     def read(self, uri: str) -> bytes:

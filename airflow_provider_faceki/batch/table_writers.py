@@ -31,10 +31,10 @@ _ROWS_PER_GROUP = 10_000
 class ColumnPolicy:
     """Rules that define which columns of the tables are written, dropped or hashed.
 
-    :param choices: Mapping from ``table.column`` or ``table.*`` to ``keep`` (write), ``drop`` or ``hash``. The name of
-        a column has priority over ``table.*``, which applies to all columns with personal data. If a column has no
-        choice, the default applies: ids, decisions, codes, flags and times are written, and all data about the person
-        is dropped.
+    :param choices: Mapping from ``table.column`` or ``table.*`` to ``keep`` (write), ``drop`` or ``hash``. ``table.*``
+        applies to all columns of the table with personal data. A choice for a single column has priority over
+        ``table.*``. If a column has no choice, the default applies: ids, decisions, codes, flags and times are written,
+        and all data about the person is dropped.
     :param hash_key: Secret key for ``hash``. The same value and the same key give the same hash in every run.
     :raises ValidationError: if the name of a column or a choice is unknown.
     :raises ConfigurationError: if a column has to be hashed, and there is no key.
