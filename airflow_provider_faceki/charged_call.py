@@ -61,12 +61,12 @@ _FENCE_FACTOR = 3.0
 #: While a verification is sent, its images are read in pieces. This is the maximum number of seconds between two
 #: reads. If more time passes, the process was suspended, and it stops sending.
 #:
-#: The reason: if a worker sends no heartbeat for 300 seconds (Airflow's default), Airflow starts the next try. If
-#: FACEKI has no record within ``resubmit_after``, the next try sends the verification. Therefore a suspended try must
-#: send its request before the next try starts, or not at all. Otherwise the person is verified and billed twice.
+#: If a worker sends no heartbeat for 300 seconds (Airflow's default), Airflow starts the next try. If FACEKI has no
+#: record within ``resubmit_after``, the next try sends the verification. Therefore a suspended try must send its
+#: request before the next try starts, or not at all. Otherwise the person is verified and billed twice.
 #:
 #: The hook possibly pauses before it repeats a failed request, and reads no image during this pause. Therefore the
-#: longest such pause (``max_wait`` of the Connection) is added to the maximum.
+#: longest possible pause (``max_wait`` of the Connection) is added to the maximum.
 MAX_SUSPENSION_SECONDS = 180.0
 #: While a verification is sent, its intent is renewed after this number of seconds.
 _RENEW_SECONDS = 10.0

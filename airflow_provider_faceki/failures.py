@@ -35,8 +35,9 @@ def is_task_retryable(error: api.FacekiError) -> bool:
     """Return whether another try of the task can succeed and is safe."""
     if error.needs_consent:
         return False
-    # A ResponseError that belongs to no subclass has a code that this provider does not know. A retry is safe: the next
-    # try of a verification first searches for its outcome, and a charged call without a record raises another error.
+    # A ResponseError that belongs to no subclass has a code that this provider does not know. A retry is safe, because
+    # the next try of a verification first searches for its outcome, and a charged call without a record raises another
+    # error.
     is_unexplained = type(error) is api.ResponseError
     return (
         error.is_transient or is_unexplained or isinstance(error, api.NotFoundError | api.OutcomeUnknownError)
@@ -96,7 +97,8 @@ def are_rules_unavailable(error: api.FacekiError) -> bool:
 
 
 def are_rules_missing(error: api.FacekiError) -> bool:
-    """Return whether the endpoint of a workflow's rules is missing or unreadable, and not only failing for some time.
+    """Return whether the endpoint of a workflow's rules is missing or unreadable, and not only unavailable for some
+    time.
 
     Another request then probably ends with the same error. So the rules remain unknown.
 

@@ -504,8 +504,8 @@ def _connect(uri: str, conn_id: str | None) -> _File:
 
 def _check_shape(text: str, *, is_folder: bool) -> None:
     # Relative paths are refused, because Airflow versions interpret them differently. Airflow 2.11 interprets "a.json"
-    # as "/a.json". Airflow 3 interprets it as a file in the worker's current folder. Both interpret "file://a/b" as the
-    # relative path "a/b".
+    # as "/a.json". Airflow 3 interprets it as a file in the worker's current folder. Both versions interpret
+    # "file://a/b" as the relative path "a/b".
     scheme, separator, rest = text.partition("://")
     host, _, key = rest.partition("/")
     if not separator or "/" in scheme:

@@ -100,7 +100,7 @@ class RecordExport:
     #: Number of rows that were written to each table and to ``errors``.
     written: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys((*TABLES, "errors"), 0)))
     #: Number of rows that could not be fetched in this try. ``problem`` is the last exception that prevented the
-    #: fetching of such a row.
+    #: fetching of one of these rows.
     unfinished: int = 0
     problem: Exception | None = None
     journal: Journal = field(init=False)

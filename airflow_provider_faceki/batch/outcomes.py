@@ -148,7 +148,7 @@ class Triage(NamedTuple):
     """Result of the check whether a row can be processed.
 
     :param key: Key of the row in the journal. It contains the identifier of the row. If the identifier is not valid, or
-        if an earlier row has the same identifier, it contains the row number and a hash of the row instead.
+        if an earlier row has the same identifier, the key contains the row number and a hash of the row instead.
     :param line: Error line if the row cannot be processed, otherwise ``None``. The line never contains an invalid
         identifier.
     :param is_first: Whether ``key`` is new in this pass over the manifest. The key of a row with a repeated identifier

@@ -116,7 +116,7 @@ class _CompactParser:
     def struct(self, depth: int = 0) -> dict[int, object]:
         """Read the Thrift struct at the current position, and return its fields by field number.
 
-        A page header of a Parquet file is such a struct. The values of its fields can be structs too.
+        Each page header of a Parquet file is a Thrift struct. The values of its fields can be structs too.
         """
         found: dict[int, object] = {}
         number = 0

@@ -311,8 +311,9 @@ def _check_pages(chunks: Iterator[Any], file: _ErrorRecorder) -> int:
     largest_value = 0
     for chunk in chunks:
         # A column chunk is the part of a Parquet column in one row group. If it has a dictionary page, this page comes
-        # first. The footer of the file contains two offsets: of the dictionary page and of the first data page. Reading
-        # starts at the smaller of the two, so that a wrong offset in the footer cannot hide the dictionary page.
+        # first. The footer of the file contains the offset of the dictionary page and the offset of the first data
+        # page. Reading starts at the smaller of the two, so that a wrong offset in the footer cannot hide the
+        # dictionary page.
         offsets = (chunk.dictionary_page_offset, chunk.data_page_offset)
         start = min((offset for offset in offsets if offset), default=0)
         for page in read_pages(file, start, chunk.total_compressed_size):

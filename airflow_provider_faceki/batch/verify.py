@@ -74,7 +74,7 @@ class BatchVerification:
     make_pool: MakePool = WorkerPool
     #: Number of rows that this try could not finish, or whose full record it could not fetch. Rows of ``over_ceiling``,
     #: and rows that were not read because the batch stopped, are not counted. ``problem`` is the last exception that
-    #: prevented the processing of such a row.
+    #: prevented the processing of a counted row.
     unfinished: int = 0
     problem: Exception | None = None
     #: Number of rows that were not sent, because the limit ``max_verifications`` was reached.
