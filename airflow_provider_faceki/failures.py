@@ -97,8 +97,7 @@ def are_rules_unavailable(error: api.FacekiError) -> bool:
 
 
 def are_rules_missing(error: api.FacekiError) -> bool:
-    """Return whether the endpoint of a workflow's rules is missing or unreadable, and not only unavailable for some
-    time.
+    """Return whether the endpoint of a workflow's rules is missing or unreadable, and not only down for some time.
 
     Another request then probably ends with the same error. So the rules remain unknown.
 
