@@ -19,9 +19,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
-# The two names below are imported at the top and not inside functions. On Airflow 2.11, each access to such a name
-# first tries to import a module that does not exist, and holds an import lock meanwhile. If a process forked while
-# another thread holds this lock, the child process would wait for the lock forever.
+# The two names below are imported at the top and not inside functions, so that each name is imported once. On Airflow
+# 2.11, each import of such a name first tries to import a module that does not exist. Meanwhile it holds an import
+# lock. If a process forked while another thread holds this lock, the child process would wait for the lock forever.
 from airflow.providers.common.compat.sdk import AirflowException, get_current_context
 
 from airflow_provider_faceki.api.errors import ChargeLimitError, FacekiError
@@ -51,8 +51,8 @@ os.register_at_fork(after_in_child=_after_fork)
 def charge_limit(conn_id: str, maximum: int | None) -> Callable[[], AbstractContextManager[None]]:
     """Return a function that creates a context manager, which counts and limits charged calls.
 
-    ``FacekiClient`` runs each charged call inside such a context manager. With no limit, it only remembers whether the
-    outcome of the call is unknown.
+    ``FacekiClient`` runs each charged call inside such a context manager. If there is no limit, the context manager
+    only remembers whether the outcome of the call is unknown.
 
     :param conn_id: Id of the Connection.
     :param maximum: Maximum number of charged calls in one try. ``None`` means no limit.

@@ -22,8 +22,8 @@ execution does not send the call. A finished call also leaves an intent, so this
 already ended.
 
 While a call is sent, the execution renews the time in its intent, and checks that its nonce is still stored. Other
-executions wait for the record of a call for some time after the time in the intent. So this time does not end while the
-upload lasts.
+executions wait for the record of the call, and their waiting time starts at the time in the intent. Because the time in
+the intent is renewed, their waiting time does not end during the upload.
 """
 
 from __future__ import annotations
@@ -52,20 +52,21 @@ T = TypeVar("T")
 #: wait must be longer than another execution needs to read and to write the intent, which are two requests to Airflow's
 #: API server.
 MIN_FENCE_SECONDS = 1.0
-#: Maximum seconds between the read of the intent and the end of the write after it. The minimum wait of another
-#: execution is as long. If the write takes longer, the other execution has possibly ended its wait before the write.
+#: Maximum seconds between the read of the intent and the end of the write after it. Another execution waits at least
+#: this long after its own write. If the write of this execution takes longer, the other execution has possibly ended
+#: its wait before this write.
 _MAX_WRITE_SECONDS = MIN_FENCE_SECONDS
-#: The wait after the write lasts at least this number of times as long as the read and the write took.
+#: The wait after the write takes at least the duration of the read and the write, multiplied by this number.
 _FENCE_FACTOR = 3.0
 #: While a verification is sent, its images are read in pieces. This is the maximum number of seconds between two
 #: reads. If more time passes, the process was suspended, and it stops sending.
 #:
-#: The reason: if a worker sends no heartbeat for 300 seconds (Airflow's default), Airflow starts the next try. If
-#: FACEKI has no record within ``resubmit_after``, the next try sends the verification. Therefore a suspended try must
-#: send its request before the next try starts, or not at all. Otherwise the person is verified and billed twice.
+#: If a worker sends no heartbeat for 300 seconds (Airflow's default), Airflow starts the next try. If FACEKI has no
+#: record within ``resubmit_after``, the next try sends the verification. Therefore a suspended try must send its
+#: request before the next try starts, or not at all. Otherwise the person is verified and billed twice.
 #:
 #: The hook possibly pauses before it repeats a failed request, and reads no image during this pause. Therefore the
-#: longest such pause (``max_wait`` of the Connection) is added to the maximum.
+#: longest possible pause (``max_wait`` of the Connection) is added to the maximum.
 MAX_SUSPENSION_SECONDS = 180.0
 #: While a verification is sent, its intent is renewed after this number of seconds.
 _RENEW_SECONDS = 10.0
@@ -87,10 +88,10 @@ class FenceError(api.ValidationError):
 class ChargedCallState:
     """State of one task instance's charged call in Airflow's task state store.
 
-    Without this store, as before Airflow 3.3, nothing is saved, and nothing is found.
+    Airflow before 3.3 has no such store. Without the store, the methods save nothing and find nothing.
 
     :param identifier: Identifier under which FACEKI stores the result. ``None`` for a call that leaves no record.
-    :param images: Fingerprint of the images. It detects other images that are sent under the same identifier.
+    :param images: Fingerprint of the images. It shows whether other images were sent under the same identifier.
     """
 
     def __init__(self, context: Context, identifier: str | None = None, images: str | None = None) -> None:
@@ -110,10 +111,10 @@ class ChargedCallState:
 
     @lazy_property
     def _intent(self) -> Any:
-        """The intent in the store, as this execution read it when it first needed it. An earlier try possibly wrote it.
+        """The intent in the store, at the time of this execution's first read. An earlier try possibly wrote it.
 
-        The methods of this object that write, read again or remove the intent also change this value. Changes that
-        another execution makes in the store are not visible here until then.
+        The methods of this object that write, read again or remove the intent also change this value. Until such a
+        method is called, this value does not show changes that another execution makes in the store.
         """
         return self._load(self._pending_key)
 
@@ -131,9 +132,9 @@ class ChargedCallState:
 
     @property
     def was_made_before_retry(self) -> bool:
-        """Whether this try is a retry by Airflow after a try that has already finished the charged call or given it up.
+        """Whether this try is an automatic retry, after an earlier try finished the charged call or gave it up.
 
-        If a person has cleared the task after that try, the result is ``False``.
+        If a person has cleared the task after the earlier try, the result is ``False``.
         """
         intent = self._intent
         if not isinstance(intent, Mapping) or not intent.get("is_finished"):
@@ -156,7 +157,7 @@ class ChargedCallState:
     def is_duplicate(self) -> bool:
         """Whether another execution has started the call with the same try number.
 
-        Airflow increases the number for each try. Therefore such an execution is a duplicate of this execution.
+        Airflow increases the number for each try. Therefore two executions with the same number are duplicates.
         """
         intent = self._intent
         return isinstance(intent, Mapping) and intent.get("try_number") == self._ti.try_number
@@ -181,17 +182,18 @@ class ChargedCallState:
         """Return the Unix time by which FACEKI has finished the call, if an earlier try has sent it.
 
         If a lookup at this time or later finds no record, no earlier try has sent the call. If no earlier try has
-        started a call without finishing it, return ``None``. Without a task state store, this is unknown. Then only the
-        first try gets ``None``.
+        started a call without finishing it, return ``None``. Without a task state store, it is unknown whether an
+        earlier try has started a call. In this case, only the first try gets ``None``.
 
         :param resubmit_after: Maximum seconds that FACEKI needs to finish a call after the last byte is sent.
         :param started_at: Unix time at which this try started.
         """
         # FACEKI needs at most ``resubmit_after`` seconds after the last byte of a call. It is not known when an earlier
-        # try sent the last byte. Its intent contains the time before the call. After that, the earlier try was possibly
-        # suspended, and sent the last byte much later. However, an earlier try sends nothing after the start of this
-        # try; see ``MAX_SUSPENSION_SECONDS``. Therefore the seconds are counted from the start of this try. If the
-        # intent is newer, another execution of this try has written it, and the seconds are counted from the intent.
+        # try sent the last byte. The time in its intent is possibly too early, because the earlier try was possibly
+        # suspended after it wrote the intent, and sent the last byte much later. However, an earlier try sends nothing
+        # after the start of this try; see ``MAX_SUSPENSION_SECONDS``. Therefore the seconds are counted from the start
+        # of this try. If the intent is newer, another execution of this try has written it, and the seconds are counted
+        # from the intent.
         if self._store is None:
             return started_at + resubmit_after if self._ti.try_number > 1 else None
         since = self.intent_at
@@ -245,8 +247,8 @@ class ChargedCallState:
         try:
             return hook.call(endpoint)
         except FenceError as error:
-            # The stored intent, which means that the call was possibly sent, is not removed here. It possibly belongs
-            # to the next try already.
+            # The stored intent means that the call was possibly sent. It is not removed here, because it possibly
+            # already belongs to the next try.
             raise AirflowException(str(error)) from None
         except api.ValidationError as error:
             self.clear()
@@ -260,7 +262,7 @@ class ChargedCallState:
             raise
 
     def check_fence(self) -> None:
-        """Check that no other execution sends the verification. Call this method often while it is sent.
+        """Check that no other execution sends the verification. Call this method often while the verification is sent.
 
         If a worker is suspended, Airflow starts the next try. When the worker resumes, two tries exist, and both would
         send the verification. The method also renews the intent, if it is old.
@@ -317,16 +319,16 @@ class ChargedCallState:
         """Mark the call as finished and its result as saved, so that the call is not sent again.
 
         Airflow possibly executes one try several times. A later execution finds the intent and does not send the call.
-        Airflow possibly also retries a try that has ended. Only a person who clears the task starts a new call; see
-        :attr:`was_made_before_retry`.
+        Airflow possibly also starts a retry after the try has ended. The retry does not send the same call either; see
+        :attr:`was_made_before_retry`. Only if a person clears the task, a new call is sent.
         """
         self._end(is_given_up=False)
 
     def give_up(self) -> None:
-        """Mark a call that was possibly sent and has no safe result, before the task fails without a further try.
+        """Mark the call as given up, before the task fails without a further try. The call was possibly sent.
 
-        A person reads the error and decides whether to clear the task. Airflow possibly does not receive the failure
-        and retries the task. This try finds the intent and does not send the call.
+        A person reads the error and decides whether to clear the task. If Airflow does not receive the failure, it
+        possibly retries the task. This retry finds the intent and does not send the call.
         """
         self._end(is_given_up=True)
 
@@ -341,7 +343,7 @@ class ChargedCallState:
             self._store.set(self._pending_key, self._intent)
 
     def save(self, made: api.KycVerification) -> None:
-        """Save the outcome of the call for later tries. FACEKI is possibly configured to store no record of it."""
+        """Save the outcome of the call for later tries, because FACEKI possibly stores no record of the call."""
         if self._store is not None:
             saved = {**made.to_dict(), "images": self._images}
             self._store.set(self._outcome_key, cast("Any", storable(saved)))
@@ -358,8 +360,8 @@ class ChargedCallState:
     ) -> bool:
         """Save the records that a charged face search found, and mark the call as finished.
 
-        A later try then does not search again. Return ``False`` if Airflow has no task state store. When the task has
-        used the records, call :meth:`finish_matches`.
+        A later try then does not search again. If Airflow has no task state store, save nothing and return ``False``.
+        When the task has used the records, call :meth:`finish_matches`.
 
         :param records: Records of the persons that the search found.
         :param location: URI of the image with the face.
@@ -400,8 +402,8 @@ class ChargedCallState:
     def finish_matches(self) -> None:
         """Mark the saved records of a face search as used.
 
-        If Airflow retries the task nevertheless, they are its result again. If a person clears the task, it searches
-        again.
+        If Airflow retries the task after this call, the retry uses the saved records again. If a person clears the
+        task, the task searches again.
         """
         saved: Any = self._load(_MATCHES_KEY)
         if self._store is not None and isinstance(saved, Mapping):
@@ -412,6 +414,6 @@ class ChargedCallState:
 
 
 def digest(*values: object) -> str:
-    """Return a short hash of values, which distinguishes and hides them. A URI, for example, can contain a name."""
+    """Return a short hash that distinguishes values but does not show them. For example, a URI can contain a name."""
     text = chr(0).join(map(str, values))
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]

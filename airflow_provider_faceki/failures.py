@@ -11,16 +11,16 @@ These errors fail a task at once, because another try cannot help:
 - ChargeLimitError: the Connection's limit of charged calls must be raised.
 - QuotaError: the wallet must be topped up, or a limit must be raised.
 - LinkError: a used or expired link does not become valid again.
-- VerificationError: the same images get the same answer, and FACEKI charges again.
+- VerificationError: another try gets the same answer for the same images, and FACEKI charges again.
 - TlsError: certificates must be repaired.
 - Any error with ``needs_consent``: FACEKI has possibly acted on the call already. With another try, FACEKI would
   possibly act or charge a second time.
 
-All other errors are raised again, so the task's ``retries`` apply to them. These are connection failures, lost
-answers, throttling, a failing service, and answers that are unreadable or have an unknown code. Two further errors are
-retried although they are not transient. NotFoundError is retried, because the person possibly finishes before the next
-try. OutcomeUnknownError is retried, because the next try searches for a record before it sends. The operators for face
-search and face analysis fail instead, because these calls leave no record.
+All other errors are raised again, so the task's ``retries`` apply to them. These are connection failures, lost answers,
+throttling, a failing service, and answers that are unreadable or have an unknown code. Two further errors are retried
+although they are not transient. NotFoundError is retried, because the person possibly finishes before the next try.
+OutcomeUnknownError is retried, because the next try searches for a record before it sends. However, the operators for
+face search and face analysis fail after an OutcomeUnknownError, because their calls leave no record.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ def is_task_retryable(error: api.FacekiError) -> bool:
     """Return whether another try of the task can succeed and is safe."""
     if error.needs_consent:
         return False
-    # A ResponseError that belongs to no subclass has a code that this provider does not know. A retry is safe: the next
-    # try of a verification first searches for its outcome, and a charged call without a record raises another error.
+    # A ResponseError that belongs to no subclass has a code that this provider does not know. A retry is safe, because
+    # the next try of a verification first searches for its outcome, and a charged call without a record raises another
+    # error.
     is_unexplained = type(error) is api.ResponseError
     return (
         error.is_transient or is_unexplained or isinstance(error, api.NotFoundError | api.OutcomeUnknownError)
@@ -60,10 +61,11 @@ def is_gateway_error(error: api.FacekiError) -> bool:
 
 
 def is_definite_answer(error: api.FacekiError) -> bool:
-    """Return whether an error is FACEKI's own answer to a request for records, so FACEKI works.
+    """Return whether an error is FACEKI's own answer to a request for records, and so shows that FACEKI works.
 
     An example is the answer that a link is expired. The result is ``False`` for refused credentials, because FACEKI
-    possibly did not come as far as the records, and for a code that this provider does not know.
+    then possibly did not look for the records. The result is also ``False`` for a code that this provider does not
+    know.
     """
     is_known = isinstance(error, api.ResponseError) and type(error) is not api.ResponseError
     return (
@@ -96,7 +98,7 @@ def are_rules_unavailable(error: api.FacekiError) -> bool:
 
 
 def are_rules_missing(error: api.FacekiError) -> bool:
-    """Return whether the endpoint of a workflow's rules is missing or unreadable, and not only failing for some time.
+    """Return whether the endpoint of a workflow's rules is missing or unreadable, and not only down for some time.
 
     Another request then probably ends with the same error. So the rules remain unknown.
 
@@ -152,7 +154,8 @@ def translate_errors(
 
     All other errors are raised again. The FACEKI error is the ``__cause__`` of the ``AirflowFailException``, so an
     ``on_failure_callback`` can read its code and request id. The cause of each FACEKI error is removed, because Airflow
-    logs the whole chain. For example, the text of a transport exception can contain a URL or a header.
+    logs the whole chain of causes, and the text of a cause can contain secrets. For example, the text of a transport
+    exception can contain a URL or a header.
 
     :param passes: Function that receives a FACEKI error. If it returns ``True``, the error is raised again.
     """

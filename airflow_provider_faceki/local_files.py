@@ -1,10 +1,12 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Read local files, and write files with personal data: atomically, and readable by the owner only.
+"""Read local files, and write files atomically.
+
+Only the owner can read the written files, because they can contain personal data.
 
 If the system supports it (Linux ``O_TMPFILE``), a file has no name until it is complete, so a killed task leaves no
-file behind. On other systems, and during the replacement of an existing file, the temporary name is ``.faceki-….part``.
-If a killed task leaves such a file, a later process deletes it before its first file in the folder, if the file is
-older than a minute and the filesystem has locks.
+file behind. On other systems, and during the replacement of an existing file, the file has the temporary name
+``.faceki-….part``. A killed task can leave a file with this name. A later process deletes this file before it first
+writes to the folder, if the file is older than a minute and the filesystem has locks.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ _MIN_PART_AGE_SECONDS = 60.0
 #: Maximum number of folders for which this process remembers that it has already deleted abandoned temporary files.
 _MAX_SWEPT_FOLDERS = 10_000
 _swept_folders: set[str] = set()
-# With O_PATH, which only Linux has, a folder can be opened that this process is allowed to search but not to list.
+# O_PATH, which only Linux has, also opens a folder that this process is allowed to search but not to list.
 _FOLDER_FLAGS = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 
 
@@ -35,7 +37,8 @@ def open_regular(path: str, *, follows_links: bool = True) -> BinaryIO:
     """Open a regular file for reading, without buffering.
 
     :param path: Absolute path of the file.
-    :param follows_links: Whether the path can contain symbolic links. If it is false, such a path is refused.
+    :param follows_links: Whether the path can contain symbolic links. If it is false, a path with a symbolic link is
+        refused.
     :raises OSError: if the file cannot be opened, or is a folder, device, pipe or socket. Reading a device, pipe or
         socket possibly never ends.
     """
@@ -208,7 +211,8 @@ def _copy(source: BinaryIO, file: BinaryIO) -> None:
 
 
 def _new_part_name() -> str:
-    # The name of the temporary file is not derived from the target name, which possibly has the maximum length already.
+    # The name of the temporary file is not derived from the target name, because a name that is longer than the target
+    # name is possibly too long.
     return f"{_PART_PREFIX}{secrets.token_hex(8)}{_PART_SUFFIX}"
 
 
@@ -230,7 +234,7 @@ def _delete_abandoned_parts(folder: int) -> None:
 
 
 def _delete_if_abandoned(part: str, folder: int) -> None:
-    # On NFS, a file that is not open for writing cannot be locked exclusively.
+    # The file is opened for writing, because on NFS another file cannot be locked exclusively.
     handle = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
         status = os.fstat(handle)

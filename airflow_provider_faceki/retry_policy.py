@@ -5,12 +5,12 @@ The policy fails a task at once after an error that another try cannot solve. Af
 task. If FACEKI has named a time for the next request, the retry waits for this time.
 
 Use the policy as ``@task(retries=3, retry_policy=FACEKI_RETRY_POLICY)``. The policy requires Airflow 3.3 or later. In
-older Airflow, this module does not define the name ``FACEKI_RETRY_POLICY``.
+older versions of Airflow, this module does not define the name ``FACEKI_RETRY_POLICY``.
 
-The operators of this provider do not need the policy. They fail at once after errors that another try cannot solve.
-If an earlier try possibly sent a charged call, they look for its result before they send it again, or they fail. Your
-own task does not look for an earlier result. Therefore the policy does not repeat your task after a charged call with
-an unknown outcome. An ``execution_timeout`` during a charged call is such a case too.
+The operators of this provider do not need the policy. They fail at once after errors that another try cannot solve. If
+an earlier try possibly sent a charged call, they look for its result before they send it again, or they fail. Your own
+task does not look for an earlier result. Therefore the policy does not repeat your task after a charged call with an
+unknown outcome. If an ``execution_timeout`` interrupts a charged call, the outcome of the call is also unknown.
 
 The policy does not cover an error that happens after the end of a charged call, for example in your own code. The next
 try then makes the charged call again.
@@ -55,8 +55,8 @@ else:
         ) -> RetryDecision:
             """Return whether Airflow retries the task after a FACEKI error, and after which time.
 
-            For all other errors, return the result of Airflow's default policy, unless the error has interrupted a
-            charged call.
+            If an error has interrupted a charged call, the task fails. For all other errors that are not FACEKI errors,
+            return the result of Airflow's default policy.
             """
             if has_unknown_outcome(context):
                 kind = type(exception).__name__

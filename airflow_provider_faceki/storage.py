@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Read and write files in any storage of Airflow's ``ObjectStoragePath``: local, S3, GCS, Azure and others.
 
-A reader sees either the old content or the new content, never a part of it. No content is logged.
+A reader sees either the complete old content or the complete new content of a file. No content is logged.
 
 The functions of this module, and the files that they return, raise only the following errors. This is true when a file
 is opened and when it is read::
@@ -54,18 +54,20 @@ if TYPE_CHECKING:
 FilePath: TypeAlias = "str | os.PathLike[str] | ObjectStoragePath"
 
 # Numbers of bytes that are requested from an object store in advance. The first number is for the check of an image.
-# The second number is for its upload. fsspec's default of 5 MiB is too much, because each image is opened for both.
+# The second number is for its upload. fsspec's default of 5 MiB is too much, because each image is opened twice: for
+# its check and for its upload.
 _HEADER_READ_AHEAD_BYTES = 4 * 1024
 _READ_AHEAD_BYTES = 256 * 1024
-# The same for other files, such as a manifest. The default of s3fs, 50 MiB, is too much, because a manifest stays open
-# during the whole batch: the memory would grow with the manifest, by up to three times this number.
+# Number of bytes that are requested in advance for other files, such as a manifest. The default of s3fs, 50 MiB, is too
+# much, because a manifest stays open during the whole batch. With this default, the needed memory would grow with the
+# size of the manifest, up to three times 50 MiB.
 _FILE_READ_AHEAD_BYTES = 1024 * 1024
 _BUFFER_BYTES = 64 * 1024
 # Size in bytes of one part of an upload: 5 MiB, which is the minimum of S3. An upload needs up to four times as much
 # memory, because s3fs keeps several copies of a part. So the default of s3fs, 50 MiB, is too much. S3 allows at most
 # 10 000 parts, so a file of up to 48 GiB can be uploaded. Google Cloud Storage requires a multiple of 256 KiB.
 _UPLOAD_PART_BYTES = 5 * 1024 * 1024
-# Number of characters of a path that errors show. Keys in S3 have at most this length.
+# Maximum number of characters of a path in an error text. S3 does not allow longer keys.
 _MAX_SHOWN_CHARACTERS = 1024
 
 _ALLOWED = "give the absolute path or the URI of a file, such as s3://bucket/key"
@@ -74,8 +76,8 @@ _LOCAL_SCHEMES = ("file", "local")
 # storage uses.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
-# Permanent local errors, which a retry cannot solve. The errors of a full or faulty disk are not in the
-# list, because a retry on another worker can succeed.
+# Permanent local errors, which a retry cannot solve. The errors of a full or faulty disk are not in the list, because a
+# retry on another worker can succeed.
 _PERMANENT_ERRNOS = frozenset(
     {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 )
@@ -335,7 +337,7 @@ def open_binary(uri: FilePath, conn_id: str | None = None, *, is_sequential: boo
     These methods raise the errors of this module.
 
     :param is_sequential: Whether the file is read from its beginning to its end. If it is read at changing positions,
-        bytes that are requested in advance are often fetched in vain, so fewer bytes are requested in advance.
+        bytes that are requested in advance are often not needed, so fewer bytes are requested in advance.
     """
     read_ahead = _FILE_READ_AHEAD_BYTES if is_sequential else _BUFFER_BYTES
     return _open(_resolve(uri, conn_id), read_ahead)
@@ -364,7 +366,7 @@ def list_files(uri: FilePath, conn_id: str | None = None) -> list[str]:
 
 
 def locate(uri: FilePath, conn_id: str | None = None) -> tuple[Any, str]:
-    """Return the fsspec filesystem that contains a file, folder or bucket, and its path in the filesystem.
+    """Return the fsspec filesystem of a file, folder or bucket, and its path in this filesystem.
 
     ``uri`` and ``conn_id`` have the same meaning as for :func:`write_json`.
     """
@@ -449,17 +451,17 @@ def _resolve(
     with _translate_errors("reach", _File(None, "", text)):
         file = _local_file(text) if _has_local_scheme(text) else _connect(text, conn_id)
         if not file.is_local:
-            # The filesystem object caches the listings of folders in this process. The cache is cleared, because an old
-            # listing does not contain new files of other workers. It also contains the old size of a file that another
-            # worker has replaced.
+            # The filesystem object caches the listings of folders in this process. The cache is cleared, because other
+            # workers possibly created or replaced files after a folder was listed. An old listing lacks the new files,
+            # and contains the old sizes of the replaced files.
             file.filesystem.invalidate_cache(file.path)
     if policy is UNRESTRICTED or not file.is_local:
         return file
     real_path = os.path.realpath(file.path)
     if not policy.allows_local(real_path):
         raise ValidationError(NOT_ALLOWED)
-    # The resolved path is opened later, so a change of a symbolic link after the check has no effect. If a part of the
-    # path becomes a symbolic link after the check, the file is not opened.
+    # The resolved path is opened later, so a change of a symbolic link after the check has no effect. If ``policy`` has
+    # prefixes, and a part of the path becomes a symbolic link after the check, the file is not opened.
     return replace(file, path=real_path, follows_links=policy.prefixes is None)
 
 
@@ -502,8 +504,8 @@ def _connect(uri: str, conn_id: str | None) -> _File:
 
 def _check_shape(text: str, *, is_folder: bool) -> None:
     # Relative paths are refused, because Airflow versions interpret them differently. Airflow 2.11 interprets "a.json"
-    # as "/a.json". Airflow 3 interprets it as a file in the worker's current folder. Both interpret "file://a/b" as the
-    # relative path "a/b".
+    # as "/a.json". Airflow 3 interprets it as a file in the worker's current folder. Both versions interpret
+    # "file://a/b" as the relative path "a/b".
     scheme, separator, rest = text.partition("://")
     host, _, key = rest.partition("/")
     if not separator or "/" in scheme:
@@ -623,9 +625,10 @@ def _upload(file: _File, source: BinaryIO) -> None:
         shutil.copyfileobj(source, target)
         target.close()
     except BaseException:
-        # If the copy fails, the upload is discarded and not closed. To close it would publish an incomplete object.
-        # Python closes a file that is not referenced any more. Therefore the file is marked as closed first: the upload
-        # must not complete if ``discard`` fails too. An error of ``discard`` is less important than the first error.
+        # If the copy fails, the upload is discarded and not closed, because closing it would publish an incomplete
+        # object. Python closes a file that is not referenced any more. Therefore the file is first marked as closed, so
+        # that the upload does not complete even if ``discard`` fails. An error of ``discard`` is ignored, because the
+        # first error is more important.
         if isinstance(target, AbstractBufferedFile):
             target.closed = True
             with suppress(Exception):
@@ -683,7 +686,7 @@ def _is_invalid(error: Exception, labels: frozenset[str], *, is_local: bool) -> 
 def error_labels(error: BaseException | None) -> frozenset[str]:
     """Return the class names, codes and HTTP statuses of an error and of up to four errors that caused it.
 
-    The cause of the error comes first, then the cause of the cause, and so on.
+    The further errors are the cause of the error, the cause of this cause, and so on.
     """
     found: set[str] = set()
     for _ in range(5):

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Store access tokens in any storage of Airflow's ``ObjectStoragePath``, so that hosts can share one access token.
 
-The Connection's ``token_store`` contains the location of the tokens. Here it is a URI such as
+The Connection's ``token_store`` contains the location of the tokens. The location is a URI such as
 ``s3://aws_default@bucket/faceki-tokens``, or the absolute path of a directory on a shared volume. The stored tokens are
 encrypted with a key that is derived from the client secret.
 """
@@ -35,18 +35,20 @@ def token_backend(uri: str) -> TokenBackend:
     return ObjectStorageTokenBackend(uri)
 
 
-#: S3's error codes for an object that was not created, because of another client. s3fs does not raise a FileExistsError
-#: for them. S3 answers with the first code while another client deletes the object. Then the object does not exist, but
-#: the caller tries to create it again after a short pause. Some servers with the API of S3 send the second code without
-#: the element ``Condition``, which s3fs needs to recognize that the object exists.
+#: S3 answers with these error codes if it has not created an object because of another client. For these codes, s3fs
+#: does not raise a FileExistsError. S3 answers with the first code while another client deletes the object. The object
+#: then does not exist, although :meth:`create` returns ``False``. This does no harm, because the caller tries to create
+#: the object again after a short pause. Some servers with the API of S3 send the second code without the element
+#: ``Condition``, which s3fs needs to recognize that the object exists.
 _LOST_CODES = frozenset({"ConditionalRequestConflict", "PreconditionFailed"})
 
 
 class ObjectStorageTokenBackend:
     """``TokenBackend`` that stores tokens in an object storage.
 
-    On S3, GCS and Azure, creating an object fails if the object already exists, so only one of several hosts fetches a
-    token. On other storages, two hosts that start at the same time possibly fetch one token each, which does no harm.
+    Before a host fetches a token, it creates an object as a lock. On S3, GCS and Azure, creating an object fails if the
+    object already exists, so only one of several hosts fetches a token. On other storages, two hosts that start at the
+    same time possibly fetch one token each, which does no harm.
 
     :param uri: URI of the folder that contains the tokens. If it contains an ``@``, the part before it is the id of the
         storage's Connection.
@@ -147,9 +149,11 @@ class _Attempt(NamedTuple):
 
 
 _NO_ATTEMPT = _Attempt(None, "its Connection has not been looked up in this process")
-#: Results of the lookups in this process, by URI. All backends with the same URI share them, because clients with the
-#: same token store use the backend of the client that was created first.
+#: Results of the lookups in this process, by URI. All backends with the same URI share the results. This is necessary
+#: because several clients with the same token store use only the backend of the first client, but each hook calls
+#: :meth:`connect` of the backend of its own client.
 _attempts: dict[str, _Attempt] = {}
 
-# A filesystem of fsspec does not work in a forked child process.
+# A filesystem of fsspec does not work in a forked child process. Therefore the child process looks up the Connection
+# again.
 os.register_at_fork(after_in_child=_attempts.clear)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Verify all persons in a manifest file, or fetch their records, with bounded memory.
 
-An interrupted batch can be resumed. Each row of the manifest is billed only once.
+An interrupted batch can be resumed. By default, the verification of each row is billed only once.
 """

@@ -59,14 +59,14 @@ class SystemicErrorGuard:
 
     @property
     def held_rows(self) -> list[Deferred]:
-        """The collected rows, as deferred rows."""
+        """The collected rows, in the form of outcomes that postpone the rows to a later try."""
         return [refusal.deferred for _, refusal in self._held]
 
     def hold(self, failed: Failed) -> bool:
         """Keep the refusal of a row until it is known whether the row or the whole batch is the cause.
 
-        The refusal is not kept in two cases. A row has already succeeded, so the guard is released. Or the error is of
-        a kind that only the row itself can cause.
+        The refusal is not kept in two cases. First, a row has already succeeded, so each later refusal concerns only
+        its own row. Second, only the row itself can cause an error of this kind.
 
         :returns: Whether the refusal was kept.
         """
@@ -77,12 +77,15 @@ class SystemicErrorGuard:
         return True
 
     def storage_failed(self, error: OSError) -> None:
-        """Count a row that could not be processed: the storage of one of its images failed."""
+        """Count a row that could not be processed because the storage of one of its images failed."""
         self._storage_failures[_storage_kind(error)] += 1
         self._last_failure = error
 
     def storage_worked(self) -> None:
-        """Reset the counts of storage failures: a row was sent with its images, or got an error of its own."""
+        """Record that the storage works, and reset the counts of its failures.
+
+        Call this method after a row was sent with its images, or got an error of its own.
+        """
         self._storage_worked = True
         self._storage_failures.clear()
 
@@ -91,7 +94,7 @@ class SystemicErrorGuard:
         return self._systemic_refusal() or self._systemic_storage_failure()
 
     def release(self) -> list[Mapping[str, object]]:
-        """Return the error lines that were held back. The guard then holds no further refusal.
+        """Return the error lines of the collected rows. After this call, the guard collects no further rows.
 
         Call this method when a first row has succeeded, or at the end of a batch that was not stopped. Then write the
         returned lines to the output folder ``errors``.
@@ -100,9 +103,9 @@ class SystemicErrorGuard:
         return [line for line, _ in self._take_held()]
 
     def drain(self) -> list[Deferred]:
-        """Remove all collected rows from the guard and return them as deferred rows.
+        """Remove all collected rows from the guard, and return them as outcomes that postpone the rows to a later try.
 
-        FACEKI has refused these rows, but no error was written for them yet. A later try processes them again.
+        FACEKI has refused these rows, but their errors are not written.
         """
         return [refusal.deferred for _, refusal in self._take_held()]
 

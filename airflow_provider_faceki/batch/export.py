@@ -100,7 +100,7 @@ class RecordExport:
     #: Number of rows that were written to each table and to ``errors``.
     written: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys((*TABLES, "errors"), 0)))
     #: Number of rows that could not be fetched in this try. ``problem`` is the last exception that prevented the
-    #: fetching of such a row.
+    #: fetching of one of these rows.
     unfinished: int = 0
     problem: Exception | None = None
     journal: Journal = field(init=False)
@@ -177,10 +177,11 @@ class RecordExport:
         self._runner.drain()
 
     def _triage(self, row: Row, *, is_second_pass: bool) -> str | None:
-        """Return the journal key of an input row whose records have to be fetched now. Otherwise return ``None``.
+        """Return the journal key of an input row if its records have to be fetched now. Otherwise return ``None``.
 
-        The result is ``None`` for a row that is already done, for a row that is not valid, and in the second pass also
-        for a row that was not deferred. If the row is not valid, its error is written to the journal.
+        The result is ``None`` for a row that is already done or is not valid. In the second pass, the result is also
+        ``None`` for a row that the first pass did not postpone. If the row is not valid, its error is written to the
+        journal.
         """
         index = self.journal.index
         mark_seen = partial(index.mark_seen, reading=1 + is_second_pass)
@@ -215,8 +216,8 @@ class RecordExport:
 
     def _error_line(self, key: str, line: Mapping[str, object]) -> Mapping[str, object]:
         content = {name: value for name, value in line.items() if name != "record_identifier"}
-        # The error contains the identifier in the same form as the tables: unchanged, hashed or not at all. The error
-        # always contains the row number.
+        # The identifier is treated in the same way as in the tables: it is written unchanged, hashed or left out. The
+        # error always contains the row number, so that users can find the row without the identifier.
         by = self.options.by
         shown = self.options.policy.row("verifications", {by: line["record_identifier"]})
         named = {by: shown[by]} if by in shown else {}
@@ -250,7 +251,8 @@ class RecordExport:
     def _publish(self) -> None:
         """Create the tables from the journal, and write the file of each table atomically.
 
-        Then replaced files and the journal are deleted.
+        After that, delete the journal, and the files that an earlier try of this run wrote in another format or
+        partition.
 
         :raises OSError: if the storage failed, or if lines have disappeared from the journal.
         """
@@ -292,9 +294,9 @@ class RecordExport:
         for segment_log in (self.journal.results, self.journal.errors):
             for line in with_checkpoints(segment_log.lines(), lambda: raise_if_killed(self.is_killed)):
                 key = str(line.get("key"))
-                # A line of the journal is skipped in three cases: it is too old or was written with other options, an
-                # earlier line already contains the records of its row, or the input of this try does not contain its
-                # row.
+                # A line of the journal is skipped in three cases. First, the line is too old or was written with other
+                # options. Second, an earlier line already contains the data of the same input row. Third, the input of
+                # this try does not contain the row.
                 if self._is_usable(line) and index.was_seen(key) and index.mark_recorded(key):
                     count += 1
                     self._add(line, tables)

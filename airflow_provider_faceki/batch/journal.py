@@ -9,7 +9,7 @@ storage. The folders under ``output_path`` are::
     records/part-….ndjson               full records, only if they are requested
     _journal/intents/part-….ndjson      write-ahead log: identifiers, written before the first of these rows is sent
     _journal/cancelled/part-….ndjson    cancelled intents, of rows that FACEKI has certainly not verified
-    _journal/tombstones/part-….ndjson   names of segments to ignore: an export has written their rows to tables
+    _journal/tombstones/part-….ndjson   names of segments to ignore, because an export's tables contain their rows
     _journal/tries/try-….json           the leases of all tries (lease.py)
 
 An intent is an entry for a row that is going to be sent. Each row is in one of three states:
@@ -184,9 +184,10 @@ class RowIndex:
         )
 
     def cancel_intent(self, key: str) -> None:
-        """Withdraw the row's last intent. Only a row that FACEKI has certainly not verified allows this.
+        """Withdraw the row's last intent. Call this only if FACEKI has certainly not verified the row.
 
-        An intent is written just before a row is sent. A later try that finds it treats the row as possibly sent.
+        An intent is written just before a row is sent. If a later try finds an intent, it treats the row as possibly
+        sent.
         """
         self._database.execute(
             "INSERT INTO rows (key, intents) VALUES (?, -1) ON CONFLICT (key) DO UPDATE SET intents = intents - 1",
@@ -250,7 +251,7 @@ class RowIndex:
         return int(found.fetchone()[0])
 
     def _raise_to(self, column: str, key: str, value: int = 1) -> bool:
-        """Raise a number of the row to ``value``. Return whether it was lower before."""
+        """Set a column of the row to ``value`` if the column has a lower value. Return whether it had a lower value."""
         changed = self._database.execute(
             f"INSERT INTO rows (key, {column}) VALUES (?, ?) ON CONFLICT (key) DO UPDATE "  # noqa: S608 - constants only
             f"SET {column} = excluded.{column} WHERE {column} < excluded.{column}",
@@ -349,7 +350,7 @@ class Journal:
             log.warning("The output's _journal could not be deleted: %s", type(error).__name__)
 
     def log_intents(self, identifiers: Iterable[str]) -> None:
-        """Record an intent for each row that is sent next. :meth:`flush_intents` writes them to the storage."""
+        """Record an intent for each row that is sent next. :meth:`flush_intents` writes the intents to the storage."""
         now = self._clock.time()
         for identifier in identifiers:
             self._intents.add({"record_identifier": identifier, "at": now})

@@ -39,7 +39,7 @@ class LeaseLostError(ValidationError):
 
 
 class LeaseUncheckedError(ValidationError):
-    """Error: the storage did not list the lease files while a row was sent. The request of the row is incomplete."""
+    """Error: the storage did not list the lease files while a row was sent, so the request of the row is incomplete."""
 
 
 class Lease:
@@ -82,7 +82,7 @@ class Lease:
             self._retry(self.ensure_held)
         except ValidationError:
             # If two tries start at the same moment, only one of them gets the lease. The other try deletes its own
-            # lease file, because the file of a try without the lease has no meaning.
+            # lease file, because nobody needs it any more.
             self._retry(partial(self._store.delete, uri))
             raise
 
@@ -118,7 +118,8 @@ class Lease:
         """Call :meth:`ensure_fresh` while the images of a row are read and sent.
 
         :raises LeaseLostError: if a newer try has the lease.
-        :raises LeaseUncheckedError: if the storage failed. An ``OSError`` would look like an unreadable image.
+        :raises LeaseUncheckedError: if the storage failed. No ``OSError`` is raised, because the caller would interpret
+            it as an unreadable image.
         """
         try:
             self.ensure_fresh()

@@ -79,8 +79,8 @@ def row_key(number: int, identifier: str | None) -> str:
 def invalid_row_key(row: Row, code: str) -> str:
     """Return the journal key of a row that cannot be processed.
 
-    The key contains a hash of the row. So it differs from the key of another row, which has the same number in another
-    manifest of the batch.
+    The key contains a hash of the row. So two different rows have different keys, even if they have the same number in
+    two manifests of the same batch.
 
     :param code: Error code of the row.
     """
@@ -114,7 +114,8 @@ def read_manifest(
             f"manifest: name it .ndjson, .csv or .parquet, or give its format ({', '.join(MANIFEST_FORMATS)})"
         )
     in_file = [columns[name] for name in required]
-    # The columns of a Parquet file are read in turns, and each of them is in another place of the file.
+    # A Parquet file is not read sequentially. Its columns are read in turns, and each column is in another place of the
+    # file.
     with storage.open_binary(uri, conn_id, is_sequential=kind != "parquet") as file:
         for number, parsed in enumerate(_parse(file, kind, columns.values(), in_file), 1):
             yield _to_row(number, parsed, columns)
@@ -123,7 +124,8 @@ def read_manifest(
 def check_identifiers(identifiers: object) -> Sequence[object]:
     """Check that ``identifiers`` are a list or Airflow's lazy sequence of XComs, and return them.
 
-    :raises ValidationError: if they have another type. For example, a string would be split into its letters.
+    :raises ValidationError: if they have another type. For example, a string is refused, because it would be split into
+        its letters.
     """
     if isinstance(identifiers, str | bytes) or not isinstance(identifiers, Sequence):
         raise ValidationError(
@@ -162,9 +164,10 @@ def split(
 ) -> list[str]:
     """Split a manifest into shards (NDJSON files) of about the same size, and return the URIs of all shards.
 
-    The identifier of a row determines its shard, or its row number if it has no identifier. Therefore rows with the
-    same identifier are in the same shard, where all except the first row become errors and are not billed. If rows are
-    added to the end of the manifest later, the other rows stay in their shards.
+    The identifier of a row determines its shard. If the row has no identifier, the row number determines the shard.
+    Therefore rows with the same identifier are in the same shard. There, the first of these rows is verified, and the
+    others become errors and are not billed. If rows are added to the end of the manifest later, the other rows stay in
+    their shards.
 
     Empty shards are also written. Each row in a shard contains its row number in the manifest. If a row is unreadable,
     the shard contains the reason. The other parameters and errors are those of :func:`read_manifest`.
@@ -197,8 +200,8 @@ def split(
 def _problem_of_identifier(field: str, value: object) -> str:
     """Return the reason why ``value``, which is not a text, is not accepted as an identifier.
 
-    For example, a number is not accepted. Jinja's native rendering possibly converted the text ``007`` to the number 7,
-    which possibly identifies another person.
+    For example, a number is not accepted, because Jinja's native rendering possibly converted the text ``007`` to the
+    number 7. The number then possibly identifies another person.
     """
     try:
         return check_identifier(f"an identifier, or an object's {field!r},", value)
@@ -243,7 +246,8 @@ def _wrong(number: int, problem: str, value: object) -> Row:
 
 
 def _short_hash(content: str | bytes) -> str:
-    # The hash is short, so that nobody can find out the content by a search.
+    # The hash is so short that many contents have the same hash. Therefore nobody can find out the content by trying
+    # all possible contents.
     data = content if isinstance(content, bytes) else content.encode(errors="surrogatepass")
     return hashlib.blake2b(data, digest_size=4).hexdigest()
 

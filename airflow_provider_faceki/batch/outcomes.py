@@ -2,7 +2,8 @@
 """Possible outcomes of a manifest row in a batch, and the JSON line that is written for a row with an error.
 
 If FACEKI reported an error number, this number is the ``code`` in the line. Otherwise the code is a word such as
-``INVALID_INPUT``. ``docs/batch.md`` lists these words. They never change, so they are not derived from class names.
+``INVALID_INPUT``. ``docs/batch.md`` lists these words. They are not derived from class names, because a class can get a
+new name, but the words must never change.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Failed:
 class Recorded:
     """Outcome: FACEKI has answered the request for the full record of a verified row.
 
-    ``line`` contains the record. If FACEKI has no record, it contains ``None`` in place of the record.
+    ``line`` contains the record. If FACEKI has no record, the line contains ``None`` in place of the record.
     """
 
     line: Mapping[str, object]
@@ -79,7 +80,8 @@ class Deferred:
     :param error: Exception that prevented the processing. It is ``None`` if the row only has to wait.
     :param sent_by: Latest Unix time at which the row was possibly sent. ``None`` means that FACEKI has certainly not
         verified the row after its last intent. An intent is a journal entry that is written before a row is sent.
-    :param is_pending: Whether FACEKI already has a verification of the row from an earlier run, without a decision.
+    :param is_pending: Whether FACEKI already has a verification of the row from an earlier run, and this verification
+        has no decision yet.
     """
 
     row: Row
@@ -93,8 +95,8 @@ class Refusal:
     """FACEKI's refusal of one row, which possibly applies to every row of the batch.
 
     :param error: The error that FACEKI reported.
-    :param deferred: Outcome of the row if the cause of the refusal is in the whole batch, for example a wrong setting.
-        A later try then processes the row again.
+    :param deferred: Outcome of the row if the refusal turns out to concern the whole batch, for example because of a
+        wrong setting. A later try then processes the row again.
     """
 
     error: api.FacekiError
@@ -103,9 +105,9 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """Outcome: an error that would affect every further row, such as used-up credit. The batch stops.
+    """Outcome: an error, such as used-up credit, that would affect every further row. The batch stops.
 
-    :param row: The row during which the error occurred.
+    :param row: The row whose processing caused the error.
     :param error: Reason why the batch stops.
     :param sent_by: See :class:`Deferred`.
     """
@@ -146,7 +148,7 @@ class Triage(NamedTuple):
     """Result of the check whether a row can be processed.
 
     :param key: Key of the row in the journal. It contains the identifier of the row. If the identifier is not valid, or
-        if an earlier row has the same identifier, it contains the row number and a hash of the row instead.
+        if an earlier row has the same identifier, the key contains the row number and a hash of the row instead.
     :param line: Error line if the row cannot be processed, otherwise ``None``. The line never contains an invalid
         identifier.
     :param is_first: Whether ``key`` is new in this pass over the manifest. The key of a row with a repeated identifier
@@ -165,7 +167,7 @@ def triage(
 
     :param row: The row.
     :param mark_seen: Function that records a key and returns whether the key is new in this pass over the manifest.
-    :param convert_key: Function that receives a key and returns the key for the journal.
+    :param convert_key: Function that converts the key of a row to its key in the journal.
     """
     identifier, problem = None, check_row(row)
     if problem is None:
@@ -183,11 +185,13 @@ def triage(
 
 
 def error_line(row: Row, error: api.FacekiError) -> Mapping[str, object]:
-    """Return the line for the output folder ``errors`` of a row with an error.
+    """Return the line that is written to the output folder ``errors`` for a row with an error.
 
-    FACEKI has refused the row, the row contains an invalid value or image, or its outcome remains unknown.
+    The error has one of three reasons. FACEKI has refused the row, the row contains an invalid value or image, or the
+    outcome of the row remains unknown.
     """
-    # An error of no class in the list always has a number, because it is a number that no source explains.
+    # If the error belongs to no class in the list, FACEKI has reported an error number that no source explains. This
+    # number is then written as the code, so no word is needed.
     unexplained = "", "ask FACEKI what the code means"
     word, advice = next(
         ((word, advice) for kind, word, advice in _ERRORS if isinstance(error, kind)), unexplained
@@ -197,7 +201,7 @@ def error_line(row: Row, error: api.FacekiError) -> Mapping[str, object]:
 
 
 def storage_line(row: Row, error: Exception) -> Mapping[str, object]:
-    """Return the line for the output folder ``errors`` of a row with an image that cannot be read from its storage."""
+    """Return the line that is written to the output folder ``errors`` for a row whose image cannot be read."""
     advice = "check why the storage does not return the image, and put the row into a new batch"
     return _line(row.number, row.values.get("record_identifier"), "STORAGE", str(error), advice)
 
@@ -205,7 +209,8 @@ def storage_line(row: Row, error: Exception) -> Mapping[str, object]:
 def refusal_of(row: Row, error: api.FacekiError, sent_by: float | None) -> Refusal | None:
     """Return a ``Refusal`` if FACEKI's refusal of a row possibly applies to every row of the batch.
 
-    The cause is then possibly a mistake in the batch, such as a wrong setting. Otherwise return ``None``.
+    A refusal can apply to every row if the batch contains a mistake, such as a wrong setting. If the refusal applies
+    only to this row, return ``None``.
     """
     if isinstance(error, api.WorkflowError) and "workflow_id" in row.values:
         return None
@@ -214,7 +219,7 @@ def refusal_of(row: Row, error: api.FacekiError, sent_by: float | None) -> Refus
 
 
 def is_systemic(error: api.FacekiError) -> bool:
-    """Return whether an error would also occur for the other rows, such as used-up credit."""
+    """Return whether an error, such as used-up credit, would also occur for the other rows."""
     kinds = (
         api.QuotaError
         | api.AuthenticationError

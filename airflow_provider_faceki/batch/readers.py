@@ -14,20 +14,20 @@ from typing import Any, BinaryIO, TypeAlias
 from airflow_provider_faceki.api.errors import ConfigurationError, ValidationError
 from airflow_provider_faceki.batch.parquet_pages import PageError, read_pages
 
-#: Maximum length of a line in bytes. A row of URIs has some hundred bytes, so a longer line means that the file has
+#: Maximum length of a line in bytes. A row of URIs has a few hundred bytes, so a longer line means that the file has
 #: another format.
 MAX_LINE_BYTES = 1024 * 1024
-#: If a part of a file has this number of bytes and contains no row, reading stops with an error. Such a file has one
-#: endless line, or only blank lines.
+#: If more than this number of consecutive bytes contain no row, reading stops with an error. These bytes are then one
+#: endless line, or blank lines.
 MAX_BYTES_WITHOUT_ROW = 64 * 1024 * 1024
 #: In the check of ``MAX_BYTES_WITHOUT_ROW``, each blank line is counted as this number of bytes. The number is larger
 #: than the real length of a blank line, because a blank line takes as much time to read as any other line.
 BLANK_LINE_BYTES = 1024
-#: Maximum number of lines that a CSV row has after its first line. After ``MAX_LINE_BYTES`` no further line is added
-#: either. If the row is not complete then, a closing quote is probably missing.
+#: Maximum number of lines that a CSV row has after its first line. If the row is longer than ``MAX_LINE_BYTES``, no
+#: further line is added either. If the row is still not complete, a closing quote is probably missing.
 MAX_FIELD_LINES = 100
-#: Maximum number of Parquet rows that are converted to Python objects at once. If the values are large, the number is
-#: smaller.
+#: Maximum number of Parquet rows that are converted to Python objects at once. If the values are large, fewer rows are
+#: converted at once; see ``MAX_BATCH_BYTES``.
 PARQUET_BATCH_ROWS = 1024
 #: Number of bytes of a Parquet column that are read at once. By default, pyarrow would read the column of a whole row
 #: group.
@@ -41,8 +41,7 @@ MAX_CELL_BYTES = 64 * 1024
 MAX_AVERAGE_CELL_BYTES = 4 * 1024
 MAX_COLUMN_BYTES = 256 * 1024 * 1024
 #: Maximum memory in bytes for the pages of a Parquet file. pyarrow keeps one page of each used column in memory.
-#: Therefore the size of the largest page of each used column is taken. The sum of these sizes must not exceed this
-#: number.
+#: Therefore the sizes of the largest page of each used column are added. The sum must not exceed this number.
 MAX_PAGES_BYTES = 256 * 1024 * 1024
 #: Maximum memory in bytes for the Parquet rows that are converted at once. The calculation assumes that each row
 #: contains a value of the size of the largest dictionary page.
@@ -60,7 +59,8 @@ class UnreadableRow:
     """A row that cannot be read.
 
     :param problem: Reason why the row cannot be read.
-    :param content: Text or bytes of the row, as far as they are known. They tell two unreadable rows apart.
+    :param content: Text or bytes of the row, as far as they are known. The content distinguishes this row from other
+        unreadable rows.
     """
 
     problem: str
@@ -274,7 +274,8 @@ def _chunks(metadata: Any, used: Collection[str]) -> Iterator[Any]:
 
 
 def _is_used(path: str, used: Collection[str]) -> bool:
-    # A dot in a path separates the names of nested columns, and can also be a part of a name.
+    # A dot in a path separates the names of nested columns, but it can also be a part of a name. Therefore the path is
+    # not split at its dots.
     return any(f"{path}.".startswith(f"{name}.") for name in used)
 
 
@@ -302,15 +303,17 @@ def _check_chunk(chunk: Any) -> None:
 def _check_pages(chunks: Iterator[Any], file: _ErrorRecorder) -> int:
     """Refuse Parquet pages that would need too much memory. Return the size in bytes of the largest dictionary page.
 
-    Each value of a dictionary page can occur in many rows, although each of these rows needs only a few bytes in the
-    file. The headers of the pages are checked, because the sizes in the footer of the file can be wrong.
+    The caller needs this size, because one value of a dictionary page can occur in many rows, although each of these
+    rows needs only a few bytes in the file. The headers of the pages are checked, because the sizes in the footer of
+    the file can be wrong.
     """
     largest_pages: dict[str, int] = {}
     largest_value = 0
     for chunk in chunks:
         # A column chunk is the part of a Parquet column in one row group. If it has a dictionary page, this page comes
-        # first. The footer of the file contains two offsets: of the dictionary page and of the first data page. Reading
-        # starts at the smaller of the two, so that a wrong offset in the footer cannot hide the dictionary page.
+        # first. The footer of the file contains the offset of the dictionary page and the offset of the first data
+        # page. Reading starts at the smaller of the two, so that a wrong offset in the footer cannot hide the
+        # dictionary page.
         offsets = (chunk.dictionary_page_offset, chunk.data_page_offset)
         start = min((offset for offset in offsets if offset), default=0)
         for page in read_pages(file, start, chunk.total_compressed_size):
@@ -365,7 +368,7 @@ def _sizes(column: Any) -> list[int | None]:
         sizes = _sizes(column.dictionary)
         return [None if index is None else sizes[index] for index in column.indices.to_pylist()]
     if str(column.type) in _VIEW_TYPES:
-        # Arrow cannot compute the lengths of values of these types, so they are converted.
+        # Arrow cannot compute the lengths of values of these types, so the column is converted to another type.
         column = column.cast("large_binary")
     if str(column.type) not in _SIZED_TYPES:
         return [None] * len(column)

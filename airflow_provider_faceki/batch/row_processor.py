@@ -42,7 +42,7 @@ SEND_PAUSES_SECONDS = (0.5, 2.0)
 #: a record can seem to be created before its row was sent. A record that seems too old by at most this number of
 #: seconds is still accepted as the result of the row.
 CLOCK_MARGIN_SECONDS = 300.0
-#: Number of consecutive rows with unreadable images after which a failed read of an image is not repeated. Otherwise
+#: After this number of consecutive rows with unreadable images, a failed read of an image is not repeated. Otherwise
 #: the repetitions would need seconds for each row while the storage is down.
 UNREADABLE_ROWS_BEFORE_NO_RETRY = 50
 #: Maximum number of workflows for which an identifier is stored in memory. For each workflow, it is the identifier of
@@ -58,7 +58,7 @@ class _StoppedError(Exception):
 class BatchOptions:
     """Options of a batch verification.
 
-    ``FacekiBatchVerificationOperator`` describes its parameters of the same names.
+    The options have the same names as parameters of ``FacekiBatchVerificationOperator``, which describes them.
     """
 
     concurrency: int
@@ -80,8 +80,8 @@ class VerificationGateway:
     :param hook: Hook for the calls to FACEKI.
     :param load_image: Function that returns a checked image for a name and a URI.
     :param options: Options of the batch.
-    :param fence: Function that raises an error if a newer try has started, so that this try must not send rows. It is
-        called while the images are read for sending.
+    :param fence: Function that raises an error if a newer try has started, because this try must then not send rows.
+        The function is called while the images are read for sending.
     :param clock: Clock of this machine. Tests replace it.
     """
 
@@ -90,14 +90,14 @@ class VerificationGateway:
     options: BatchOptions
     fence: Callable[[], None]
     clock: Clock
-    #: To find out whether FACEKI stores records of a workflow, the batch looks up one row of the workflow with the
-    #: decision ACCEPTED. For each workflow, ``_accepted`` contains the identifier of this row and the Unix time of its
-    #: decision. ``_shows_records`` contains the result of the lookup, for each workflow.
+    #: To find out whether FACEKI stores records of a workflow, the batch looks up one row that has this workflow and
+    #: got the decision ACCEPTED. For each workflow, ``_accepted`` contains the identifier of this row and the Unix time
+    #: of its decision. ``_shows_records`` contains the result of the lookup, for each workflow.
     _accepted: dict[str, tuple[str, float]] = field(default_factory=dict)
     _shows_records: dict[str, bool] = field(default_factory=dict)
     _shows_records_lock: threading.Lock = field(default_factory=threading.Lock)
-    #: For each storage: column name and URI of one image that was read successfully. If the reading of another
-    #: image fails, this stored URI is read again. If this also fails, the whole storage is assumed to fail.
+    #: For each storage: column name and URI of one image that was read successfully. If another image cannot be read,
+    #: this image is read again. If this image cannot be read either, the whole storage is assumed to fail.
     _readable: dict[_Host, tuple[str, str]] = field(default_factory=dict)
 
     def endpoint(
@@ -156,9 +156,9 @@ class VerificationGateway:
     def stores_records(self, row: Row) -> bool:
         """Return whether FACEKI stores the records of the row's workflow, as far as this is known.
 
-        The result is false in two cases: the rules of the workflow say that FACEKI stores none, or the record of a row
-        with the decision ACCEPTED is missing. Then the row was possibly verified although its record is missing. If
-        neither is known yet, the result is true.
+        The result is false in two cases: the rules of the workflow say that FACEKI stores no records, or the record of
+        another row with the decision ACCEPTED is missing. In both cases FACEKI possibly verified ``row`` although it
+        has no record of ``row``. In all other cases the result is true, even if nothing is known yet.
 
         :raises FacekiError: if FACEKI cannot be called now.
         """
@@ -175,8 +175,8 @@ class VerificationGateway:
     def records_testable_from(self) -> float:
         """Return the Unix time from which a missing record of an accepted row means that FACEKI stores no records.
 
-        Before, FACEKI possibly has not stored the record yet. The time is valid for all workflows of this try. If no
-        row has the decision ACCEPTED yet, return 0.
+        Before this time, FACEKI possibly has not stored the record yet. The time is valid for all workflows of this
+        try. If no row has the decision ACCEPTED yet, return 0.
         """
         accepted_at = [accepted_at for _, accepted_at in self._accepted.values()]
         return max(accepted_at) + self.options.resubmit_after if accepted_at else 0.0
@@ -184,8 +184,8 @@ class VerificationGateway:
     def is_storage_healthy(self, row: Row) -> bool:
         """Return whether each storage of the row's images can still deliver an image that it delivered before.
 
-        If it can, an unreadable image is an error of the row and not of the storage. If a storage has delivered no
-        image in this try, the result is false.
+        If each storage can do this, an unreadable image is an error of the row and not of the storage. If a storage has
+        delivered no image in this try, the result is false.
         """
         images = (place for name, place in row.values.items() if name.startswith(("selfie", "document_")))
         return all(self._is_readable(host) for host in set(map(_host_of, images)) if host is not None)
@@ -205,7 +205,8 @@ class VerificationGateway:
 
         If FACEKI has no rules of the workflow, or the endpoint of the rules is missing, the result is true.
 
-        :raises FacekiError: if FACEKI does not deliver the rules now. The rules possibly say that nothing is stored.
+        :raises FacekiError: if FACEKI does not deliver the rules now. The result is then unknown, because the rules
+            possibly say that FACEKI stores no records.
         """
         try:
             return are_records_stored(self.hook, workflow_id)
@@ -215,15 +216,17 @@ class VerificationGateway:
     def _shows_record(self, workflow_id: str) -> bool:
         """Return whether FACEKI stores the records of a workflow, as far as this can be tested now.
 
-        The rules of a workflow say whether FACEKI stores its records, but FACEKI does not document this rule.
-        Therefore this method looks up the record of a row that got the decision ACCEPTED in this try. If FACEKI returns
-        the record, the result is true, otherwise it is false. If no such row can be looked up yet, the result is true.
+        The rules of a workflow say whether FACEKI stores its records, but FACEKI does not document this part of the
+        rules. Therefore this method looks up the record of a row that got the decision ACCEPTED in this try. If FACEKI
+        returns the record, the result is true, otherwise it is false. If no row can be looked up yet, the result is
+        true.
         """
         with self._shows_records_lock:
             if workflow_id not in self._shows_records:
                 identifier, accepted_at = self._accepted.get(workflow_id, ("", self.clock.time()))
                 if self.clock.time() < accepted_at + self.options.resubmit_after or not identifier:
-                    # Either the workflow has no such row yet, or FACEKI possibly needs more time to store its record.
+                    # Either no row of the workflow got the decision ACCEPTED yet, or FACEKI possibly needs more time to
+                    # store the record of this row.
                     return True
                 found = self.hook.call(api.FindKycVerification(record_identifier=identifier))
                 self._shows_records[workflow_id] = found is not None
@@ -281,7 +284,7 @@ class RowProcessor:
     :param started: Unix time at which this try began.
     :param options: Options of the batch.
     :param clock: Clock of this machine. Tests replace it.
-    :param is_stopped: Function that returns whether the batch stops, so that no further row must be sent.
+    :param is_stopped: Function that returns whether the batch is stopping. While it stops, no further row is sent.
     """
 
     gateway: VerificationGateway
@@ -294,8 +297,8 @@ class RowProcessor:
 
     @property
     def _accepts_older_records(self) -> bool:
-        # An older record is a record with the identifier of the row from the time before this batch. If older records
-        # are accepted, each row is looked up before it is sent, and a record of any age is the result of the row.
+        # An older record has the identifier of the row, but was created before this batch. If older records are
+        # accepted, each row is looked up before it is sent, and a record of any age is the result of the row.
         return self.options.resubmit != "always" and not self.options.assume_new
 
     def still_open(self, row: Row) -> Deferred:
@@ -326,7 +329,8 @@ class RowProcessor:
     def reconcile(self, row: Row, since: float) -> Outcome:
         """Look up a possibly sent row, after FACEKI has had time to finish it.
 
-        If FACEKI has no record, send the row. If this is not safe, the row becomes an error row instead.
+        If FACEKI has no record of the row, send the row. If sending is not safe, return an error for the row instead;
+        see :meth:`_resubmit`.
 
         :param since: Earliest Unix time at which the row was possibly sent.
         """
@@ -339,10 +343,10 @@ class RowProcessor:
         return self._resubmit(row, since)
 
     def verify(self, row: Row, since: float, *, is_last: bool) -> Outcome:
-        """Send a row that no earlier try has sent. If ``resubmit`` is ``"always"``, an earlier try possibly sent it.
+        """Send a row that no earlier try has sent, or any row if ``resubmit`` is ``"always"``.
 
         By default, the row is looked up first. If FACEKI already has a record with its identifier, the row is not sent,
-        and the record is its result. A record without a decision is waited for.
+        and the record is its result. If the record has no decision yet, the row is postponed to the second pass.
 
         :param since: Unix time at which the intent of the row was written. The row is sent after this time.
         :param is_last: Whether this is the last pass of this try. In the last pass, an undecided record is a result
@@ -380,11 +384,12 @@ class RowProcessor:
         """Handle a row that was possibly sent before, and of which FACEKI has no record.
 
         If the row can be sent safely, send it. Otherwise return an error for the row, which says that it was possibly
-        verified and billed. If this cannot be found out now, postpone the row or stop the batch.
+        verified and billed. If a request to FACEKI fails, so that it is unknown whether sending is safe, postpone the
+        row or stop the batch.
 
         By default, sending is safe unless FACEKI is known to store no records of the row's workflow. With
-        ``assume_new``, an older record with the row's identifier also makes it unsafe. If the parameter ``resubmit`` is
-        ``"always"``, each row is sent. If it is ``"never"``, no row is sent.
+        ``assume_new``, an older record with the row's identifier also makes sending unsafe. If the parameter
+        ``resubmit`` is ``"always"``, each row is sent. If it is ``"never"``, no row is sent.
         """
         try:
             problem = self._problem_of_resubmitting(row)
@@ -402,10 +407,11 @@ class RowProcessor:
     def _problem_of_resubmitting(self, row: Row) -> str | None:
         if self.options.resubmit == "always":
             return None
-        # An earlier lookup has found no record that FACEKI created after the row was sent. This lookup also finds older
-        # records of the row's identifier. An older record usually belongs to another verification. But if FACEKI's
-        # clock differs by more than CLOCK_MARGIN_SECONDS, the record can belong to this row, and a second request would
-        # possibly be billed again. Therefore, if there is an older record, the row is not sent and gets an error.
+        # An earlier lookup has found no record that FACEKI created after the row was sent. The following lookup also
+        # finds older records of the row's identifier. An older record usually belongs to another verification. But if
+        # FACEKI's clock differs by more than CLOCK_MARGIN_SECONDS, the record can belong to this row, and a second
+        # request would possibly be billed again. Therefore, if there is an older record, the row is not sent and gets
+        # an error.
         if not self._accepts_older_records and self.gateway.find(row, None) is not None:
             return (
                 "FACEKI's record with this identifier belongs to another verification, or FACEKI's clock "
@@ -534,7 +540,7 @@ def _lookup_failed(row: Row, error: api.FacekiError, sent_by: float | None) -> O
 
 
 def _host_of(place: str) -> _Host:
-    """Return the scheme and the host of an image's URI. If no image can have this URI, return ``None``."""
+    """Return the scheme and the host of an image's URI. If the URI is not valid, return ``None``."""
     try:
         parts = urlsplit(place)
     except ValueError:

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Run one try of a batch: pass rows to worker threads, write their outcomes to the journal, and log the progress.
 
-The run ends early if the task is killed, if an error possibly concerns every row, if too many rows are errors, or if
+The run ends early if the task is killed, if an error possibly concerns every row, if too many rows have errors, or if
 the processing of a row raises an unexpected exception.
 """
 
@@ -41,7 +41,7 @@ ReadRows = Callable[[], Iterator[Row]]
 #: The journal is written to the storage after this number of buffered lines, or after this time in seconds. The lines
 #: are results and errors of rows. If the process crashes, the buffered lines are lost. But before a row is sent, an
 #: entry for it (an intent) is written to the storage. So the next try knows that the row was possibly sent, looks it up
-#: at FACEKI, and does not send it again. If FACEKI stores no records, the results of these rows are lost.
+#: at FACEKI, and does not send it again. If FACEKI stores no records, the results in the lost lines cannot be restored.
 FLUSH_LINES = 1000
 FLUSH_SECONDS = 2.0
 #: Maximum number of journal lines that are buffered while the storage fails. If there are more, the try ends.
@@ -51,7 +51,7 @@ MAX_BUFFERED_LINES = 10 * FLUSH_LINES
 KILL_GRACE_SECONDS = 2.5
 #: Maximum seconds between two checks whether the task was killed.
 POLL_SECONDS = 0.25
-#: Number of consecutive rows with a temporary FACEKI error. After this number the try ends, because FACEKI is probably
+#: The try ends after this number of consecutive rows with a temporary FACEKI error, because FACEKI is then probably
 #: down.
 FAILURES_BEFORE_DOWN = 50
 #: Minimum number of done rows for the check of ``max_error_rate`` while the batch runs. With fewer rows, the share of
@@ -93,7 +93,7 @@ class WorkerPool:
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._outcomes: SimpleQueue[Outcome] = SimpleQueue()
         self._size = size
-        #: Number of submitted jobs of which :meth:`next_result` has not returned the outcome. Cancelled jobs are not
+        #: Number of submitted jobs whose outcome :meth:`next_result` has not returned yet. Cancelled jobs are not
         #: counted.
         self.pending = 0
         for number in range(size):
@@ -132,7 +132,8 @@ class WorkerPool:
             except Exception as error:  # noqa: BLE001 - the outcome passes the exception to the main thread
                 outcome = Crashed(error)
             except BaseException as error:  # noqa: BLE001 - without an outcome, the main thread would wait for ever
-                # For example, a library in Rust panics. The main thread raises the error, so it must be an Exception.
+                # For example, a panic in a Rust library raises a BaseException. ``Crashed`` needs an Exception, because
+                # the main thread raises the error as the reason why the batch stops.
                 outcome = Crashed(RuntimeError(f"{type(error).__name__} in a worker thread"))
             self._outcomes.put(outcome)
             # The last job and its outcome are deleted. Otherwise a thread that waits for its next job would keep them
@@ -291,7 +292,7 @@ class BatchRunner:
     def checkpoint(self) -> None:
         """Write the journal to the storage and log the progress, each if it is due. Long loops call this regularly.
 
-        If too many rows are errors, stop the batch.
+        If too many rows have errors, stop the batch.
 
         :raises TaskKilledError: if the task was killed.
         :raises OSError: if the storage fails, and more than ``MAX_BUFFERED_LINES`` lines are buffered.
@@ -313,7 +314,7 @@ class BatchRunner:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether the batch stops, so that no further row must be sent."""
+        """Whether the batch is stopping. While it stops, no further row is sent."""
         return self._is_aborting or self.aborted_by is not None or self.is_killed()
 
     @property
@@ -413,8 +414,8 @@ class BatchRunner:
             )
 
     def _check_error_rate(self, min_rows: int) -> None:
-        # The guard (error_guard.py) keeps rows that FACEKI refused until it knows whether the rows or the whole batch
-        # are the cause. Here, the kept rows are counted as errors.
+        # The guard (error_guard.py) keeps the refused rows until it knows whether the rows or the whole batch are the
+        # cause. Here, the kept rows are counted as errors.
         failed = self.journal.failures.total() + self._guard.held
         done = self.journal.done + self._guard.held
         if done >= min_rows and failed > self.max_error_rate * done:
@@ -427,10 +428,11 @@ class BatchRunner:
     def _end(self, grace: float | None) -> None:
         """Start no further jobs, wait for the jobs in flight, and write all buffered lines of the journal.
 
-        :param grace: Maximum time in seconds to wait for the jobs in flight. ``None`` means no maximum, until Airflow
-            kills the task.
+        :param grace: Maximum time in seconds to wait for the jobs in flight. ``None`` means no maximum. If Airflow
+            kills the task during the wait, ``KILL_GRACE_SECONDS`` applies.
         """
-        # After an exception of the main thread, the rows that are just being looked up must not be sent.
+        # If the main thread has raised an exception, the batch stops. Worker threads that are looking up a row must
+        # then not send the row.
         self._is_aborting |= grace is not None
         for job in self._pool.cancel_pending():
             self.on_deferred(job.if_cancelled)

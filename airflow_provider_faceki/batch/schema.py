@@ -2,7 +2,8 @@
 """Column names of a manifest, and names of the file formats.
 
 A manifest is a file with one row for each person. The batch operators check these names when a DAG is parsed. Parsing
-must be fast. Therefore the names are here, and not in the modules that read and write the files.
+must be fast. Therefore the names are in this module, so that the operators do not have to import the larger modules
+that read and write the files.
 """
 
 from __future__ import annotations

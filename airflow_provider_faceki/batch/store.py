@@ -25,7 +25,8 @@ T = TypeVar("T")
 
 #: Pauses in seconds before a failed storage operation is repeated. There is one repetition after each pause.
 RETRY_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
-#: A long loop calls a function ``checkpoint`` each time after this number of items, for example to stop a killed task.
+#: A long loop calls a function ``checkpoint`` whenever it has processed this number of items, for example to stop a
+#: killed task.
 ITEMS_PER_CHECKPOINT = 1000
 
 
@@ -64,7 +65,7 @@ class ObjectStore:
         self._conn_id = conn_id
 
     def write(self, uri: str, content: bytes) -> None:
-        """Write a whole file. An existing file is replaced. On a local disk and on object storages this is atomic."""
+        """Write a whole file. An existing file is replaced, on local disks and object storages atomically."""
         storage.write_bytes(uri, content, self._conn_id)
 
     def read(self, uri: str) -> bytes:
@@ -100,7 +101,7 @@ def retry_storage(operation: Callable[[], T], sleep: Callable[[float], None] = t
 
 
 def write_file(uri: str, file: IO[bytes], conn_id: str | None) -> str:
-    """Write a complete temporary file to ``uri``, and return ``uri``. If the storage fails, repeat this after a pause.
+    """Write a complete temporary file to ``uri``, and return ``uri``. If the storage fails, write again after a pause.
 
     :raises OSError: if the last attempt also failed.
     """

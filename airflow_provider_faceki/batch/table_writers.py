@@ -22,7 +22,8 @@ COLUMN_CHOICES = ("keep", "drop", "hash")
 _MAX_MEMORY_BYTES = 1024 * 1024
 #: Number of Parquet rows that are collected as Python objects, before they are converted to Arrow's compact format.
 _ROWS_PER_BATCH = 1000
-#: Number of rows in a Parquet row group. The number is large enough for fast reading and small enough for the memory.
+#: Number of rows in a Parquet row group. Large groups are faster to read, but all rows of a group are in memory until
+#: the group is written.
 _ROWS_PER_GROUP = 10_000
 
 
@@ -30,10 +31,10 @@ _ROWS_PER_GROUP = 10_000
 class ColumnPolicy:
     """Rules that define which columns of the tables are written, dropped or hashed.
 
-    :param choices: Mapping from ``table.column`` or ``table.*`` to ``keep`` (write), ``drop`` or ``hash``. The name of
-        a column has priority over ``table.*``, which applies to all columns with personal data. If a column has no
-        choice, the default applies: ids, decisions, codes, flags and times are written, and all data about the person
-        is dropped.
+    :param choices: Mapping from ``table.column`` or ``table.*`` to ``keep`` (write), ``drop`` or ``hash``. ``table.*``
+        applies to all columns of the table with personal data. A choice for a single column has priority over
+        ``table.*``. If a column has no choice, the default applies: ids, decisions, codes, flags and times are written,
+        and all data about the person is dropped.
     :param hash_key: Secret key for ``hash``. The same value and the same key give the same hash in every run.
     :raises ValidationError: if the name of a column or a choice is unknown.
     :raises ConfigurationError: if a column has to be hashed, and there is no key.
@@ -57,8 +58,8 @@ class ColumnPolicy:
         """
         default = "drop" if column.personal else "keep"
         # ``choices`` says which columns are written, dropped or hashed. The name ``table.*`` stands for all columns of
-        # the table that contain personal data. It has no effect on the other columns. Otherwise it could drop the key
-        # that joins the tables.
+        # the table that contain personal data. It has no effect on the other columns, because some of them are the ids
+        # that join the tables.
         starred = self.choices.get(f"{table}.*", default) if column.personal else default
         return self.choices.get(f"{table}.{column.name}", starred)
 
@@ -71,7 +72,7 @@ class ColumnPolicy:
         )
 
     def row(self, table: str, values: Mapping[str, object]) -> dict[str, object]:
-        """Return the values of one row as they are written to a table, by column name.
+        """Return one row of a table as a mapping from column names to the written values.
 
         Dropped columns are missing, and hashed columns contain the hash. Dates and times become ISO 8601 text.
         """
@@ -87,8 +88,7 @@ class ColumnPolicy:
     def _hash(self, value: object) -> str | None:
         if value is None:
             return None
-        # Two values are treated as equal if they differ only in case, in whitespace or in the Unicode form of letters.
-        # So both values get the same hash.
+        # Values that differ only in case, in whitespace or in the Unicode form of letters get the same hash.
         text = " ".join(unicodedata.normalize("NFKC", str(value)).casefold().split())
         return hmac.new((self.hash_key or "").encode(), text.encode(), hashlib.sha256).hexdigest()
 

@@ -1,10 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Verify the rows of a manifest. By default, each row is billed once, also if tries are interrupted.
+"""Verify the rows of a manifest. By default, each row is billed only once, even if a try is interrupted.
 
 A try is one execution of the Airflow task. It reads the manifest once or twice, and each reading is called a pass. The
 first pass sends new rows to FACEKI. It also looks up the rows that an earlier try possibly sent. If some rows have no
-outcome after that, the second pass starts. It begins when FACEKI has had time to finish the sent rows. It looks up each
-row without an outcome. If FACEKI has no record of the row, and sending it is safe, it sends the row.
+outcome after the first pass, a second pass follows. The second pass waits until FACEKI has had time to finish the sent
+rows. Then it looks up each row without an outcome. If FACEKI has no record of a row, the second pass sends the row,
+unless FACEKI possibly verified the row without storing a record.
 
 The state of each row is stored only in the journal. The journal consists of files below ``output_path`` and of a
 temporary file on the local disk. So the memory does not grow with the number of rows.
@@ -40,9 +41,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Before rows are sent, their intents (entries of a write-ahead log) are written together in one file. The two numbers
-#: limit the rows in this file: for each worker thread, and in total. The limits are small, because the next try after a
-#: crash must look up each row with an intent and without an outcome.
+#: Before rows are sent, their intents (entries of a write-ahead log) are written together in one file. The file
+#: contains at most ``INTENTS_PER_THREAD`` rows for each worker thread, and at most ``MAX_INTENTS_AT_ONCE`` rows in
+#: total. The limits are small, because the next try after a crash must look up each row with an intent and without an
+#: outcome.
 INTENTS_PER_THREAD = 4
 MAX_INTENTS_AT_ONCE = 200
 
@@ -72,7 +74,7 @@ class BatchVerification:
     make_pool: MakePool = WorkerPool
     #: Number of rows that this try could not finish, or whose full record it could not fetch. Rows of ``over_ceiling``,
     #: and rows that were not read because the batch stopped, are not counted. ``problem`` is the last exception that
-    #: prevented the processing of such a row.
+    #: prevented the processing of a counted row.
     unfinished: int = 0
     problem: Exception | None = None
     #: Number of rows that were not sent, because the limit ``max_verifications`` was reached.
@@ -153,8 +155,8 @@ class BatchVerification:
     def _triage(self, row: Row) -> RowState | None:
         """Return the journal's state of a row, such as whether the row was possibly sent before.
 
-        If the row must not be processed, return ``None``. This is the case if the row already has a result or an error,
-        or if it is not valid. The error of a row that is not valid is written to the journal.
+        If the row already has a result or an error, or if the row is not valid, return ``None``, because the row must
+        not be processed. The error of a row that is not valid is written to the journal.
         """
         key, line, _ = outcomes.triage(row, self.journal.index.mark_seen)
         state = self.journal.index.state(key)
@@ -193,7 +195,7 @@ class BatchVerification:
             ready = []
 
     def _room_below_ceiling(self, wanted: int) -> int:
-        """Return how many of ``wanted`` rows ``max_verifications`` allows to send, and count these rows as billed."""
+        """Return how many of ``wanted`` new rows are within ``max_verifications``. Count these rows as billed."""
         ceiling = self.options.max_verifications
         if ceiling is None:
             return wanted
@@ -210,8 +212,9 @@ class BatchVerification:
     def _count_charged(self) -> int:
         """Return the number of rows, over all tries, that were billed or possibly billed.
 
-        A row that FACEKI has just refused still has its intent, because its error is not written yet. It is not
-        counted, unless it was possibly sent before too.
+        The journal also counts a row that FACEKI has just refused, because the row has an intent, and its error is not
+        written yet. This method subtracts the row if FACEKI has certainly not billed it. This is certain if ``sent_by``
+        is ``None``, and the row has no earlier intent.
         """
         refused = (row for row in self._runner.refused if row.sent_by is None)
         keys = (row_key(0, deferred.row.values["record_identifier"]) for deferred in refused)
@@ -269,8 +272,8 @@ class BatchVerification:
         """Return the Unix time at which the second pass can start."""
         if not self._sent_by:
             return 0.0
-        # Before a row is sent again, the record of an accepted row is looked up, to find out whether FACEKI stores
-        # records of the workflow. FACEKI needs time to store this record too.
+        # Before a row is sent again, the record of another row with the decision ACCEPTED is looked up, to find out
+        # whether FACEKI stores records of the workflow. FACEKI needs time to store this record too.
         testable_from = self._processor.gateway.records_testable_from()
         return max(
             self._sent_by + self.options.resubmit_after,
