@@ -31,8 +31,8 @@ IMAGE = 20_000
 #: For each number of requests in flight: the lowest throughput with which the benchmark passes. It is a share of the
 #: theoretical maximum.
 SHARES = {16: 0.95, 64: 0.93}
-#: Two durations of a batch in seconds. The number of rows is chosen so that the batch takes this time at the maximal
-#: throughput of one request for each row. ``LONG`` is for the batch of our provider whose throughput has a target.
+#: Two durations of a batch in seconds. The number of rows is chosen so that the batch takes this time if each row needs
+#: one request and the throughput is maximal. ``LONG`` is for the batch of our provider whose throughput has a target.
 #: ``SHORT`` is for the other batches of verifications. A shorter measurement is sufficient for them.
 LONG, SHORT = 50, 20
 FEW, MANY = 1_000, 100_000

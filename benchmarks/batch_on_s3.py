@@ -34,7 +34,8 @@ FETCHED, VERIFIED = 100_000, 20_000
 SMALL = 0.1
 PARTS = 3_500
 MIN_RATIO = 0.9
-#: Maximal memory of the large batch, divided by that of the small batch. It is the target of the batch on local files.
+#: Maximal memory of the large batch, divided by the memory of the small batch. The benchmark of a batch on local files
+#: (``benchmarks/batch.py``) has the same limit.
 MAX_GROWTH = 1.1
 #: Maximal number of S3 requests for one row. S3 charges about 0.005 USD for 1,000 requests that write or list.
 MAX_REQUESTS_PER_ROW = 0.1
@@ -62,8 +63,8 @@ def _compare(server: Loopback, store: S3, directory: Path, name: str, rows: int)
     what = f"{_spaced(rows)} rows, {name} on S3"
     per_row, per_row_small = many.total() / rows, few.total() / round(rows * SMALL)
     journal = Counter({kind: number for kind, number in many.items() if kind.endswith(JOURNAL)})
-    # The start of a task needs some seconds and some tens of requests. In a small batch, they are a large part of the
-    # result. Therefore a small batch has no target.
+    # The start of a task needs some seconds and some tens of requests. If ``FACEKI_BENCHMARK_SHARE`` makes the batches
+    # smaller, the start is a large part of the result. Therefore only batches of the full size have targets.
     is_full = rows in (FETCHED, VERIFIED)
     ratio = Target("ratio", "≥", MIN_RATIO) if is_full else None
     flat = Target("ratio", "≤", MAX_GROWTH) if is_full else None
@@ -94,7 +95,10 @@ def _compare(server: Loopback, store: S3, directory: Path, name: str, rows: int)
 
 
 def _by_method(requests: Counter[str]) -> str:
-    """Return a text with the number of requests for each method. It does not say which of them are for the journal."""
+    """Return a text with the number of requests for each method.
+
+    Requests for the journal are counted together with the other requests.
+    """
     counts = Counter[str]()
     for kind, number in requests.items():
         counts[kind.removesuffix(JOURNAL)] += number

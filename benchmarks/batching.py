@@ -1,10 +1,14 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Program that verifies or fetches all rows of one manifest, and prints the time and the memory that this needs.
 
-The command is ``python -m benchmarks.batching NAME FOLDER CONCURRENCY URL CERTIFICATE PLACE``. NAME is ``verify``,
-``looked_up``, ``fetch`` or ``pool``. FOLDER contains the images. PLACE is the folder or URI that contains the manifest.
-The batch also writes its output files to PLACE. Only ``pool``, a batch without our provider, uses URL and CERTIFICATE.
-It reads the manifest from FOLDER, and writes no files.
+The command is ``python -m benchmarks.batching NAME FOLDER CONCURRENCY URL CERTIFICATE PLACE``. FOLDER contains the
+images. PLACE is the folder or URI that contains the manifest. The batch also writes its output files to PLACE. NAME is:
+
+- ``verify``: Verify each row.
+- ``looked_up``: Search for an older record of each row, and then verify the row.
+- ``fetch``: Fetch the record of each row.
+- ``pool``: Verify each row without our provider. Only this batch uses URL and CERTIFICATE. It reads the manifest from
+  FOLDER, and writes no files.
 
 The command prints JSON with the number of rows, the seconds, the CPU seconds, and the program's memory in MiB before
 the first row and at the peak.

@@ -92,8 +92,8 @@ def bare_fetch_with_connection(session: requests.Session, base_url: str, token: 
 
 def http_provider(method: str = "GET") -> Any:
     """Return a new hook of Airflow's http provider."""
-    # The module is loaded by ``import_module``, because this project does not depend on the http provider. Without it,
-    # the type checker would report an import statement as an error.
+    # The module is loaded by ``import_module``, because this project does not depend on the http provider. If the http
+    # provider is not installed, the type checker reports an import statement as an error.
     http_hook = import_module("airflow.providers.http.hooks.http").HttpHook
 
     return http_hook(method=method, http_conn_id=HTTP_CONN_ID)

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Time of the first call in a new task process over TLS.
 
-It is compared with the library ``requests`` alone and with Airflow's http provider.
+Our hook is compared with the library ``requests`` alone and with Airflow's http provider.
 
 The token is already in the token store. Each measurement runs in a process of its own (``first_call_process``). CPU
 time and wall time are measured from the start of the process to the answer. The time of Airflow's own imports is
@@ -64,7 +64,11 @@ def measure(directory: Path) -> list[Row]:
 
 
 def _stage(ours: Sequence[_Found], floor: Sequence[_Found], name: str) -> Row:
-    """Return the row with the CPU time of one step of the call. The floor has no Connection and no token file."""
+    """Return the row with the CPU time of one step of the call.
+
+    The library ``requests`` alone uses neither a Connection nor a token file. Therefore the rows of these two steps
+    contain only our CPU time.
+    """
     mine, theirs = (_median(found, name) for found in (ours, floor))
     return counted(f"of it: {name}, CPU", FLOOR if theirs else "", theirs, mine or 0.0, "ms", None)
 

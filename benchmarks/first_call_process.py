@@ -2,7 +2,7 @@
 """Make the first call of a new process, and print the CPU time and the wall time that it needs.
 
 The output is JSON with two numbers of seconds, ``cpu`` and ``wall``, and with ``stages``: the CPU time of each step of
-the call, by the name of the step. The http provider has no stages.
+the call, by the name of the step. For ``http provider``, only the step ``start of Python`` is measured.
 
 The command is ``python -m benchmarks.first_call_process CANDIDATE URL CERTIFICATE TOKEN STARTED``:
 
@@ -33,7 +33,7 @@ OURS, FLOOR, HTTP = "ours", "bare requests", "http provider"
 #: The names of the steps of a call.
 START, IMPORTS, CONNECTION, TOKEN, REQUEST = "start of Python", "imports", "Connection", "token", "request"
 #: Modules that our hook imports only when it needs them. In the measurement of the steps, they are imported in the step
-#: ``IMPORTS``. If a module is missing here, its time is part of another step.
+#: ``IMPORTS``. If a module is missing here, the time of its import is part of another step.
 LATE_IMPORTS = (
     "api.client",
     "api.tokens.file",

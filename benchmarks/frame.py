@@ -105,7 +105,7 @@ class Rounds:
 
         :param measure: What was measured.
         :param ours: Name of the function that uses our provider.
-        :param peer: Name of the function that it is compared with.
+        :param peer: Name of the function with which our function is compared.
         """
         scale = {"ms": 1e3, "µs": 1e6}[unit]
         mine, theirs = self.by_name[ours], self.by_name[peer]

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Import time of our operators, sensors and triggers.
 
-Airflow imports operators and sensors whenever it parses a DAG that uses them, and triggers when a task is deferred.
+Airflow imports operators and sensors whenever it parses a DAG that uses them. It imports a trigger when a task is
+deferred.
 
 Each import runs in a fresh process that has already imported ``airflow.sdk`` and Airflow's base classes. The CPU time
 is measured, because an import does not wait, and because CPU time hardly depends on other load.
@@ -30,7 +31,7 @@ OURS = {
 HTTP = "http provider"
 #: Maximum import time of our modules. The time depends on the machine, so the target is a share of the import time of
 #: the http provider. When the target was set, the operators of the http provider needed 156 ms, and 3 ms were allowed
-#: for ours. The share is 3/156, rounded.
+#: for our operators. The share is 3/156, rounded.
 MAX_SHARE = Target("ratio", "≤", 0.02)
 #: The modules that are compared with ours: a light module of Airflow's standard provider, and the modules of the http
 #: and dbt-cloud providers, which call a web API too.

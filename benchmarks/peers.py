@@ -61,6 +61,6 @@ def install(work: Path) -> Path | None:
 
 def available() -> bool:
     """Return whether this process can import the peers, which are the packages that the provider is compared with."""
-    # Only the package of dbt shows this. The other peers are dependencies of the test packages, so they can be
-    # installed although the peers were not.
+    # Only the dbt package is searched for. The other peers are dependencies of the test packages, so this process can
+    # possibly import them although ``install`` has failed.
     return importlib.util.find_spec("airflow.providers.dbt") is not None

@@ -36,7 +36,7 @@ class Bars:
 
 
 def stamp() -> str:
-    """Return an SVG comment with the hash of the results. By the hash, a test finds plots of outdated results."""
+    """Return an SVG comment with the hash of the results. A test compares the hash, to find outdated plots."""
     return f"<!-- results {hashlib.sha256(RESULTS.read_bytes()).hexdigest()} -->"
 
 

@@ -155,10 +155,9 @@ def _environment(directory: Path, place: Path | None) -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "_AIRFLOW_"))
     }
-    # PYTHONDONTWRITEBYTECODE, REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE are removed. Without the first, Python writes
-    # bytecode, as for an installed package. If Python wrote no bytecode, the import benchmark would measure the
-    # compiler. The other two contain paths of CA files. The library ``requests`` would use these files instead of the
-    # certificate of the benchmark's server.
+    # Three variables are removed. With PYTHONDONTWRITEBYTECODE, Python would write no bytecode, and the import
+    # benchmark would also measure the compiler. REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE contain paths of CA files. The
+    # library ``requests`` would use these files instead of the certificate of the benchmark's server.
     for name in ("PYTHONDONTWRITEBYTECODE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         kept.pop(name, None)
     kept["AIRFLOW_HOME"] = str(directory / "airflow")

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Run an S3 server on loopback that counts its requests. It is the server of the package moto, in a separate process.
+"""Run the S3 server of the package moto on loopback, in a separate process, and count the requests to the server.
 
 The command ``python -m benchmarks.s3`` prints the port and serves until its standard input ends.
 """
@@ -23,7 +23,7 @@ from benchmarks.server_process import server_process
 
 CONN_ID = "benchmark_s3"
 BUCKET = "benchmark"
-#: End of the kind of a request for a file or a folder in the journal of a batch.
+#: Suffix of the request kind, for each request for a file or a folder in the journal of a batch.
 JOURNAL = " in _journal"
 _COUNTERS_PATH = "/-/counters"
 _TIMEOUT_SECONDS = 30.0
@@ -48,7 +48,7 @@ class S3:
     def counters(self) -> Counter[str]:
         """Return the number of requests since the last call, by kind (PUT, GET, HEAD, LIST and others).
 
-        Requests for files of a journal are counted apart. Their kind ends with :data:`JOURNAL`.
+        Requests for files of a journal are counted separately. Their kind ends with :data:`JOURNAL`.
         """
         with requests.Session() as session:
             session.trust_env = False

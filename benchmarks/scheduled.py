@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Measure a batch task against mapped tasks, with the same rows, in a complete Airflow.
+"""Compare the duration of a batch task with the duration of mapped tasks for the same rows, in a complete Airflow.
 
 One DAG has a single batch task for all rows. Another DAG has one mapped task for each row. The duration of both DAG
 runs is measured.

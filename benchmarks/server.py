@@ -55,7 +55,7 @@ _REQUEST_ID = str(RECORD["requestId"]).encode()
 def _of(query: bytes) -> bytes:
     """Return a response with the sample record. The id of the record is replaced by the requested id.
 
-    Clients refuse a record with another id than the requested one.
+    Our hook refuses a record whose id is not the requested id.
     """
     wanted = query.removeprefix(_BY_REQUEST)
     if wanted == _REQUEST_ID:

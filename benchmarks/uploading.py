@@ -75,9 +75,10 @@ def _ours() -> Upload:
 
 
 def _floor(url: str, certificate: Path) -> Upload:
-    """Return the upload function with the least work. The benchmark compares the other upload functions with it.
+    """Return the upload function that does the least work. The benchmark uses it as the lower bound for our client.
 
-    It sends the head of a request through a bare socket. Then it reads and sends each file in chunks.
+    The upload function sends the head of a request through a bare socket. Then the function reads and sends each file
+    in chunks.
     """
     token = _token(url, certificate)
     parts = urlsplit(url)
@@ -123,7 +124,7 @@ def _http_provider(url: str, certificate: Path) -> Upload:
 
 def _toolbelt(url: str, certificate: Path) -> Upload:
     # The package ``requests_toolbelt`` is loaded by ``import_module``, because this project does not depend on it.
-    # Without it, the type checker would report an import statement as an error.
+    # If the package is not installed, the type checker reports an import statement as an error.
     encoder: Any = import_module("requests_toolbelt").MultipartEncoder
     session, headers = _session(certificate), _headers(url, certificate)
 

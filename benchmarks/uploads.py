@@ -1,9 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Memory and CPU time for sending seven images of 5 MB over TLS.
 
-Our client is compared with copying the files to a socket, and with other clients. The CPU time is measured in this
-process, in rounds. In each round, every client is measured once. The memory is the peak growth in a fresh process
-(``benchmarks/uploading.py``), the median of three processes for each client.
+Our client is compared with other clients, and with a program that only copies the files to a socket. The CPU time is
+measured in this process, in rounds. In each round, every client is measured once. The memory is the peak growth in a
+fresh process (``benchmarks/uploading.py``). Each client is measured in three processes, and the median of the three
+results is used.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def _set_aside() -> float:
     """Run one garbage collection, and exclude all objects that exist now from later collections.
 
     Nine tenths of the objects that exist now belong to Airflow itself. A triggerer scans the objects of Airflow in each
-    garbage collection, with or without our provider. Therefore the CPU time for this is not part of the measurement.
+    garbage collection, with or without our provider. Therefore the CPU time of these scans must not be measured.
     Most waits start after this call. Later collections scan the objects of these waits as usual.
 
     :returns: Duration of the collection in seconds.
@@ -190,7 +190,7 @@ def _http(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitabl
     import requests
 
     # The modules of ``aiohttp`` and of the http provider are loaded by ``import_module``, because this project does not
-    # depend on these packages. Without them, the type checker would report import statements as errors.
+    # depend on these packages. If a package is not installed, the type checker reports an import statement as an error.
     aiohttp: Any = import_module("aiohttp")
     hooks: Any = import_module("airflow.providers.http.hooks.http")
     session = requests.Session()

@@ -24,9 +24,9 @@ NAMES = {NAIVE: "requests in to_thread", HTTP: "http provider's async hook"}
 #: How the CPU time is reported: the name of its row in the result table, its key in the measured values, and its unit.
 CPU = ("1 000 waits, CPU of one core", "cpu", "%")
 CPU_OF_5000 = ("5 000 waits, CPU of one core", "cpu", "%")
-#: The CPU time depends on the machine, so the target is a ratio. Our CPU time is divided by the CPU time that the
-#: program ``NAIVE`` needs for the same number of waits. For 5 000 waits, the divisor is five times
-#: the CPU time of ``NAIVE`` for 1 000 waits. ``NAIVE`` polls without retries, and never renews its token.
+#: The CPU time depends on the machine, so the target is a ratio. For 1 000 waits, our CPU time is divided by the CPU
+#: time of the program ``NAIVE``. For 5 000 waits, our CPU time is divided by five times the CPU time of ``NAIVE`` for
+#: 1 000 waits. ``NAIVE`` polls without retries, and never renews its token.
 MAX_CPU = Target("ratio", "≤", 1.25)
 
 _Found = Mapping[str, float]

@@ -68,7 +68,8 @@ def measure(directory: Path) -> list[Row]:
                 rows.append(_burst(POSTGRESQL, port))
             rows += _to_processes(POSTGRESQL, airflow)
     except pytest.skip.Exception as missing:
-        # `postgres` is a helper of the tests. It skips the test if PostgreSQL is not installed.
+        # `postgres` is a helper of the tests. If PostgreSQL is not installed, it raises the exception with which pytest
+        # skips a test.
         rows[-1] = replace(rows[-1], remark=f"{POSTGRESQL} is not measured: {missing}")
     return rows
 
@@ -92,7 +93,7 @@ def _burst(database: str, port: int) -> Row:
     asyncio.run(_send_at_once([port]))
     took = []
     for _ in range(BURSTS):
-        # The receiver has a rate limit. Before each burst, it gets time to allow a whole burst again.
+        # The receiver has a rate limit. After this pause, the rate limit allows a whole burst again.
         time.sleep(AT_ONCE / CALL_LIMIT[1])
         took.append(max(asyncio.run(_send_at_once([port] * AT_ONCE))))
     return counted(
@@ -141,7 +142,7 @@ async def _send_at_once(ports: Sequence[int]) -> list[float]:
 
 
 async def _send_raw(port: int, began: float) -> float:
-    # Raw sockets leave more CPU time to the receivers, which run on the same machine, than an HTTP library.
+    # Raw sockets are used, because an HTTP library would take CPU time from the receivers on the same machine.
     body = json.dumps(_webhook()).encode()
     head = f"POST {_PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     reader, writer = await asyncio.open_connection("127.0.0.1", port)

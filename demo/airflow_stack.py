@@ -54,8 +54,8 @@ def create_database(path: Path) -> None:
     """Create an empty SQLite database with a write-ahead log.
 
     With the log, a process that reads does not block a process that writes. Without the log, a reading process blocks a
-    writing process. On a busy machine, Airflow's processes then get errors because the database is locked. The file of
-    the database stores this setting.
+    writing process. On a busy machine, Airflow's processes then get errors because the database is locked. SQLite
+    stores this mode in the file of the database, so it applies to all later connections.
     """
     with closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA journal_mode = WAL")
@@ -200,7 +200,7 @@ class Airflow:
         """Return the text of the last error of a task instance.
 
         The error is read from the logs of the tries. If these logs contain no error, the first error about the task
-        instance in Airflow's own log is used. If there is none, the text contains the paths of the logs.
+        instance in Airflow's own log is used. If no log contains an error, the text contains the paths of the logs.
         """
         log = self.home.joinpath("logs", f"dag_id={task['dag_id']}", f"run_id={task['dag_run_id']}")
         log /= f"task_id={task['task_id']}"

@@ -24,7 +24,8 @@ TIMEOUT_MILLISECONDS = 60_000
 def find_chromium() -> str | None:
     """Return the path of a Chromium, or `None` if there is none.
 
-    It is the command in the environment variable CHROMIUM (default: `chromium`), or else `google-chrome`.
+    The command in the environment variable CHROMIUM (default: `chromium`) is searched first. If this command does not
+    exist, `google-chrome` is searched.
     """
     found = (shutil.which(name) for name in (os.environ.get("CHROMIUM", "chromium"), "google-chrome"))
     return next((path for path in found if path), None)

@@ -5,7 +5,8 @@ A signal to one process group is not sufficient, because Airflow puts each task 
 process ends, the kernel normally makes init the new parent of its children. Then this module could not find them.
 
 On Linux, the module therefore makes the current process a "subreaper". Then the current process becomes the new parent
-of such orphans. At the end, the module ends all descendants of the current process that it did not have before.
+of these children. At the end of the `with` block of `Processes`, the module ends the descendants of the current
+process. The children that the process already had before the block, and their descendants, are not ended.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ class Processes:
 def _end_descendants(others: Sequence[psutil.Process]) -> None:
     """End the descendants of this process, except `others` and their descendants.
 
-    They get SIGTERM first and, after `GRACE_SECONDS`, SIGKILL.
+    They get SIGTERM first. The descendants that still run after `GRACE_SECONDS` get SIGKILL.
 
     If a descendant ends in the first step, its children become children of this process, so the second step finds
     them. The components of Airflow are ended directly, because `airflow standalone` leaves them running on SIGTERM.

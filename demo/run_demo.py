@@ -93,7 +93,9 @@ class Demo:
         self._run({FETCH_DAG: 1, HOOK_DAG: 1})
 
     def _run(self, runs: Mapping[str, int]) -> None:
-        """Unpause DAGs and wait until their runs have finished or a task has failed. Meanwhile, people press buttons.
+        """Unpause DAGs and wait until their runs have finished or a task has failed.
+
+        During the wait, the simulated people press buttons.
 
         :param runs: maps each DAG id to the expected number of runs.
         """
@@ -212,7 +214,10 @@ def tail(log: Path) -> str:
 
 
 def demonstrate(work: Path) -> list[str]:
-    """Run the demonstration and return the messages of all failed checks, and of an error that ended it early."""
+    """Run the demonstration and return the messages of all failed checks.
+
+    If an error ended the demonstration early, the message of this error is returned too.
+    """
     with SandboxProcess() as faceki, Processes(work) as processes:
         demo = Demo(work, faceki, processes)
         say("Starting Airflow (scheduler, triggerer, DAG processor, API server) and the sandbox ...")

@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Simulate people who press buttons on the hosted pages of verification links, with the same request as a browser."""
+"""Simulate people who press buttons on the hosted pages of verification links.
+
+To press a button, the module sends the same request as a browser.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ class SimulatedUsers:
     """Simulated people who press the buttons on the hosted pages.
 
     :param deciding: maps a record identifier to the buttons that are pressed one after the other.
-    :param may_act: a function of the record identifier that returns whether the person may already press a button.
+    :param may_act: a function that receives a record identifier, and returns whether this person may already press a
+        button.
     """
 
     def __init__(

@@ -170,7 +170,7 @@ def human_review(studio: Studio, run_id: str) -> None:
 
 
 def webhook_asset(studio: Studio) -> None:
-    """Take a screenshot of the asset's page in Airflow, with webhook events and the runs that they started."""
+    """Take a screenshot of the page of the webhook asset in Airflow, with its events and the runs that they started."""
     airflow = studio.airflow
 
     def has_started_a_run() -> bool:

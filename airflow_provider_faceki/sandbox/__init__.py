@@ -4,8 +4,8 @@
 The server is called the sandbox. By default it listens on loopback. It needs no FACEKI account and no credit. Its
 persons are fictitious.
 
-The sandbox is built from FACEKI's public documentation and the source code of official SDKs. A successful test with the
-sandbox is therefore no proof that a DAG works with FACEKI.
+The sandbox is built from FACEKI's public documentation and the source code of official SDKs. The real service possibly
+differs from these sources. A successful test with the sandbox is therefore no proof that a DAG works with FACEKI.
 
 A module of this package is imported when a name from the module, for example `FacekiSandbox`, is used for the first
 time. An import of the package itself therefore needs neither starlette nor uvicorn.

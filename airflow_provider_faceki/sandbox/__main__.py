@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The command `faceki-sandbox`, which runs a sandbox until SIGTERM, SIGINT or the end of its parent process."""
+"""The command `faceki-sandbox`, which runs a sandbox until SIGTERM or SIGINT.
+
+With the option `--exit-with-parent`, the command also ends when its parent process ends.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +40,9 @@ REQUIRED_PACKAGES = ("starlette", "uvicorn", "python_multipart")
 
 
 def missing_packages() -> str:
-    """Return an error message that names the packages that are not installed but that the sandbox needs.
+    """Return an error message with the names of the required packages that are not installed.
 
-    If all these packages are installed, return an empty text.
+    If all required packages are installed, return an empty text.
     """
     missing = [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]
     if not missing:
@@ -141,14 +144,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.exit(2, f"faceki-sandbox: {wrong}\n")
     try:
         _announce(sandbox, chosen)
-    except OSError as wrong:
+    except OSError as wrong:  # The file of `--port-file` or the standard output cannot be written.
         sandbox.stop()
         command.exit(2, f"faceki-sandbox: {wrong}\n")
     try:
         while not ended.wait(PARENT_CHECK_SECONDS):
             if chosen.exit_with_parent not in (None, os.getppid()):
                 break
-    except OSError as wrong:  # The file of `--port-file` or the standard output cannot be written.
+    except OSError as wrong:
         command.exit(2, f"faceki-sandbox: {wrong}\n")
     finally:
         sandbox.stop()
@@ -222,8 +225,8 @@ def _write_whole(target: Path, text: str) -> None:
 class LineLog:
     """A log that writes its lines to a file descriptor in a separate thread.
 
-    If the descriptor is a pipe that no process reads, a write blocks. The separate thread prevents that such a write
-    blocks the server. If `MAX_LOG_LINES` lines wait for the thread, further lines are dropped.
+    If the descriptor is a pipe that no process reads, a write blocks. Only the separate thread is blocked then, and the
+    server continues. If `MAX_LOG_LINES` lines wait for the thread, further lines are dropped.
 
     :param descriptor: the file descriptor, for example 2 for stderr.
     """

@@ -75,9 +75,9 @@ def _counters(backend: Backend, document: Mapping[str, object]) -> object:
 
 
 def _polls(backend: Backend, document: Mapping[str, object]) -> object:
-    """Return the times of the last requests for records with one filter.
+    """Return the times of the last records calls that contained a given filter with a given value.
 
-    The query parameter `key` of the control call contains the filter, for example `link=<id>`.
+    The query parameter `key` of the control call contains the filter and its value, for example `link=<id>`.
     """
     name, _, value = _text(document, "key").partition("=")
     return list(backend.polls(**{name: value}))
@@ -179,7 +179,7 @@ def _text(document: Mapping[str, object], *names: str) -> str:
     """Search a JSON object for several members, and return the first value that is not empty.
 
     :param names: the names of the members, in the order of the search.
-    :raises ValueError: if no member has such a value, or the value is not a text.
+    :raises ValueError: if all these members are missing or empty, or if the found value is not a text.
     """
     for name in names:
         if value := document.get(name):
@@ -199,7 +199,7 @@ def _only(document: Mapping[str, object], *names: str) -> dict[str, object]:
 def is_loopback(host: str) -> bool:
     """Return whether a host is a loopback address or the name localhost.
 
-    Every other host name returns false, because DNS can resolve it to any address.
+    For every other host name, return false, because DNS can resolve the name to any address.
     """
     if host == "localhost":
         return True

@@ -2,7 +2,7 @@
 """Run DAGs in tests, in a temporary Airflow home with its own database.
 
 The module supports Airflow 2.11 and 3. It is the only module of the sandbox that imports Airflow. It imports Airflow
-only in the methods of `AirflowHome`.
+only when a method of `AirflowHome` is called.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ class DagResult:
         return _decoded(found[task, key])
 
     def rendered(self, task: str) -> Mapping[str, Any]:
-        """Return the rendered template fields of a task instance, which Airflow stores for its user interface.
+        """Return the rendered template fields of a task instance.
+
+        Airflow stores these fields for its user interface.
 
         :param task: the task id. If the task is mapped, the map index follows, for example `fetch[2]`.
         :raises KeyError: if Airflow stored no fields of this task instance.
@@ -272,5 +274,5 @@ def _serialize(dag: Any) -> None:
     module = _dagbag_module()
     if hasattr(module, "sync_bag_to_db"):
         module.sync_bag_to_db(bag, _BUNDLE, None)
-    else:  # Airflow 3.0 has a method instead of the function.
+    else:  # Airflow 3.0 has the method `sync_to_db` instead of the function.
         bag.sync_to_db(_BUNDLE, None)

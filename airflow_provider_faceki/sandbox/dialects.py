@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Dialects: ways in which FACEKI's API possibly differs from its documentation.
 
-A dialect is a table of functions and values. Most of them change the documented answer after a route has computed it.
-An answer that a fault sends instead is not changed. `docs/sandbox.md` lists all dialects.
+A dialect is a set of functions and values. Most of the functions change the documented answer after a route has
+computed it. If a fault (an injected error) replaces the answer of the route, the dialect does not change the answer of
+the fault. `docs/sandbox.md` lists all dialects.
 """
 
 from __future__ import annotations
@@ -36,17 +37,18 @@ class Dialect:
 
     :param summary: a description of the differences in a few words.
     :param answers: maps a route name to the function that changes the route's successful JSON answers.
-    :param failures: a function that changes the JSON answers that report a failure. It does not change `dead_token`,
-        injected faults, and answers to requests that cannot be read. The function receives and returns the document
-        and the HTTP status.
-    :param responses: maps a route name to a function that changes the complete response, including headers and status,
-        with the exceptions of `failures`. The name `*` matches every route that has no function of its own.
+    :param failures: a function that changes the JSON answers that report a failure. The function receives and returns
+        the document and the HTTP status. It is not applied to `dead_token`, to the answer of an injected fault, or to
+        the answer to a request that cannot be read.
+    :param responses: maps a route name to a function that changes the complete response, including headers and status.
+        The name `*` matches every route that has no function of its own. The exceptions are the same as for `failures`.
     :param paths: maps a route name to the paths that replace the documented path. A name in braces is a variable part
         of the path, and its value is used as the query parameter with this name.
     :param pdf_method: the HTTP method of the PDF report call.
     :param filters: maps the documented name of a filter to the name that the dialect accepts instead.
     :param token_forms: the forms of the token request that the dialect accepts. The forms differ in the path and in the
-        place of the credentials, for example JSON body or headers. The setting `token_forms` must allow them too.
+        place of the credentials, for example JSON body or headers. A form is accepted only if the setting
+        `token_forms` contains it too.
     :param token_header: the name, in lower case, of the header that carries the token.
     :param token_scheme: the authentication scheme before the token, in lower case. If empty, the header contains only
         the token.
@@ -143,7 +145,7 @@ def _renamed(value: Any, **names: str) -> dict[str, object]:
 
 
 def _loose_types(record: Any) -> dict[str, object]:
-    """Return a copy of a record with other types.
+    """Return a copy of a record in which some fields have other types than in the documentation.
 
     Error codes are objects, `createdAt` is a number, `updatedAt` has no zone, and the flags of the summary are texts.
     """
@@ -206,8 +208,7 @@ _RULES: Final = ("rules", "rules_by_link")
 
 DIALECTS: Final[dict[str, Dialect]] = {
     DOCUMENTED: Dialect("as documented"),
-    # Dialects that put the records at a different place in the
-    # JSON.
+    # Dialects that put the records at a different place in the JSON.
     "records-nested": Dialect(
         'records as `result: {"records": […]}`', {"records": _result(lambda found: {"records": found})}
     ),
@@ -283,8 +284,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         "rules with `documents: null`",
         dict.fromkeys(_RULES, _result(lambda rules: {**rules, "documents": None})),
     ),
-    # Dialects that change the token call, or the answer to an
-    # invalid token.
+    # Dialects that change the token call, or the answer to an invalid token.
     "token-camel-case": Dialect(
         "token as `accessToken` with `Bearer ` before it, lifetime as `expiresIn`",
         {
@@ -392,8 +392,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
     ),
     "web-page": Dialect("a web page with HTTP 200 in place of every answer", responses={"*": _web_page}),
     "moved": Dialect("HTTP 301 to another host in place of every answer", responses={"*": _moved}),
-    # Dialects that change the JSON of an error answer, or that
-    # return an answer without usable content.
+    # Dialects that change the JSON of an error answer, or that return an answer without usable content.
     "failures-hidden": Dialect(
         'failures as HTTP 200 `{"success": false, "message": …}`', failures=_hidden_failure
     ),

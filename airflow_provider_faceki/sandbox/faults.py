@@ -15,7 +15,8 @@ from typing import Final
 ANY_ROUTE: Final = "*"
 
 _COMMON_OPTIONS: Final = frozenset({"route", "record_identifier", "count", "skip"})
-# Maps each kind of fault to its options. Each kind has the common options too.
+# Maps each kind of fault to its own options. Each kind also has the options in `_COMMON_OPTIONS`. Only `reset` does not
+# accept the option `record_identifier`.
 KINDS: Final[dict[str, frozenset[str]]] = {
     "status": frozenset({"status", "retry_after", "processed"}),
     "code": frozenset({"code", "processed"}),
@@ -54,7 +55,7 @@ class Fault:
     - `cut_off`: The Content-Length matches the complete body, but the connection closes after half of the body.
     - `content_type`: The body is correct, but the header `Content-Type` contains `content_type`.
     - `reset`: The connection is reset before the body of the request is read. If an earlier fault in the queue depends
-      on the record identifier, the body must be read first.
+      on the record identifier, the body is read first, because it can contain the record identifier.
     - `reset_after_body`: The connection is reset after the body of the request is read. The request is not processed.
     - `process_then_reset`: The request is processed and billed. Then the connection is reset without an answer.
     - `reset_then_process`: The body of the request is read and the connection is reset. The request is processed
@@ -92,7 +93,7 @@ class Fault:
     processed: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in list(KINDS):  # The search in a dict fails for a list, which JSON can contain.
+        if self.kind not in list(KINDS):  # A lookup in a dict raises TypeError if `kind` is a list.
             raise ValueError(f"fault kind: found {self.kind!r}, allowed is one of {', '.join(KINDS)}")
         self._check_options()
         self._check_types()
@@ -162,7 +163,8 @@ def _prefix(name: str, value: object) -> None:
 def _retry_after(value: object) -> None:
     if isinstance(value, str) and value.isascii() and value.isprintable():
         return
-    # Python can compare an integer of any size with a float, but cannot convert each integer to a float.
+    # `math.isfinite` raises an exception for an integer that is too large for a float. The comparison with `math.inf`
+    # works for an integer of any size.
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf:
         return
     if value is not None:
@@ -177,7 +179,7 @@ def _label(name: str, value: object) -> None:
 def fault_from(document: Mapping[str, object]) -> Fault:
     """Create a fault from a JSON object.
 
-    :raises ValueError: if the kind is missing or unknown, if the kind does not have an option, or if a value is
+    :raises ValueError: if the kind is missing or unknown, if an option does not belong to the kind, or if a value is
         invalid.
     """
     names = {each.name for each in fields(Fault)}

@@ -113,7 +113,7 @@ def _json(document: object, status: int) -> Response:
 
 
 class _LoopbackOnly:
-    """ASGI middleware that refuses each request with a `Host` header that is not loopback.
+    """ASGI middleware that refuses each request whose `Host` header does not contain a loopback host.
 
     The check prevents DNS rebinding. In this attack, a web page resolves its own host name to 127.0.0.1, to reach a
     server on the developer's machine.
@@ -172,7 +172,9 @@ class ConnectionTracker:
 
 
 def _tracked_protocol(tracker: ConnectionTracker) -> type[H11Protocol]:
-    """Return a subclass of uvicorn's protocol class that tells the tracker which connections open and close.
+    """Return a subclass of uvicorn's protocol class.
+
+    The subclass reports each opened connection and each closed connection to the tracker.
 
     :param tracker: the object that stores the open connections.
     """
@@ -196,8 +198,9 @@ def _tracked_protocol(tracker: ConnectionTracker) -> type[H11Protocol]:
 def uvicorn_log_muted() -> Iterator[None]:
     """Drop the lines that uvicorn logs in the current thread.
 
-    Otherwise uvicorn would log its start and its end, and would log a failure of the sandbox a second time. Other
-    uvicorn servers of this process run in other threads, so their log lines are not dropped.
+    Otherwise uvicorn would log its start and its end. It would also log each unexpected exception of the sandbox, which
+    `_internal_error` has already logged. Other uvicorn servers of this process run in other threads, so their log lines
+    are not dropped.
     """
     thread = threading.get_ident()
 

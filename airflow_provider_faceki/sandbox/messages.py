@@ -42,7 +42,8 @@ class Request:
 
     :param base_url: the scheme, host and port under which the client addressed the sandbox.
     :param headers: the headers, with names in lower case.
-    :param query: the parameters of the query string. In a dialect, they have their documented names.
+    :param query: the parameters of the query string. They have their documented names, even if the dialect uses other
+        names for them.
     :param path: the values of the variable parts of the path.
     :param document: the parsed JSON body. If None, the body is missing or not valid JSON, or the route takes no JSON.
     :param parts: the fields of a form body.
@@ -122,8 +123,8 @@ def v3(result: object, status: int = 200) -> Response:
 def v3_error(code: int, status: int = 200, result: object = ABSENT) -> Response:
     """Return an error in the v3 envelope.
 
-    :param result: an object or None. If it is `ABSENT`, the answer has no member `result`. All three forms occur in
-        the code of official SDKs.
+    :param result: the value of the member `result`: an object or None. If `ABSENT`, the answer has no such member. In
+        the code of official SDKs, the member is an object, null or missing.
     """
     document = {"status": False, "code": code, "message": name_of(code), "appVersion": APP_VERSION}
     if result is not ABSENT:

@@ -1,11 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Process each request except control calls in this order: latency, faults, token check, route, response.
 
-The function of a route computes the answer in one synchronous step, during which it holds the backend's lock. The lock
-is never held during a sleep or during network I/O.
+The function of a route computes the answer in one synchronous step. The backend's lock is held during this step. It is
+never held during a sleep or during network I/O.
 
 If the client disconnects after the sandbox has read the complete request, the request is processed nevertheless,
-because the real service also bills such a request.
+because the real service also bills a request whose client has disconnected.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class RequestPipeline:
         return await self.handle(UNKNOWN, request)
 
     async def handle(self, route: Route, request: HTTPRequest) -> HTTPResponse:
-        """Answer a request to the path of a route, as it is in the table of routes.
+        """Answer a request whose path and method belong to a route in the table of routes.
 
         If the dialect (a simulated difference from FACEKI's documentation) replaces this path by another path, the
         answer is HTTP 404.
@@ -126,8 +126,8 @@ class RequestPipeline:
         finally:
             with self._backend.lock:
                 ledger.request_ends(status)
-            # The log line contains the route name and not the URL, because with the URL of a link
-            # everyone can open the hosted page.
+            # The log line contains the route name and not the URL, because everyone who knows the URL of a link can
+            # open the hosted page.
             elapsed = (real_monotonic() - started) * 1000
             self._log(f"{request.method} {route.name} {status} {elapsed:.0f} ms")
 
@@ -151,7 +151,7 @@ class RequestPipeline:
         return await self._apply_fault(fault, route, request)
 
     async def _read(self, route: Route, http_request: HTTPRequest, generation: int) -> Request:
-        """Read a request, and give the parameters that select records their documented names.
+        """Read a request, and rename the parameters that select records to their documented names.
 
         A dialect is a simulated difference from FACEKI's documentation. In some dialects, these parameters have other
         names, or are in the path instead of the query.

@@ -42,13 +42,13 @@ class _Session:
 
             self._sandbox = self._stack.enter_context(FacekiSandbox())
         # The reset sets the counters to zero, so that a late request of an earlier test is not counted in the next
-        # test. This works only for requests that the server has begun before the reset. `get` ensures this: it opens a
-        # new network connection, and the server accepts connections in the order of their arrival. Therefore, when
-        # `get` returns, the server has begun all earlier requests.
+        # test. This works only for requests whose processing has begun before the reset. The call of `get` ensures
+        # this, because it opens a new network connection, and the server accepts connections in the order of their
+        # arrival. Therefore, when `get` returns, the processing of all earlier requests has begun.
         ControlClient(self._sandbox.url).get("counters")
         self._sandbox.reset()
         self._tests += 1
-        # Each test has its own credentials. Otherwise a test could use a token that an earlier test stored.
+        # Each test has its own client id. Otherwise a test could use a token that an earlier test stored.
         self._sandbox.settings.client_id = f"{self._sandbox.client_id}-{self._tests}"
         return self._sandbox
 
@@ -65,10 +65,10 @@ def faceki_sandbox(
 ) -> FacekiSandbox:
     """Provide an empty sandbox on loopback, and set `AIRFLOW_CONN_FACEKI_DEFAULT` to a Connection to it.
 
-    All tests share one sandbox. It is reset before each test, except its clock.
+    All tests share one sandbox. Before each test, the sandbox is reset. Only its clock is not reset.
 
     The optional parameter of the fixture is a mapping of the sandbox's settings, or the name of a dialect. A dialect is
-    a difference between FACEKI's answers and its documentation. Several names are separated by commas. Example:
+    a simulated difference from FACEKI's documentation. Several names of dialects are separated by commas. Example:
     `@pytest.mark.parametrize("faceki_sandbox", ["path-ids"], indirect=True)`. If a dialect is set, the Connection also
     contains the values that the provider needs for this dialect.
     """
@@ -111,8 +111,7 @@ def faceki_run_dag(faceki_sandbox: FacekiSandbox, _faceki_airflow_home: AirflowH
     """Provide a function that runs a DAG against the sandbox and returns the result of the DAG run.
 
     Example: `faceki_run_dag(source, conf={...})`. `source` is a DAG, a function with the decorator `@dag`, a path or a
-    module. Airflow uses a temporary home
-    directory with its own database. The database is created once for all tests.
+    module. Airflow uses a temporary home directory with its own database. The database is created once for all tests.
     """
     with _faceki_airflow_home.used():
         yield _faceki_airflow_home.run

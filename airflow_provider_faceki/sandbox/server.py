@@ -117,7 +117,7 @@ class FacekiSandbox(Backend):
         if self._thread is not None:
             raise RuntimeError("this sandbox is already running")
         # The web server is imported here and not at the top of the module, so that settings, faults and records can be
-        # used if the packages of the web server are not installed.
+        # used even if the packages of the web server are not installed.
         from airflow_provider_faceki.sandbox.http_server import http_server
 
         ready = threading.Event()
@@ -168,8 +168,9 @@ class FacekiSandbox(Backend):
     async def _answer_links(self) -> None:
         """Repeatedly verify the persons of all links whose automatic verification is due.
 
-        The setting `auto_answer` is a number of seconds. When a link is this old, the sandbox decides about the link by
-        itself, although no person has uploaded images. Because of this loop, this needs no request.
+        The setting `auto_answer` is a number of seconds. When a link is this old, the sandbox verifies the person of
+        the link automatically, although no person has uploaded images. Without this method, the sandbox would do this
+        only at the next request.
         """
         while True:
             await real_sleep(AUTO_ANSWER_INTERVAL_SECONDS)

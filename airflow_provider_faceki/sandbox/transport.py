@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Read request bodies, send responses (complete, slow, incomplete or too early), and reset connections."""
+"""Read request bodies, send responses (complete, slow, incomplete or early), and reset connections.
+
+An early response is sent before the complete body of the request has arrived.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,8 @@ LINGER_SECONDS = 5.0
 MAX_LINGER_BYTES = 256 * 1024 * 1024
 _PIECES = 10
 
-#: A function that closes the connection of a client: with a TCP reset if its second argument is true.
+#: A function that closes the connection of a client. If the second argument is true, the connection is closed with a
+#: TCP reset.
 Abort = Callable[[tuple[str, int] | None, bool], None]
 
 

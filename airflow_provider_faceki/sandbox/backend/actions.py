@@ -93,7 +93,8 @@ class Backend:
     def dialect(self) -> Dialect:
         return dialect_of(self.settings.dialect)
 
-    # Methods of the simulated FACEKI service that inject faults (simulated errors), and that revoke and check tokens.
+    # Methods that inject faults (simulated errors) into the simulated FACEKI service, and methods that revoke and check
+    # its tokens.
 
     def add_fault(self, kind: str | Fault, **options: object) -> None:
         """Queue a fault, for example `add_fault("status", route="records", status=503)`.
@@ -158,14 +159,16 @@ class Backend:
     ) -> str:
         """Create a link and return its id.
 
-        :param record_identifier: the caller's identifier of the person. It also selects the outcome; see `outcomes.py`.
+        :param record_identifier: the caller's identifier of the person. It also selects the outcome of the
+            verification; see `outcomes.py`.
         :param workflow_id: the id of the workflow for the verification.
         :param minutes: the lifetime of the link in minutes. If None or 0, the link never expires. This is an
-            assumption, because FACEKI does not document it.
+            assumption, because FACEKI does not document this case.
         :param redirect_url: the URL to which the hosted page leads after the verification. If empty, there is no
             redirect.
         :raises Refused: if the workflow does not exist.
-        :raises ValueError: if a text is not a text, or `minutes` is not a number from 0 to `MAX_LINK_MINUTES`.
+        :raises ValueError: if `record_identifier` or `redirect_url` is not a text, or if `minutes` is neither None nor
+            a number from 0 to `MAX_LINK_MINUTES`.
         """
         _require_texts(record_identifier=record_identifier, redirect_url=redirect_url)
         if minutes is not None and not _is_number(minutes, MAX_LINK_MINUTES):
@@ -234,8 +237,8 @@ class Backend:
         """
         with self.lock:
             while (link := self.store.pop_due(self.clock.now())) is not None:
-                # The sandbox refuses the verification, for example if the link has expired or the account has no
-                # credit; see `answer_link`. A refused verification does not use up the link.
+                # `answer_link` raises `Refused`, for example if the link has expired or the account has no credit. A
+                # refused verification does not use up the link.
                 with suppress(Refused):
                     self.answer_link(link)
 
@@ -300,15 +303,17 @@ class Backend:
         selfie: bytes | None = None,
         fields: Mapping[str, object] | None = None,
     ) -> dict[str, object]:
-        """Add a record as if it were created earlier, and return its document.
+        """Add a record without a verification, and return the document of the record.
 
         The record is not billed, and no webhook is sent.
 
         :param record_identifier: the caller's identifier of the person.
         :param decision: the decision of the record.
         :param link: the id of the link of the record. If empty, the record belongs to no link.
-        :param code: the error code in the record. If None, the decision determines it.
-        :param selfie: the content of the selfie by which the face search finds the record.
+        :param code: the error code in the record. If None, a record with the decision DECLINED contains the code 5008,
+            and every other record contains no code.
+        :param selfie: the content of the selfie. The face search finds the record by this selfie. If None, the face
+            search does not find the record.
         :param fields: top-level fields to replace in the document or to add to it.
         :raises ValueError: if a value has a wrong type.
         """
@@ -362,7 +367,7 @@ class Backend:
     def send_fake_webhook(self, request_id: str, status: str, full_name: str = "") -> None:
         """Send a forged webhook: a webhook for a verification that did not happen.
 
-        The setting `webhook_mode` has no effect on it.
+        The setting `webhook_mode` has no effect on a forged webhook.
         """
         _require_texts(request_id=request_id, status=status, full_name=full_name)
         body = {"requestId": request_id, "fullName": full_name, "status": status, "kycData": {}}
@@ -387,9 +392,10 @@ class Backend:
         self.accounts.bills.append(Bill(record_identifier, what, self.clock.now()))
 
     def search_face(self, selfie: str | None, *, missing: int) -> list[Record]:
-        """Charge a face search, and return the records with the same selfie, byte for byte.
+        """Charge the account for a face search, and return the records whose selfie is identical byte for byte.
 
-        The search is billed even if no record is found. This is an assumption, because FACEKI does not document it.
+        The search is billed even if no record is found. This is an assumption, because FACEKI does not document this
+        case.
 
         :param selfie: the SHA-256 digest of the selfie. If None, the request contains no selfie.
         :param missing: the error code of the refusal if the request contains no selfie.
@@ -419,12 +425,13 @@ class Backend:
             return tuple(self.accounts.bills)
 
     def polls(self, /, **by: str) -> tuple[float, ...]:
-        """Return the times of the last requests for records with one filter, at most `MAX_POLLS_KEPT`.
+        """Return the times of the last records calls that contained a given filter with a given value.
 
-        The times are seconds since the epoch, by the clock of the sandbox.
+        The times are seconds since the epoch, by the clock of the sandbox. For each filter value, only the last
+        `MAX_POLLS_KEPT` times are stored.
 
         :param by: exactly one filter and its value, for example `link="<id>"`. `FILTERS` contains the filters.
-        :raises ValueError: if there is not exactly one filter, or it is unknown.
+        :raises ValueError: if there is not exactly one filter, or if the filter is unknown.
         """
         if len(by) != 1 or not by.keys() <= set(FILTERS):
             raise ValueError(f"polls: found {sorted(by)}, allowed is one of {', '.join(FILTERS)}")

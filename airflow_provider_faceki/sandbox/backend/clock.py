@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 
 #: A monotonic clock. If the system has CLOCK_BOOTTIME, the clock also advances while the computer is suspended.
 _STEADY_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-#: The limit of all calls of `Clock.advance` together, about 300 years. Python has no date after the year 9999.
+#: The limit for the sum of all calls of `Clock.advance`, about 300 years. The sum is limited, because Python has no
+#: date after the year 9999.
 MAX_ADVANCE_SECONDS = 1e10
 _EPOCH_OFFSET_SECONDS = time.time() - time.clock_gettime(_STEADY_CLOCK)
 
@@ -29,10 +30,8 @@ def real_monotonic() -> float:
 class Clock:
     """The clock of the sandbox, which measures the lifetimes of tokens and links.
 
-    Its time is the real time plus the seconds that `advance` added.
-
     :param start: a fixed start time in seconds since the epoch. If it is set, only `advance` moves the clock. If None,
-        the clock follows the real time.
+        the clock shows the real time plus the seconds that `advance` added.
     """
 
     def __init__(self, start: float | None = None) -> None:

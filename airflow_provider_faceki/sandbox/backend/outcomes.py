@@ -4,10 +4,11 @@
 A test selects the outcome by the beginning of the record identifier:
 
 - `accepted-…`, `declined-…` and `review-…` select the decision.
-- `decision-WORD-…` selects any word as the decision, for tests with an unknown decision.
-- `code-5004-…` selects an error code.
-- `slow-…` or `slow-2.5-…` before one of these prefixes adds a pause of 3 s or 2.5 s before the answer to an upload of
-  images through the API. The longest pause is 600 s.
+- `decision-WORD-…` selects WORD as the decision. WORD can be any word, for tests with an unknown decision.
+- `code-5004-…` selects an error code, here 5004.
+- `slow-…` adds a pause of 3 s, and `slow-2.5-…` adds a pause of 2.5 s. The longest pause is 600 s. The sandbox pauses
+  before it answers a verification with images through the API. One of the other prefixes can follow, for example
+  `slow-declined-…`.
 
 All other identifiers select ACCEPTED.
 
@@ -92,7 +93,7 @@ class Scenario:
 
     :param decision: the decision of the record.
     :param code: the error code of the answer. If None, the answer contains a decision.
-    :param pause: the time in seconds before the answer of a route with `takes_time`.
+    :param pause: the pause in seconds before the answer. Only a route whose `takes_time` is true makes this pause.
     """
 
     decision: str = ACCEPTED

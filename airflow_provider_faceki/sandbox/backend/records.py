@@ -83,7 +83,8 @@ class Record:
     def decide(self, decision: str, now: float, by: str) -> None:
         """Change the decision, as a reviewer does in FACEKI's portal.
 
-        The decision ACCEPTED removes the error codes. This is an assumption, because FACEKI does not document it.
+        If the new decision is ACCEPTED, the error codes are removed. This is an assumption, because FACEKI does not
+        document this case.
 
         :param now: the time of the change in seconds since the epoch.
         :param by: the name of the reviewer.

@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The state of a sandbox in memory: links, records, tokens and counters. It uses no HTTP, no threads and no clock."""
+"""The state of a sandbox in memory: links, records, tokens and counters.
+
+This module does not use HTTP, threads or a clock.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ class Refused(Exception):
     """Error: the sandbox refuses a call. The answer to the call contains one of FACEKI's error codes.
 
     :param code: the error code in the answer.
-    :param status: the HTTP status of the answer. Verifications, searches, the hosted page and the control API use their
-        own status instead.
+    :param status: the HTTP status of the answer. Some callers ignore this status and use their own: the verification
+        calls of the v3 API, face search, face analysis, the hosted page and the control API.
     :param record: the record that the refused call created. If None, the call created no record.
     """
 
@@ -174,8 +177,8 @@ class Tokens:
 class Bill:
     """One charge.
 
-    :param record_identifier: the record identifier of the verification. It is empty if the verification has none, and
-        for a face search or face analysis.
+    :param record_identifier: the record identifier of the verification. It is empty for a face search, for a face
+        analysis, and for a verification without a record identifier.
     :param what: the kind of the call. The kinds are `verification`, `link` (a link that was answered on the hosted
         page), `face_match` and `analyze_face`.
     :param at: the time of the charge in seconds since the epoch.

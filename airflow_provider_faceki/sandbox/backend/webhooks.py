@@ -39,7 +39,7 @@ class _Delivery:
     :param bodies: the bodies of the webhooks, each with its content type. They are sent one after the other.
     :param lane: the index of the thread that sends this delivery.
     :param generation: the number of `clear` calls before the delivery was queued. If `clear` has been called since
-        then, the delivery is not sent, or its result is not counted.
+        then, the delivery is not sent. If `clear` was called during a POST, the result of the POST is not counted.
     """
 
     due: float

@@ -28,11 +28,12 @@ class Route:
     :param name: the name of the route, which faults (injected errors) and counters use. Several routes can have the
         same name.
     :param method: the HTTP method.
-    :param path: the path, with variable parts in braces. It is documented, except the path of the file of a PDF report.
+    :param path: the path, with variable parts in braces. The paths come from FACEKI's documentation or from official
+        SDKs. Only the path of the route `pdf_file` is invented.
     :param handler: the function that computes the answer.
     :param body: the kind of the request body.
     :param bearer: whether a token is required.
-    :param envelope: the envelope (JSON object around the content) in which faults report errors.
+    :param envelope: the envelope (JSON object around the content) of the errors that faults inject.
     :param takes_time: whether a record identifier with the prefix `slow-` delays the answer.
     """
 
@@ -107,7 +108,7 @@ ROUTES: Final = (
 
 # These routes have no fixed path. The path of `PDF` is a setting. `MOVED` answers a request to a documented path that a
 # dialect (a simulated difference from FACEKI's documentation) has replaced by another path. `UNKNOWN` answers a request
-# whose path and method belong to no route. Both have the same name.
+# whose path and method belong to no route. `MOVED` and `UNKNOWN` have the same name.
 PDF: Final = Route("pdf", "GET", "", v3.pdf)
 UNKNOWN: Final = Route("unknown", "", "", v3.unknown, bearer=False)
 MOVED: Final = Route("unknown", "", "", v3.moved, bearer=False)

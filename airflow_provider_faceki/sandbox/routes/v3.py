@@ -123,7 +123,7 @@ def _workflow(backend: Backend, workflow_id: object) -> Workflow:
 
 
 def _minutes(value: object) -> int | None:
-    """Return the lifetime of a link in whole minutes, or None if the request contains none.
+    """Return the lifetime of a link in whole minutes. If the request contains no lifetime, return None.
 
     A number and a text are accepted, because FACEKI's documentation shows a number on one page and a text on another.
     """
@@ -226,8 +226,8 @@ def _find(backend: Backend, request: Request, allowed: tuple[str, ...]) -> Respo
     filters = {name: request.query[name] for name in allowed if request.query.get(name)}
     if not filters:
         # A request without a filter is answered with an error. This is an assumption, because FACEKI does not document
-        # this case. If the sandbox returned all records, a client that forgets the filter would pass its tests. At the
-        # real FACEKI, such a client would possibly read the personal data of all persons.
+        # this case. If the sandbox returned all records, a client that forgets the filter would pass its tests. With
+        # the real FACEKI, this client would possibly read the personal data of all persons.
         return v3_error(5002, 422)
     for name, value in filters.items():
         backend.accounts.add_poll(f"{name}={value}", backend.clock.now())
