@@ -385,8 +385,8 @@ class FacekiHook(BaseHook):
             cached = self._find_cached(stored)
             if cached is None:
                 with self._with_conn_id():
-                    # The Connection is checked in a thread, because the check would block the event loop: it imports
-                    # modules and searches for the file of the CA bundle.
+                    # The check imports modules and searches for the file of the CA bundle, which would block the event
+                    # loop. Therefore the Connection is checked in a thread.
                     cached = await asyncio.to_thread(self._read, stored)
                 for secret in cached.settings.secrets:
                     await _mask_secret_async(secret)
@@ -469,7 +469,7 @@ os.register_at_fork(after_in_child=_cached_connections.clear)
 def _connect_token_backend(client: FacekiClient) -> None:
     """If the client has a shared token store, look up the Connection for the storage of this token store.
 
-    The docstring of ``ObjectStorageTokenBackend.connect`` says why. If the lookup has already succeeded, do nothing.
+    ``ObjectStorageTokenBackend.connect`` explains why. If the lookup has already succeeded, do nothing.
     """
     connect = getattr(client.token_backend, "connect", None)
     if connect is not None:

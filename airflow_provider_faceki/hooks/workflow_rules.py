@@ -81,7 +81,7 @@ def cached_rules(key: Key, fetch: Callable[[], WorkflowRules]) -> WorkflowRules 
 def are_records_stored(hook: FacekiHook, workflow_id: str, *, is_decisive: bool = True) -> bool:
     """Return whether the rules of a workflow say that FACEKI stores the records of verifications.
 
-    If FACEKI has no endpoint for the rules, it is unknown whether FACEKI stores records. The result is ``True`` then.
+    If FACEKI has no endpoint for the rules, it is unknown whether FACEKI stores records. Then the result is ``True``.
 
     :param is_decisive: Whether the caller sends a verification if the result is ``True``. In this case the rules must
         be known, because they possibly say that FACEKI stores no records. Therefore an error is raised if FACEKI does

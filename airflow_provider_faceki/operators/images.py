@@ -144,7 +144,7 @@ class FacekiFaceMatchOperator(_ImageOperator):
     """Search for a face among the people who were verified before. Each call is charged.
 
     If the answer to a call is lost, its result cannot be looked up later. Therefore the operator does not send the call
-    again: the task fails and is not retried. From Airflow 3.3 on, the task also fails without a retry if an earlier try
+    again. The task fails and is not retried. From Airflow 3.3 on, the task also fails without a retry if an earlier try
     was killed during the call. Before Airflow 3.3, no state survives a killed task, so a retry possibly sends and
     charges the call a second time. To prevent this, set ``retries=0``.
 

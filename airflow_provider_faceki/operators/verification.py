@@ -256,8 +256,8 @@ class FacekiKycVerificationOperator(_ImageOperator):
             deadline, parameter, self._reconcile_limit(context, known or computed or time.time())
         )
         if known is None and given.status == "timeout" and not limit.is_execution_timeout:
-            # Airflow did not pass ``resubmit_at`` to this method. The value is not needed: the trigger sends a timeout
-            # event only after this time, so the time has been reached.
+            # Airflow did not pass ``resubmit_at`` to this method. The value is not needed, because the trigger sends a
+            # timeout event only after this time. So the time has been reached.
             known = time.time()
         if known is not None:
             # An execution stores an intent just before it sends the verification. If another execution stored an intent
@@ -363,8 +363,8 @@ class FacekiKycVerificationOperator(_ImageOperator):
     def _are_records_stored(self, *, is_decisive: bool) -> bool:
         """Return whether FACEKI stores records. Only then does a missing record show that nothing was sent.
 
-        If the rules are not checked, or if FACEKI has no endpoint for them, this is unknown. The result is ``True``
-        then.
+        If the rules are not checked, or if FACEKI has no endpoint for them, this is unknown. Then the result is
+        ``True``.
 
         :param is_decisive: Whether the verification is sent if the result is ``True``. In this case a failing service
             raises an error, because the rules possibly say that FACEKI stores no records. Otherwise the result is

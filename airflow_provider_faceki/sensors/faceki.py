@@ -68,7 +68,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
     record yet, the sensor continues to wait. If the link is unknown, expired or used up, the task fails at once.
     ``poke_interval``, ``exponential_backoff``, ``max_wait``, ``timeout`` and ``soft_fail`` have the same meaning with
     ``mode="poke"``, with ``mode="reschedule"`` and with ``deferrable=True``. ``execution_timeout`` is a limit of the
-    whole task, except with ``mode="reschedule"``: Airflow then applies it to each poll separately.
+    whole task. With ``mode="reschedule"``, however, Airflow applies this limit to each poll separately.
 
     XCom: the summary of the record, without personal data.
 

@@ -34,8 +34,8 @@ class CircuitBreaker:
     def retry_after(self, now: float) -> float:
         """Return the number of seconds for which the caller must not poll.
 
-        0 allows a poll now. While the circuit is open, one caller gets 0 after each blocking time: its poll is the
-        probe.
+        0 allows a poll now. While the circuit is open, only one caller gets 0 after each blocking time. The poll of
+        this caller is the probe.
         """
         if not self.is_open:
             return 0.0
