@@ -26,8 +26,9 @@ def faceki_verifications(conn_id: str = DEFAULT_CONN_ID) -> Asset:
     decision. Therefore fetch the record from FACEKI before you rely on the status.
 
     :param conn_id: Id of a Connection of type ``faceki``. The id becomes part of a URI. Therefore it has at most 200
-        characters. Only ASCII letters, digits and ``. _ -`` are allowed, and the first one must not be ``.`` or ``-``.
-    :raises ValueError: if another id is given.
+        characters. Only ASCII letters, digits and ``. _ -`` are allowed, and the first character must not be ``.`` or
+        ``-``.
+    :raises ValueError: if the id does not follow these rules.
     """
     if not fits_uri(conn_id):
         raise ValueError(

@@ -2,8 +2,8 @@
 """Check a FACEKI Connection by ``airflow faceki check`` or ``python -m airflow_provider_faceki.check``.
 
 Exit status 0 means that the Connection is usable. Exit status 1 means that the user must change the settings that the
-output names. Exit status 2 means that a call failed with all settings that the check has tried, that the Connection
-does not exist, or that the command has a wrong argument.
+output names. Exit status 2 has several possible causes: a call failed with all settings that the check has tried, the
+Connection does not exist, the report file cannot be opened, or the command has a wrong argument.
 
 For every ``airflow`` command, Airflow 3.2 and later import this module to find the commands ``airflow faceki``. To keep
 all these commands fast, this module imports the code of the check only when a check runs.
@@ -84,7 +84,7 @@ def check(chosen: argparse.Namespace) -> int:
     from airflow_provider_faceki.api.probes import FREE_CALLS, Diagnosis
     from airflow_provider_faceki.hooks.faceki import FacekiHook
 
-    # The file is opened before the first request, because a report that cannot be written is not worth the requests.
+    # The report file is opened before the first request. If it cannot be opened, the check sends no request.
     if chosen.report is not None and not _write(chosen.report, "a", ""):
         return CANNOT_WORK
     hook = FacekiHook(chosen.conn_id)

@@ -62,7 +62,7 @@ class Lineage:
 def file_uri(uri: FilePath) -> str | None:
     """Return the location of a file or folder as a URI, without credentials and without the query of a web address.
 
-    Return ``None`` if the text is no location, such as a relative path.
+    If ``uri`` is not a location, return ``None``. For example, a relative path is not a location.
 
     :param uri: Absolute local path, URI, or path object.
     """
@@ -98,7 +98,7 @@ def folder_uri(
     """Return the URI of the folder that contains a file about one person, without identifiers of the person.
 
     The file's name is omitted, because it usually contains an identifier of the person. If the name of a folder
-    contains an identifier, this folder and all folders below it are omitted too. Credentials are omitted as by
+    contains an identifier, this folder and all folders below it are omitted too. Credentials are omitted as in
     :func:`file_uri`. Return ``None`` if nothing remains.
 
     :param uri: Location of the file.
@@ -197,7 +197,7 @@ def to_openlineage(lineage: Lineage) -> Any:
 def _name(uri: str) -> tuple[str, str]:
     """Return the namespace and the name of a dataset for OpenLineage.
 
-    Both have the same form as in the lineage of Airflow's other providers.
+    The lineage of Airflow's other providers contains names and namespaces of the same form.
     """
     scheme, _, rest = uri.partition("://")
     host, slash, path = rest.partition("/")

@@ -85,20 +85,21 @@ def gauge(name: str, value: int, **tags: str) -> None:
 
 
 def _emit(kind: str, name: str, tags: dict[str, str], *values: int) -> None:
-    # Special characters in the values of tags are replaced, because the protocol of a metrics backend possibly uses the
-    # same characters. A Connection id, for example, can contain such characters.
+    # Special characters in the values of tags are replaced, because they possibly have a special meaning in the
+    # protocol of the metrics backend. A Connection id, for example, can contain such characters.
     tags = {tag: re.sub(r"[^A-Za-z0-9_-]", "_", value) for tag, value in tags.items()}
     try:
         getattr(_stats(), kind)(".".join(("faceki", name, *tags.values())), *values, tags=tags or None)
-    except Exception as error:  # noqa: BLE001 - a backend can raise any error, which must not fail a paid call
+    except Exception as error:  # noqa: BLE001 - a backend can raise any error, and no such error must fail a paid call
         log.debug("A metric could not be sent: %s", type(error).__name__)
 
 
 @cache
 def _stats() -> Any:
-    """Return the one of Airflow's ``Stats`` objects that is configured in this process.
+    """Return the ``Stats`` object that Airflow has configured in this process.
 
-    If none is configured, return the last one that exists.
+    Airflow possibly has several ``Stats`` objects; see ``_MODULES``. If none of them is configured, return the last one
+    that exists.
     """
     found = None
     for name in _MODULES:

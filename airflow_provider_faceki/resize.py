@@ -29,8 +29,9 @@ MAX_PIXELS = 250_000_000
 #: that needs more is refused.
 MAX_DECODED_BYTES = 256 * 1024 * 1024
 
-#: Maximum number of scans of a JPEG, and of all its segments. Encoders write at most some tens of both. The time for
-#: decoding grows with these numbers: a file of 100 kB with 1000 scans of a large image would take a minute.
+#: Maximum number of scans of a JPEG, and maximum number of all its segments. Encoders write at most a few dozen scans
+#: and a few dozen segments. The decoding time grows with both numbers. For example, decoding a file of 100 kB with 1000
+#: scans of a large image would take a minute.
 MAX_SCANS = 100
 MAX_SEGMENTS = 1000
 
@@ -51,7 +52,8 @@ _COEFFICIENT_BYTES = 2
 _SIXTEEN_BIT_WHITE = 65535
 # Maximum number of bytes between two segments of a JPEG before its first scan. Pillow reads such bytes one by one.
 _MAX_PADDING_BYTES = 4096
-# Marker of a segment of a JPEG, or of its end. The markers that are left out have no segment.
+# Pattern of the marker at the start of a JPEG segment, and of the marker at the end of the JPEG. The pattern does not
+# match the markers that belong to no segment.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"
 _FRAMES = {bytes([0xFF, kind]) for kind in range(0xC0, 0xD0)} - {b"\xff\xc4", b"\xff\xc8", b"\xff\xcc"}
@@ -70,7 +72,8 @@ def resized(name: str, image: Image, longest: int, max_bytes: int) -> Image:
     :param max_bytes: Maximum size of the result in bytes.
     :raises ConfigurationError: if Pillow is not installed (extra ``images``).
     :raises ValidationError: if Pillow cannot read the image, the image has too many pixels, scans or segments or would
-        need too much memory, or the result is still too large. Pillow alone cannot read HEIC.
+        need too much memory, or the result is still too large. Every HEIC image is refused, because Pillow has no
+        reader for HEIC.
     :raises OSError: if the storage of the image fails.
     """
     try:
@@ -112,7 +115,8 @@ def _reduced(name: str, file: BinaryIO, media_type: str, longest: int) -> Pillow
         _check_pixels(name, size, needed)
         with _budget.reserve(needed), _open(file, media_type) as image:
             return _shrink(image, longest)
-    # The structure of a JPEG is checked before Pillow reads the file: each scan takes as long as a whole image.
+    # The scans of a JPEG are counted before Pillow reads the file, because decoding one scan takes as long as decoding
+    # a whole image.
     scans = _scan_count(name, file) if media_type == "image/jpeg" else 1
     with _open(file, media_type) as image:
         size = image.size
@@ -201,9 +205,10 @@ def _averaging_bytes(size: tuple[int, int], longest: int, pixel_bytes: int) -> i
 
 
 def _scan_count(name: str, file: BinaryIO) -> int:
-    """Return the number of scans of a JPEG. If a decoder reads only the first scan, return 1.
+    """Return the number of scans of a JPEG that a decoder reads.
 
-    Like decoders, this function skips bytes that belong to no segment.
+    If the first scan contains the whole image, a decoder reads only this scan. Like decoders, this function skips bytes
+    that belong to no segment.
 
     :raises ValidationError: if the JPEG has too many scans or segments.
     :raises OSError: if the JPEG has no scan, or too many bytes between its segments.
@@ -284,7 +289,7 @@ def _to_eight_bits(image: PillowImage, scales: tuple[int, ...]) -> PillowImage:
     :param image: Pillow image in mode ``F``.
     :param scales: Numbers that possibly stand for white, in ascending order. The file does not say which number stands
         for white. Therefore the first number that is not below the brightest pixel is used. If all these numbers are
-        too low, 65535 (white in 16 bits) is tried. If that is too low, the brightest pixel is white.
+        too low, 65535 (white in 16 bits) is tried. If 65535 is also too low, the brightest pixel is white.
     """
     low, high = cast("tuple[float, float]", image.getextrema())
     white = next((scale for scale in (*scales, _SIXTEEN_BIT_WHITE) if high <= scale), high)
@@ -328,7 +333,10 @@ class _StrictDecoding:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Make Pillow refuse truncated images while the context is active. The last thread restores the setting."""
+        """Make Pillow refuse truncated images while the context is active.
+
+        When the last thread leaves the context, Pillow's original setting is restored.
+        """
         import PIL.ImageFile
 
         with self._lock:

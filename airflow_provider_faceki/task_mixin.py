@@ -35,7 +35,8 @@ class FacekiTaskMixin:
     #: Names of attributes that belong to one execution of the task. A copy of the task does not contain these
     #: attributes.
     _transient: Sequence[str] = ("_restarted_at",)
-    #: Unix time at which this try started, if Airflow reports the start of an earlier try instead.
+    #: Unix time at which this try started. The time is set only if Airflow reports the start of an earlier try as the
+    #: start of this try.
     _restarted_at: float | None = None
 
     @lazy_property
@@ -61,9 +62,11 @@ class FacekiTaskMixin:
 
         If a resumed task is cleared while it is running, Airflow 3 does not begin the next try with ``execute``. The
         next try resumes with the event, the arguments and the start time of the earlier try. None of them is valid for
-        the next try. Therefore the resumed task must call ``execute``, and count its time limits from now.
+        the next try. Therefore, if the result is ``True``, the caller must call ``execute``. This method then also sets
+        the start time of the try to the current time, so that the time limits of the task begin again.
 
-        :param try_number: Try number that the task passed to Airflow before the deferral. It is possibly missing.
+        :param try_number: Try number that the task passed to Airflow before the deferral. If it is missing, the result
+            is ``False``.
         """
         if isinstance(try_number, bool) or not isinstance(try_number, int):
             return False
@@ -109,10 +112,10 @@ class FacekiTaskMixin:
     def check_rendered(self) -> None:
         """Refuse an optional argument that the author of the DAG has set and that rendered to an empty value.
 
-        A text for a missing value, such as ``'None'``, counts as empty. The default of the argument is not used
-        instead, because the author has not chosen the default.
+        A text for a missing value, such as ``'None'``, counts as empty. An empty value is not replaced by the default
+        of the argument, because the author has not chosen the default.
 
-        :raises ValidationError: if there is such an argument. The error text contains the argument's name.
+        :raises ValidationError: if an argument is refused. The error text contains the argument's name.
         """
         for name in sorted(self._given):
             value = getattr(self, name)

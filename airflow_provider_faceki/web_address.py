@@ -15,8 +15,8 @@ _GOOGLE_HOST = ".googleapis.com"
 def web_address(uri: storage.FilePath, conn_id: str | None = None, *, is_folder: bool = False) -> str | None:
     """Return the address of a page that shows a file or folder to a user who is logged in to the storage's console.
 
-    For a file on Azure, it is the address of the file itself. The address contains no credentials. Nothing is requested
-    from the storage.
+    For a file on Azure, the result is the address of the file itself. The address contains no credentials. No request
+    is sent to the storage.
 
     :param uri: URI of the file or folder.
     :param conn_id: Connection for the storage.
@@ -41,7 +41,8 @@ def address_in(filesystem: Any, path: str, *, is_folder: bool = False) -> str | 
     protocol = getattr(filesystem, "protocol", ())
     protocols = {protocol} if isinstance(protocol, str) else set(protocol)
     if "s3" in protocols and _is_at(getattr(filesystem, "endpoint_url", None), _AWS_HOST):
-        # The page of a bucket itself has an empty prefix. With "/", it would show a folder without a name.
+        # The address of a bucket's page has an empty prefix. With the prefix "/", the page would show a folder without
+        # a name.
         kind, end = ("buckets", "/" if key else "") if is_folder else ("object", "")
         return f"https://console.aws.amazon.com/s3/{kind}/{quote(bucket)}?prefix={quote(key, safe='/')}{end}"
     if "gs" in protocols and _is_at(getattr(filesystem, "_endpoint", None), _GOOGLE_HOST):

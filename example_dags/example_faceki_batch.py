@@ -93,7 +93,7 @@ with DAG(
     def add_up(shards: list[dict[str, Any]]) -> dict[str, Any]:
         """Return, for all shards together, how many people have each decision or error.
 
-        The number `found` counts the people who already had a record, so that they were not billed again.
+        The number `found` counts the people who already had a record, and who were therefore not billed again.
         """
         decisions, errors = Counter[str](), Counter[str]()
         for shard in shards:

@@ -9,7 +9,7 @@ portal. The answer selects the next task. If there is no answer within two days,
 Trigger this DAG with your own record identifier of a person. FACEKI must have verified the person already, or the
 person must have a link from `example_faceki_kyc_link`.
 
-The DAG needs Airflow 3.1 or later and version 1.13 or later of the standard provider. With older ones, this file
+The DAG needs Airflow 3.1 or later and version 1.13 or later of the standard provider. With older versions, this file
 defines no DAG.
 """
 
@@ -34,7 +34,7 @@ try:
     from airflow.providers.standard.operators.hitl import HITLBranchOperator, HITLOperator
 
     # The DAG needs the operator's argument `response_timeout`. It does not exist in the standard provider before 1.13,
-    # and Airflow 3.1's own constraints install such a version. With such a version, this file defines no DAG.
+    # and Airflow 3.1's own constraints install an older version than 1.13. With that version, this file defines no DAG.
     HAS_RESPONSE_TIMEOUT = "response_timeout" in inspect.signature(HITLOperator.__init__).parameters
 except (ImportError, AirflowOptionalProviderFeatureException):
     HAS_RESPONSE_TIMEOUT = False  # Airflow before 3.1

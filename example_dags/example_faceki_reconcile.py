@@ -14,9 +14,8 @@ A case is open as long as the folder `OPEN` contains a file with the record iden
 when you create the link: `write_json(f"{OPEN}/{record_identifier}", {})`. Only the name of the file is used, so the
 file must not contain personal data. Do not use an e-mail address or other personal data as the identifier.
 
-On Airflow 3.2, the events of this DAG start no run, because a task cannot set the partition of an event there. In
-Airflow 3.3 and later, a task can set it. In Airflow 3.0 and 3.1 there are no partitions, and the DAG emits plain
-events.
+On Airflow 3.2, the events of this DAG start no run, because a task cannot set the partition of an event. In Airflow 3.3
+and later, a task can set the partition. Airflow 3.0 and 3.1 have no partitions, and the DAG emits plain events.
 """
 
 from __future__ import annotations
@@ -67,8 +66,9 @@ with DAG(
         began = [record["created_at"] for record in decided]
         events = inlet_events[verifications]
         if began and all(began) and hasattr(events, "after"):
-            # Asset events that are older than the oldest fetched verification are not read, because no event is older
-            # than its verification. One day is subtracted, in case the clocks of FACEKI and Airflow differ.
+            # Asset events that are older than the oldest fetched verification are not read. They belong to other
+            # verifications, because no event is older than its verification. One day is subtracted, in case the clocks
+            # of FACEKI and Airflow differ.
             oldest = min(datetime.fromisoformat(moment) for moment in began)
             events = events.after((oldest - timedelta(days=1)).isoformat())
         said = {(event.extra.get("request_id"), event.extra.get("status")) for event in events}

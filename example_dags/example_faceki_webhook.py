@@ -13,7 +13,7 @@ with this id from FACEKI. If FACEKI has no such record, the webhook was forged, 
 With Airflow 3.2 and later, each verification is a partition of the asset and gets its own run.
 
 Airflow 3.0 and 3.1 have no partitions. Events that arrive within a short time share one run, so the tasks are mapped
-over all events. If an event arrives while Airflow creates a run, it is possibly processed only in the next run.
+over all events. If an event arrives while Airflow creates a run, the next run possibly processes this event.
 
 With Airflow 2, the provider cannot receive webhooks.
 """

@@ -27,8 +27,8 @@ from airflow_provider_faceki.connection.schema import (
     FieldSpec,
 )
 
-#: Maximum length of a text in characters. Ids, keys and addresses are shorter, and an HTTP header can carry this
-#: length.
+#: Maximum length of a text in characters. Ids, keys and addresses are shorter. A text of this length fits into an HTTP
+#: header.
 MAX_TEXT_LENGTH = 2048
 
 _NUMBER = re.compile(r"[+-]?\d{1,20}(\.\d{1,20})?([eE][+-]?\d{1,3})?", re.ASCII)
@@ -44,8 +44,8 @@ _URL_SAFE = re.compile(r"[A-Za-z0-9._~-]+")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _AUTH_SCHEME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,40}")
 _JSON_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
-# Pattern of the location of a shared token store. It is either the URI of a folder in a storage, with an optional
-# Connection id before an @, or an absolute local directory, with or without file://.
+# Pattern of the location of a shared token store. The location is either the URI of a folder in a storage, with an
+# optional Connection id before an @, or an absolute local directory, with or without file://.
 _STORE_PLACE = re.compile(
     r"(?!(?i:file|local):)[A-Za-z][A-Za-z0-9+.-]*://(?:[A-Za-z0-9_.-]+@)?[^\s?#@/:][^\s?#@]*"
     r"|(?:(?i:file)://)?/[^\s?#@]+"
@@ -189,7 +189,8 @@ def token_store(value: object, _: FieldSpec) -> str:
     """
     if isinstance(value, str) and (value in TOKEN_STORES or _STORE_PLACE.fullmatch(value)):
         return value
-    # The text after file:// would be a path below the working directory, so each process would have its own store.
+    # A URI such as file://folder is refused. Its path would be relative to the working directory, so each process would
+    # have its own store.
     is_relative = isinstance(value, str) and _WRONG_LOCAL_URI.match(value)
     raise InvalidValue(
         f"{', '.join(TOKEN_STORES)}, the URI of a folder such as s3://aws_default@bucket/tokens, or the absolute path "
@@ -410,7 +411,8 @@ def _proxy(url: object, allowed: str) -> str:
         urlsplit(full)
     except ValueError:
         # The standard library refuses brackets outside of an IPv6 address, and characters that Unicode's normalization
-        # changes into `/`, `:`, `@`, `?` or `#`. Its error contains the password.
+        # changes into `/`, `:`, `@`, `?` or `#`. The error of the standard library contains the password, so it is not
+        # shown.
         raise InvalidValue(
             allowed, "a user name or password with characters that need percent-encoding"
         ) from None

@@ -1,13 +1,13 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Create Airflow's form for a FACEKI Connection, for each Airflow version, from the fields in ``schema.py``.
 
-Airflow 3.2 and later read the form as data through ``get_provider_info``, while Airflow itself is being imported.
-Therefore this module must load fast and imports only light modules. Airflow 2.11 to 3.1 call the hook, and the hook
-calls ``form_widgets`` and ``hook_field_behaviour``.
+Airflow 3.2 and later read the form as data through ``get_provider_info``. Airflow 3.3 and later do this while Airflow
+itself is being imported. Therefore this module must load fast and imports only light modules. Airflow 2.11 to 3.1 call
+the hook, and the hook calls ``form_widgets`` and ``hook_field_behaviour``.
 """
 
 # The libraries for web forms, WTForms and Flask-AppBuilder, are installed with Airflow 2.11 only. With a later Airflow,
-# mypy does not find them, so these two errors are disabled.
+# mypy does not find these libraries, so mypy's errors about missing libraries are disabled.
 # mypy: disable-error-code="import-not-found,import-untyped"
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def form_widgets() -> dict[str, Any]:
 
 
 def _as_json(widget: Any) -> Any:
-    """Return a text widget that shows an object as JSON. The original widget would show its Python representation."""
+    """Return a text widget that shows an object as JSON. The original widget would show the object in Python syntax."""
 
     def show(field: Any, **attributes: Any) -> Any:
         if isinstance(field.data, dict | bool):

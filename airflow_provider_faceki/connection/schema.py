@@ -72,7 +72,7 @@ class FieldSpec(NamedTuple):
 
     :param kind: Kind of the value. It selects the check.
     :param label: Label of the field in the form.
-    :param help: Help text in the form, without default and limits. The form adds both.
+    :param help: Help text in the form. It must not contain the default or the limits, because the form adds them.
     :param default: Value that is used if the field is not set. ``None`` means that there is no default.
     :param limits: Smallest and largest allowed number.
     :param choices: The allowed values.
@@ -297,9 +297,9 @@ class ConnectionSettings:
         "Base URL of the image check. The token is never sent there.",
         default=FACEKI.addon_url,
     )
-    # Each field below corrects one assumption about FACEKI. A user sets such a field only if `airflow faceki check`
-    # reports that an assumption is wrong. The report then contains the JSON for the Connection's extra. These fields
-    # are not in the form, because they would make the common fields hard to find.
+    # The fields below are not in the form, because they would make the common fields hard to find. Most of them correct
+    # an assumption about FACEKI. A user sets such a field only if the assumption is wrong. If `airflow faceki check`
+    # finds that an assumption is wrong, its output contains the JSON for the Connection's extra.
     auth_header: str = _field(
         "header_name",
         "Token header",
@@ -413,5 +413,5 @@ SPECS: dict[str, FieldSpec] = {
 STANDARD_FIELDS = {spec.column: spec for spec in SPECS.values() if spec.column}
 EXTRA_FIELDS = {name: spec for name, spec in SPECS.items() if not spec.column}
 #: Standard fields of a Connection whose values are used only if the base URL has no scheme or no port. Before Airflow
-#: 3.2 the form hides both. From 3.2 on, it hides only ``schema``.
+#: 3.2, the form hides ``schema`` and ``port``. From 3.2 on, it hides only ``schema``.
 HIDDEN_FIELDS = ("schema", "port")

@@ -55,7 +55,7 @@ class StoredConnection:
 
     @classmethod
     def of(cls, conn: object) -> StoredConnection:
-        """Copy the fields of an Airflow Connection of any of Airflow's Connection classes.
+        """Copy the fields of ``conn``, which is an object of any of Airflow's Connection classes.
 
         This method does not block, so an event loop can call it. It reads the stored text ``conn.extra``, because
         ``conn.extra_dejson`` would mask secrets through a blocking call to Airflow's supervisor.
@@ -98,7 +98,8 @@ def _wrong_type(conn_id: str, found: object) -> ConfigurationError:
 class WebhookSettings:
     """The webhook settings of a Connection. ``repr`` shows no secret.
 
-    Except for ``tokens``, an attribute has the value of the field ``webhook_…`` in ``schema.py``, without this prefix.
+    Each attribute except ``tokens`` contains the value of one Connection field. The name of the field in ``schema.py``
+    is ``webhook_`` followed by the name of the attribute.
 
     :param tokens: Tokens that are accepted at the end of the webhook path. These are the current token and, if it is
         set, the previous token.
@@ -117,8 +118,8 @@ class WebhookSettings:
 def webhook_settings(conn_id: str, conn: StoredConnection) -> WebhookSettings | None:
     """Return the webhook settings of a Connection, or ``None`` if it has no webhook token.
 
-    The other fields are not checked, because they are not used on the machine of the API server. For example, the CA
-    bundle possibly does not exist there.
+    The other fields are not checked, because they are not used on the machine of the API server. For example, this
+    machine possibly does not have the CA bundle.
 
     :raises ConfigurationError: if any webhook field is wrong. The error lists all wrong webhook fields.
     """
@@ -141,7 +142,10 @@ def token_directory() -> Path:
 
 
 def _decode(extra: object) -> object:
-    """Return the decoded JSON of a Connection's extra: ``None`` for blank text. Text that is not JSON is unchanged."""
+    """Return the decoded JSON of a Connection's extra.
+
+    If the extra is blank text, return ``None``. Text that is not JSON is returned unchanged.
+    """
     if not isinstance(extra, str):
         return extra
     if not extra.strip():
@@ -263,7 +267,10 @@ class _FieldReader:
         return f"{self._safe_repr(value)} ({type(value).__name__})"
 
     def _safe_repr(self, value: object) -> str:
-        """Return the first 80 characters of ``repr(value)``. If it contains a secret of a field, return its length."""
+        """Return the first 80 characters of ``repr(value)``.
+
+        If the value contains a secret of a field, return only the length of the value.
+        """
         shown = repr(value)
         secrets = (self._stored[key] for key in _SECRET_KEYS)
         if any(isinstance(secret, str) and len(secret) > 3 and secret in str(value) for secret in secrets):

@@ -41,7 +41,7 @@ class FacekiHook(BaseHook):
 
     In a process, hooks with the same account and the same network settings share HTTP connections. Hooks with the same
     account and the same token store share one access token. By default, all processes of one user on a machine share
-    it. The creation of a hook does not read the Connection and sends nothing.
+    this token. Creating a hook does not read the Connection and sends no request.
 
     :param faceki_conn_id: Id of a Connection of type ``faceki``; see ``docs/connection.md``.
     """
@@ -89,7 +89,8 @@ class FacekiHook(BaseHook):
     def get_conn(self) -> FacekiClient:
         """Return the FACEKI client, which is independent of Airflow. Errors are as for :attr:`settings`."""
         client = self._cached_connection.client
-        # A lookup that failed is repeated. A task's thread is the main thread of its process.
+        # If an earlier lookup of the token store's Connection failed, the lookup is repeated here. Airflow can look up
+        # a Connection only in certain threads. One of them is the main thread, in which a task runs.
         if threading.current_thread() is threading.main_thread():
             _connect_token_backend(client)
         return client
@@ -236,7 +237,7 @@ class FacekiHook(BaseHook):
     def check_image(self, image: ImageSource, *, image_conn_id: str | None = None) -> ImageCheck:
         """Check the quality of an image. As far as is known, FACEKI does not charge for this call.
 
-        The parameter ``image`` is like ``selfie`` of :meth:`match_face`. The errors are the same.
+        Parameters and errors are as for :meth:`match_face`, but the image is passed as ``image`` and not as ``selfie``.
         """
         return self.call(api.CheckImage(self.image(image, name="image", conn_id=image_conn_id)))
 
@@ -272,7 +273,7 @@ class FacekiHook(BaseHook):
         The process caches the rules for ten minutes. It caches ``None`` and a :class:`WorkflowError` for one minute.
 
         :returns: The rules. The result is ``None`` if the request for the rules fails for a reason that does not
-            prevent a verification, such as an unknown URL or no answer. The request then logs a warning.
+            prevent a verification, such as an unknown URL or no answer. In this case a warning is logged.
         :raises FacekiError: if the request fails for a reason that also prevents a verification, such as wrong
             credentials.
         """
@@ -314,7 +315,7 @@ class FacekiHook(BaseHook):
             return self.get_conn().get_access_token()
 
     def test_connection(self) -> tuple[bool, str]:
-        """Test the Connection: request a token from FACEKI. Return whether this succeeded, and a message.
+        """Request an access token from FACEKI. Return whether the request succeeded, and a message for the user.
 
         The token store is not used. FACEKI does not charge for this call. FACEKI's documentation and SDKs contain
         several forms of the token request. If FACEKI does not know the configured form, the other forms are tried until
@@ -335,7 +336,8 @@ class FacekiHook(BaseHook):
             # markup and fail on text such as `[/x]`.
             return False, text.translate(str.maketrans("[]", "()"))
         finally:
-            # Airflow's Test button uses a new Connection id for each test. The cache would keep the secrets of each.
+            # Airflow's Test button uses a new Connection id for each test. Without this line, the cache would keep the
+            # secrets of all tested Connections.
             _cached_connections.pop(self.faceki_conn_id, None)
         mask_secret(token.value)
         return True, f"FACEKI issued a token that is valid for {token.lifetime:.0f} s."
@@ -343,11 +345,14 @@ class FacekiHook(BaseHook):
     def _suggest_auth_flow(self) -> str:
         """Try the forms of the token request that are not configured, until one of them works.
 
-        Return a sentence that names the form that works, or the form that was not tried.
+        Return a sentence for the error message. The sentence names the form that works. If no form works, the sentence
+        names the form with the secret in the URL, which is never tried here. If exactly this form is configured, return
+        an empty text.
         """
         from airflow_provider_faceki.api.probes import Diagnosis
 
-        # A wrong base URL possibly leads to a server of somebody else, whose log would contain the URL.
+        # A wrong base URL possibly leads to a server of somebody else, whose log would contain the URL. Therefore the
+        # form with the secret in the URL is not tried.
         found = Diagnosis(self.get_conn()).other_auth_flow(in_url=False)
         if found is not None:
             return f". FACEKI issues a token with auth_flow={found.value!r}: set this value"
@@ -380,8 +385,8 @@ class FacekiHook(BaseHook):
             cached = self._find_cached(stored)
             if cached is None:
                 with self._with_conn_id():
-                    # The Connection is checked in a thread, because the check imports modules and searches for the file
-                    # of the CA bundle. Both would block the event loop.
+                    # The check imports modules and searches for the file of the CA bundle, which would block the event
+                    # loop. Therefore the Connection is checked in a thread.
                     cached = await asyncio.to_thread(self._read, stored)
                 for secret in cached.settings.secrets:
                     await _mask_secret_async(secret)
@@ -462,9 +467,9 @@ os.register_at_fork(after_in_child=_cached_connections.clear)
 
 
 def _connect_token_backend(client: FacekiClient) -> None:
-    """Look up the Connection for the storage of a shared token store, if the client has one.
+    """If the client has a shared token store, look up the Connection for the storage of this token store.
 
-    ``ObjectStorageTokenBackend.connect`` gives the reason. If the lookup succeeded before, do nothing.
+    ``ObjectStorageTokenBackend.connect`` explains why. If the lookup has already succeeded, do nothing.
     """
     connect = getattr(client.token_backend, "connect", None)
     if connect is not None:

@@ -23,12 +23,13 @@ log = logging.getLogger(__name__)
 #: Seconds for which the rules of a workflow are cached. The rules say which images the workflow requires. Users
 #: change the rules by hand in FACEKI's portal, so the rules change rarely.
 CACHE_TTL_SECONDS = 600.0
-#: Seconds for which a failed request for the rules of a workflow is cached, unless it failed for a reason such as wrong
-#: credentials, which is not cached. This is shorter than the time for rules, because a user is possibly repairing the
-#: workflow at this moment.
+#: Seconds for which a ``WorkflowError`` is cached. If the request fails for a reason that does not prevent a
+#: verification, the result ``None`` is cached for the same time. Other errors, such as wrong credentials, are not
+#: cached. The time is shorter than ``CACHE_TTL_SECONDS``, because a user is possibly repairing the workflow at this
+#: moment.
 NEGATIVE_CACHE_TTL_SECONDS = 60.0
-#: Maximum number of workflows in the cache. A full cache is emptied. A manifest usually names few workflows, but a
-#: template can produce a new name for each row.
+#: Maximum number of workflows in the cache. A full cache is emptied. A manifest usually contains few different workflow
+#: ids, but it can contain a different id in each row.
 MAX_CACHED_WORKFLOWS = 1000
 
 #: Cache key: base URL, client id and workflow id.
@@ -56,7 +57,7 @@ def cached_rules(key: Key, fetch: Callable[[], WorkflowRules]) -> WorkflowRules 
     :param key: Base URL, client id and workflow id.
     :param fetch: Function that fetches the rules from FACEKI.
     :returns: The rules. The result is ``None`` if the request for the rules fails for a reason that does not prevent a
-        verification, such as an unknown URL or no answer. The request then logs a warning.
+        verification, such as an unknown URL or no answer. When such a request fails, a warning is logged.
     :raises WorkflowError: if FACEKI answers that the workflow is unknown or has no rules.
     :raises FacekiError: if the request fails for another reason that also prevents a verification, such as wrong
         credentials.
@@ -78,21 +79,21 @@ def cached_rules(key: Key, fetch: Callable[[], WorkflowRules]) -> WorkflowRules 
 
 
 def are_records_stored(hook: FacekiHook, workflow_id: str, *, is_decisive: bool = True) -> bool:
-    """Return whether the rules of a workflow say that FACEKI stores records of its verifications.
+    """Return whether the rules of a workflow say that FACEKI stores the records of verifications.
 
-    If the endpoint of the rules is missing, this is unknown. Then the result is ``True``.
+    If FACEKI has no endpoint for the rules, it is unknown whether FACEKI stores records. Then the result is ``True``.
 
-    :param is_decisive: Whether a verification is sent if the result is ``True``. Then it is an error if FACEKI does not
-        return the rules now, because they possibly say that FACEKI stores no records. If the parameter is false, the
-        result is ``True`` instead.
+    :param is_decisive: Whether the caller sends a verification if the result is ``True``. In this case the rules must
+        be known, because they possibly say that FACEKI stores no records. Therefore an error is raised if FACEKI does
+        not return the rules now. If ``is_decisive`` is false, the result is ``True`` instead of an error.
     :raises WorkflowError: if FACEKI answers that the workflow is unknown or has no rules.
     :raises FacekiError: if FACEKI does not return the rules now, and ``is_decisive`` is true. Credentials that FACEKI
         does not accept are always an error.
     """
     rules = hook.workflow_rules(workflow_id)
     if rules is None and is_decisive:
-        # The hook returns ``None`` both for a failing and for a missing endpoint. The error of another request says
-        # which of the two is the case.
+        # The hook returns ``None`` if the endpoint of the rules is missing, and also if the endpoint fails. The error
+        # of a second request shows which of these is the case.
         try:
             rules = hook.get_workflow_rules(workflow_id)
         except api.FacekiError as error:

@@ -64,7 +64,7 @@ class FacekiRecordLink(_AddressLink):
 
 
 class FacekiOutputLink(_AddressLink):
-    """Link to the output of a task. The link has an address only if ``web_address`` knows a page for the output."""
+    """Link to the output of a task. If ``web_address.py`` knows no address of the output, the link is empty."""
 
     name = "FACEKI output"
     key = OUTPUT_URL_KEY

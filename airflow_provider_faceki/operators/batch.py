@@ -140,10 +140,10 @@ class _BatchOperator(FacekiOperator):
 class FacekiBatchVerificationOperator(_BatchOperator):
     """Verify all rows of a manifest file. By default, each row is billed once, even if the task is killed and retried.
 
-    ``output_path`` stores the state of the batch. A later try or run with the same ``output_path`` and ``batch_id``
-    continues where the previous try or run stopped. Before a row is sent, the operator checks at FACEKI whether a
-    verification under the row's identifier already exists. If such a verification exists, it becomes the row's result,
-    and the row is not billed. See ``docs/batch.md``.
+    The folder ``output_path`` contains the state of the batch. A later try or run with the same ``output_path`` and
+    ``batch_id`` continues where the previous try or run stopped. Before a row is sent, the operator checks at FACEKI
+    whether a verification under the row's identifier already exists. If such a verification exists, it becomes the
+    row's result, and the row is not billed. See ``docs/batch.md``.
 
     XCom: ``{"rows", "decisions": {decision: count}, "errors": {code: count}, "found", "results_path", "errors_path",
     "records_path"}``. The counts cover all tries and runs of the batch. ``found`` is the number of rows that were not
@@ -181,12 +181,13 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         Default: no limit.
     :param resubmit_after: Seconds to wait after a row was possibly sent. FACEKI is assumed to store the row's record
         within this time. If there is still no record after this time, the row is treated as not sent. Default 150.
-    :param lookup_timeout: If the answer to the request of a row is lost, the task searches for the row's record at
-        once. This is the maximum duration of the search in seconds. Default 30.
-    :param max_error_rate: Share of error rows (0 to 1) above which the task fails. From 100 finished rows on, it fails
-        before the end of the manifest. Default 1, so the task never fails for this reason.
+    :param lookup_timeout: Maximum duration in seconds of the search for a row's record. The task searches for the
+        record at once if the answer to the row's request is lost. Default 30.
+    :param max_error_rate: Share of error rows (0 to 1) above which the task fails. If the share is exceeded after 100
+        finished rows or more, the task fails before the end of the manifest. Default 1, so the task never fails for
+        this reason.
     :param manifest_conn_id: Connection for the manifest's storage. Default: the Connection in the URI. If the URI
-        contains no Connection, none is used, also not ``aws_default``. For S3, boto3 then searches for credentials in
+        contains no Connection, none is used, not even ``aws_default``. For S3, boto3 then searches for credentials in
         environment variables and in the role of the machine. If it finds none, the task reads S3 anonymously.
     :param image_conn_id: Connection for the storage of the images. Default: the same rule as for
         ``manifest_conn_id``.
@@ -375,9 +376,9 @@ class FacekiBatchVerificationOperator(_BatchOperator):
 class FacekiBatchFetchRecordsOperator(_BatchOperator):
     """Fetch the records of many identifiers into the tables verifications, documents, aml_hits and images.
 
-    By default, all columns with data about the person are dropped. The parameter ``personal_data`` changes this.
-    ``docs/batch.md`` lists the columns. A rerun of a DAG run replaces only the files of this DAG run. A later try
-    continues where the previous try stopped.
+    By default, all columns with data about the person are dropped. The parameter ``personal_data`` selects other
+    columns. ``docs/batch.md`` lists the columns. A rerun of a DAG run replaces only the files of this DAG run. A later
+    try continues where the previous try stopped.
 
     XCom: ``{"rows", "decisions": {decision: count}, "errors": {code: count}, "tables": {name: uri}, "errors_path"}``.
     If no row succeeded, the task first writes the tables and then fails.
@@ -389,7 +390,8 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
     :param manifest: URI of an NDJSON, CSV or Parquet file that contains the identifiers. Parquet needs the package
         extra ``parquet``.
     :param by: Type of the identifiers: ``record_identifier`` (default), ``request_id``, ``link`` or ``face_id``. Pass
-        links in a manifest and not in ``identifiers``, because Airflow displays the arguments of a task.
+        links in a manifest and not in ``identifiers``, because links are secret, and Airflow displays the arguments of
+        a task.
     :param column: Column or field that contains the identifiers. Default: the value of ``by``.
     :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: derived from the file's suffix.
     :param output_format: ``ndjson`` (default) or ``parquet``.
@@ -399,10 +401,11 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
     :param partition_by_date: Whether the files are written to a subfolder ``date=YYYY-MM-DD``, the date of the run
         (UTC). Default ``False``.
     :param concurrency: Number of concurrent requests, 1 to 256. Default 16.
-    :param max_error_rate: Share of error rows (0 to 1) above which the task fails and writes no tables. From 100
-        finished rows on, it fails before the end of the input. Default 1, so the task never fails for this reason.
+    :param max_error_rate: Share of error rows (0 to 1) above which the task fails and writes no tables. If the share is
+        exceeded after 100 finished rows or more, the task fails before the end of the input. Default 1, so the task
+        never fails for this reason.
     :param manifest_conn_id: Connection for the manifest's storage. Default: the Connection in the URI. If the URI
-        contains no Connection, none is used, also not ``aws_default``. For S3, boto3 then searches for credentials in
+        contains no Connection, none is used, not even ``aws_default``. For S3, boto3 then searches for credentials in
         environment variables and in the role of the machine. If it finds none, the task reads S3 anonymously.
     :param output_conn_id: Connection for the output's storage. Default: the same rule as for ``manifest_conn_id``.
     :param faceki_conn_id: Connection of type ``faceki``.
@@ -624,7 +627,8 @@ def _check_connection(field: str, conn_id: str | None) -> None:
 def _as_conn_ids(allowed_image_conn_ids: object) -> tuple[str, ...]:
     """Return the rendered value of ``allowed_image_conn_ids`` as a tuple.
 
-    :raises ValidationError: if the value is not a list of strings. A single string would be split into its letters.
+    :raises ValidationError: if the value is not a list of strings. A single string is also refused, because it would be
+        split into its letters.
     """
     if not isinstance(allowed_image_conn_ids, list | tuple) or not all(
         isinstance(conn_id, str) for conn_id in allowed_image_conn_ids
@@ -634,7 +638,11 @@ def _as_conn_ids(allowed_image_conn_ids: object) -> tuple[str, ...]:
 
 
 def _run_date(context: Context) -> str:
-    """Return the date (UTC) of a DAG run: of its logical date, else of its earliest start, its start, or now."""
+    """Return the date of a DAG run in UTC.
+
+    It is the date of the first of these times that is known: the logical date, the earliest start (``run_after``), the
+    actual start, the current time.
+    """
     run: Any = context.get("dag_run")
     found = (getattr(run, name, None) for name in ("logical_date", "run_after", "start_date"))
     moment = next(filter(None, found), None) or datetime.now(UTC)

@@ -23,9 +23,9 @@ class FacekiDecisionBranchOperator(BaseBranchOperator):
 
     This operator handles the decision about one person. If ``summary`` contains the results of a mapped task, or if
     this operator itself is mapped, the task fails, because the decision about one person would select the tasks for all
-    persons. On Airflow 3.2 and later, the task also fails in a mapped task group, because there Airflow also runs the
-    tasks that were not selected
-    (https://github.com/apache/airflow/issues/67265). ``docs/verification.md`` shows how to route many decisions.
+    persons. On Airflow 3.2 and later, the task also fails in a mapped task group, because these versions of Airflow
+    also run the tasks that were not selected (https://github.com/apache/airflow/issues/67265). ``docs/verification.md``
+    shows how to route many decisions.
 
     :param summary: The summary, usually the output of another task. A list must contain only summaries of one person.
         The last summary in the list is used.
@@ -61,7 +61,8 @@ class FacekiDecisionBranchOperator(BaseBranchOperator):
     def choose_branch(self, context: Context) -> str | list[str]:
         """Return the ids of the selected downstream tasks.
 
-        :raises AirflowFailException: if the task is mapped, or if ``summary`` or a task id has another form.
+        :raises AirflowFailException: if the task is mapped, if it is in a mapped task group (Airflow 3.2 and later), or
+            if ``summary`` or a task id is not valid.
         """
         self._check_that_airflow_follows(context)
         summary = self.summary

@@ -93,15 +93,15 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
         """Make a call that is possibly charged, and whose outcome cannot be looked up afterwards.
 
         After the result is stored, call :meth:`ChargedCallState.finish`. If Airflow retries the task, the next try does
-        not repeat the call, also if the try was killed before or after :meth:`ChargedCallState.finish`. If a person
-        clears a task that has finished or failed, the task makes the call again. This protection needs Airflow 3.3 or
-        later.
+        not repeat the call, even if the earlier try was killed before or after :meth:`ChargedCallState.finish`. If a
+        person clears a task that has finished or failed, the task makes the call again. This protection needs Airflow
+        3.3 or later.
 
         :param endpoint: The call.
-        :param is_new_after_finish: Whether this call differs from the call of an earlier try that has finished. It is
-            then made also in a retry.
-        :raises AirflowFailException: if the outcome of the call, in this try or in an earlier one, is unknown, if
-            another execution of this try has made it, or if another try cannot succeed.
+        :param is_new_after_finish: Whether this call differs from the call of an earlier try that has finished. If it
+            differs, it is also made in a retry.
+        :raises AirflowFailException: in three cases: the outcome of the call in this try or in an earlier try is
+            unknown, another execution of this try has made the call, or another try cannot succeed.
         :raises AirflowException: if the call was not sent completely; see :meth:`ChargedCallState.send`.
         :raises FacekiError: if another try can succeed.
         """
@@ -394,8 +394,8 @@ class FacekiApiOperator(FacekiOperator):
 
     A call that is not idempotent is sent again only if FACEKI certainly did not act on it. If the answer to such a call
     is lost or cannot be written, the task fails and is not retried. From Airflow 3.3 on, the task also fails without a
-    retry if an earlier try was killed after the call, or if Airflow could not store the value that an earlier try
-    returned as XCom. Before Airflow 3.3, no state survives a try, so a retry sends the call again. To prevent this, set
+    retry if an earlier try was killed after the call, or if Airflow could not store the result of an earlier try as
+    XCom. Before Airflow 3.3, no state survives a try, so a retry sends the call again. To prevent this, set
     ``retries=0``.
 
     XCom: the content of FACEKI's answer, without the outer JSON object (envelope). If ``output_path`` is set, the
@@ -414,8 +414,8 @@ class FacekiApiOperator(FacekiOperator):
     :param files_conn_id: Connection for the storage of ``files``. Default: the Connection in each URI, if a URI
         contains a Connection.
     :param authenticated: Whether the access token is sent. Default ``True``. FACEKI's calls by link need no token.
-    :param idempotent: Whether the call can be sent twice without a second effect or charge. Default: ``True`` for GET
-        and HEAD, otherwise ``False``.
+    :param idempotent: Whether the call can be sent twice, because the second call changes nothing and is not charged.
+        Default: ``True`` for GET and HEAD, otherwise ``False``.
     :param output_path: URI of the output file in any storage that Airflow supports.
     :param output_conn_id: Connection for the storage of ``output_path``. Default: the Connection in the URI, if there
         is one.
@@ -508,7 +508,8 @@ class FacekiApiOperator(FacekiOperator):
         try:
             result = self._store(document, endpoint)
         except AirflowFailException:
-            # Airflow makes no further try. If a person clears the task, the call is wanted again.
+            # Airflow makes no further try. If a person clears the task, this person wants the call to be made again,
+            # and the state after ``give_up`` allows this.
             state.give_up()
             raise
         state.finish()
@@ -565,7 +566,7 @@ def check_output(uri: str | None, conn_id: str | None) -> None:
     """Raise an error if it is already certain that the output file cannot be written.
 
     The check runs before a call that is possibly charged, so that the result of the call is not lost. No request is
-    sent to a remote storage, so missing permissions there are not found.
+    sent to a remote storage, so the check does not detect missing permissions in a remote storage.
 
     :param uri: URI of the output file. If it is ``None``, nothing is checked.
     :param conn_id: Connection for the storage of ``uri``.

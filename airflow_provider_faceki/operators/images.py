@@ -144,15 +144,15 @@ class FacekiFaceMatchOperator(_ImageOperator):
     """Search for a face among the people who were verified before. Each call is charged.
 
     If the answer to a call is lost, its result cannot be looked up later. Therefore the operator does not send the call
-    again: the task fails and is not retried. From Airflow 3.3 on, the task also fails without a retry if an earlier try
+    again. The task fails and is not retried. From Airflow 3.3 on, the task also fails without a retry if an earlier try
     was killed during the call. Before Airflow 3.3, no state survives a killed task, so a retry possibly sends and
     charges the call a second time. To prevent this, set ``retries=0``.
 
-    If the answer has arrived and the found records cannot be written to ``output_path``, the next try does not search
-    again. Airflow has stored the ids of the found records, and the next try fetches these records by id, which is free.
-    The same is true if Airflow retries the task after its end, for example because it could not store the returned
-    value. Before Airflow 3.3, the task fails without a retry if the records cannot be written, and pushes the summaries
-    as XCom ``found``.
+    If the answer has arrived, but the found records cannot be written to ``output_path``, the task does not lose them.
+    From Airflow 3.3 on, Airflow stores the ids of the found records. The next try does not search again, but
+    fetches these records by id, which is free. The next try does the same if Airflow retries the task after its end,
+    for example because Airflow could not store the returned value. Before Airflow 3.3, the task pushes the summaries as
+    XCom ``found``, and fails without a retry.
 
     XCom: a list of summaries without personal data. The list is empty if no person was found.
     https://docs.faceki.com/api-integration/verification-apis/face-match-api
@@ -202,7 +202,8 @@ class FacekiFaceMatchOperator(_ImageOperator):
             self.push_output_link(context, self.output_path, self.output_conn_id)
         records, is_kept = self._found_before(context), True
         if records is None:
-            # The records of a finished search are saved. If there are none of this image, this is another search.
+            # The records of a finished search are saved. Here, no saved records belong to this image. Therefore an
+            # earlier finished search was for another image, and this search is a new call.
             endpoint = api.FaceMatch(self._image)
             records = self.call_charged(context, endpoint, is_new_after_finish=True)
             is_kept = self._keep(context, records)
@@ -248,7 +249,8 @@ class FacekiFaceMatchOperator(_ImageOperator):
 
     def _keep(self, context: Context, records: Sequence[api.VerificationRecord]) -> bool:
         # The size in bytes is saved, so that the next try can find out whether the image has changed. If Pillow reduces
-        # the image before it is sent, no size is saved: another version of Pillow makes a file of another size.
+        # the image before it is sent, no size is saved, because another version of Pillow possibly produces a file of
+        # another size.
         size = self._image.size if self.resize_to is None else None
         return ChargedCallState(context).save_matches(records, self.selfie, size)
 

@@ -88,9 +88,9 @@ class FacekiKycVerificationOperator(_ImageOperator):
         is one.
     :param check_rules: Whether the documents are checked against the workflow's rules before the charged call. Default
         ``True``. FACEKI does not document the URL of the rules. Therefore the check is skipped if the rules cannot be
-        fetched. Two errors fail the task nevertheless: an error about credentials, credit or the workflow, and a
-        failing service (HTTP 5xx) if an earlier try possibly sent the verification. In this case it must be known
-        whether the workflow stores records; see ``resubmit``.
+        fetched. Two errors fail the task nevertheless. The first is an error about credentials, credit or the workflow.
+        The second is a failing service (HTTP 5xx) if an earlier try possibly sent the verification, because the task
+        must then know whether the workflow stores records; see ``resubmit``.
     :param resize_to: Maximum length in pixels of the longer side. Larger images are reduced to this length, which
         needs the package extra ``images``. FACEKI's SDK for React Native uses 1920. Default: images are sent
         unchanged.
@@ -103,8 +103,8 @@ class FacekiKycVerificationOperator(_ImageOperator):
         it, and each try is billed.
     :param resubmit_after: Seconds to wait for a verification that an earlier try possibly sent, counted from the start
         of this try. If FACEKI has no record after this time, the task assumes that nothing was sent. Default 150.
-    :param lookup_timeout: If the answer to a verification is lost, the task searches for its record. This is the
-        maximum duration of the search in seconds, within one try. Default 60.
+    :param lookup_timeout: Maximum duration in seconds, within one try, of the search for the record of a verification.
+        The task searches for the record if the answer to the verification is lost. Default 60.
     :param fail_on_decline: Whether the task fails if the decision is DECLINED. Default ``False``.
     :param wait_for_review: Whether the task waits until a human reviewer at FACEKI has decided a case in REVIEW. This
         needs ``deferrable=True``. Default ``False``, so REVIEW is returned as the result.
@@ -256,12 +256,12 @@ class FacekiKycVerificationOperator(_ImageOperator):
             deadline, parameter, self._reconcile_limit(context, known or computed or time.time())
         )
         if known is None and given.status == "timeout" and not limit.is_execution_timeout:
-            # Airflow did not pass ``resubmit_at`` to this method. The value is not needed: the trigger sends a timeout
-            # event only after this time, so the time has been reached.
+            # Airflow did not pass ``resubmit_at`` to this method. The value is not needed, because the trigger sends a
+            # timeout event only after this time. So the time has been reached.
             known = time.time()
         if known is not None:
-            # If another execution has possibly sent the verification after this wait began, ``resubmit_at`` is too
-            # early. Then the time is computed from the newer intent.
+            # An execution stores an intent just before it sends the verification. If another execution stored an intent
+            # after this wait began, ``resubmit_at`` is too early. Then the time is computed from the newer intent.
             computed = min(known, time.time() + self.resubmit_after)
             intent_at = self._open_state(context).intent_at
             if intent_at is not None:
@@ -367,12 +367,14 @@ class FacekiKycVerificationOperator(_ImageOperator):
         return self._submit(context)
 
     def _are_records_stored(self, *, is_decisive: bool) -> bool:
-        """Return whether FACEKI stores records, so that a missing record shows that nothing was sent.
+        """Return whether FACEKI stores records. Only then does a missing record show that nothing was sent.
 
-        If the endpoint of the rules is missing, this is unknown. Then the result is ``True``.
+        If the rules are not checked, or if FACEKI has no endpoint for them, this is unknown. Then the result is
+        ``True``.
 
-        :param is_decisive: Whether the verification is sent if the result is ``True``. Then a failing service is an
-            error, because its rules possibly say that FACEKI stores no records. Otherwise the result is ``True``.
+        :param is_decisive: Whether the verification is sent if the result is ``True``. In this case a failing service
+            raises an error, because the rules possibly say that FACEKI stores no records. Otherwise the result is
+            ``True`` if the service fails.
         """
         if not self.check_rules:
             return True
@@ -463,7 +465,7 @@ class FacekiKycVerificationOperator(_ImageOperator):
         return derived_identifier(context["ti"]) if given is None else given
 
     def _open_state(self, context: Context) -> ChargedCallState:
-        """Return the state of this task's charged call: the same object each time in one execution."""
+        """Return the state of this task's charged call. One execution always gets the same object."""
         if self._state is None:
             is_given = self.record_identifier is not None
             images = None if is_given else images_fingerprint(self.selfie, self.documents)

@@ -41,8 +41,8 @@ class _LazyApps:
 
 def _make_apps() -> list[dict[str, Any]]:
     # ``webhook_enabled`` is read with the ``conf`` object of Airflow's core. If the value is neither true nor false,
-    # this object raises ``AirflowConfigException``. The package ``airflow.providers.common.compat`` has another
-    # ``conf`` object. It raises a different error class, which the code below would not catch.
+    # this object raises ``AirflowConfigException``. The ``conf`` object of ``airflow.providers.common.compat`` would
+    # raise a different error class, which the code below would not catch.
     from airflow.configuration import conf
     from airflow.exceptions import AirflowConfigException
 

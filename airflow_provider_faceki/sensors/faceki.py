@@ -53,9 +53,10 @@ UNLIMITED = 10**9
 #: a worker slot for a long time.
 MAX_POKE_TIMEOUT_SECONDS = 3600.0
 #: Key in Airflow's task state store (Airflow 3.3 and later). A sensor with ``mode="reschedule"`` ends after each poke.
-#: Under this key it stores the number of consecutive failed polls until the next poke.
+#: Under this key, the sensor stores the number of consecutive failed polls for its next poke.
 _FAILURES_KEY = "faceki_failed_polls"
-#: Key under which such a sensor stores the time of its first poll, as soon as it has warned that there is no record.
+#: Key in the same store. When a sensor with ``mode="reschedule"`` warns that there is no record, it stores the time of
+#: its first poll under this key.
 _WARNED_KEY = "faceki_warned_of_wait"
 _FILTERS = ("link", "request_id", "record_identifier")
 
@@ -67,7 +68,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
     record yet, the sensor continues to wait. If the link is unknown, expired or used up, the task fails at once.
     ``poke_interval``, ``exponential_backoff``, ``max_wait``, ``timeout`` and ``soft_fail`` have the same meaning with
     ``mode="poke"``, with ``mode="reschedule"`` and with ``deferrable=True``. ``execution_timeout`` is a limit of the
-    whole task, except with ``mode="reschedule"``: Airflow then applies it to each poll separately.
+    whole task. With ``mode="reschedule"``, however, Airflow applies this limit to each poll separately.
 
     XCom: the summary of the record, without personal data.
 
@@ -181,8 +182,8 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
             error = AirflowTaskTimeout if limit.is_execution_timeout else AirflowSensorTimeout
             last = f"; the last poll failed: {self._poll_failure}" if self._poll_failure else ""
             raise error(f"FACEKI has not decided within {limit}{last}")
-        # With ``silent_fail``, the poll of this worker possibly failed too. Then the error would wrongly say that only
-        # the triggerer cannot poll.
+        # With ``silent_fail``, the poll of this worker possibly failed too. Then ``raise_for_status`` would wrongly say
+        # that only the triggerer cannot poll.
         if not self._poll_failure and not (given.status == "failed" and self.silent_fail):
             raise_for_status(given, self.faceki_conn_id)
         return self._defer(context, limit)
@@ -198,8 +199,8 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
             )
 
     def _get_next_poke_interval(self, started_at: Any, run_duration: Any, poke_count: int) -> float:
-        # Airflow's own method computes 2**poke_count as a float, which overflows after about a thousand pokes if
-        # max_wait is not reached before. Therefore the count is limited here.
+        # Airflow's own method multiplies poke_interval by 2**(poke_count - 2) before it applies max_wait. After about a
+        # thousand pokes, this product is too large for a float. Therefore the count is limited here.
         interval: float = super()._get_next_poke_interval(started_at, run_duration, min(poke_count, 64))
         return interval
 
@@ -207,8 +208,8 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
     def _skipping(self) -> Iterator[None]:
         """If the block raises an error that ``soft_fail`` or ``never_fail`` covers, skip the task.
 
-        Airflow applies both parameters in its own poke loop, which a deferred sensor does not use, and to some errors
-        after a deferral. It never applies them to a :class:`FacekiError` after a deferral.
+        Airflow itself applies these two parameters in its own poke loop, which a deferred sensor does not use. After a
+        deferral, Airflow applies them to some errors, but never to a :class:`FacekiError`.
         """
         try:
             yield
@@ -262,7 +263,11 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         return PollLog(self.log, *subject, self._started_at)
 
     def _may_warn(self, context: Context) -> bool:
-        """Return whether the warning that there is no record was not logged in this wait, and remember it as logged."""
+        """Return whether the warning that there is no record must be logged now.
+
+        The warning is logged once in each wait. A rescheduled sensor saves in Airflow's task state store that it has
+        logged the warning.
+        """
         store = self._state_store(context)
         if store is None or self._started_at is None:
             return True
@@ -274,7 +279,8 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
     def _state_store(self, context: Context) -> Any:
         """Return Airflow's task state store if this sensor is rescheduled and Airflow has a store, otherwise ``None``.
 
-        In the other modes, this object itself exists until the end of the wait, or the triggerer polls.
+        The other modes need no store. With ``mode="poke"``, this object exists until the end of the wait. A deferred
+        sensor does not poll itself, because the triggerer polls.
         """
         return context.get("task_state_store") if self.reschedule and not self.deferrable else None
 

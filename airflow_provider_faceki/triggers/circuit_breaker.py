@@ -16,8 +16,8 @@ class CircuitBreaker:
     """Circuit breaker for the polls of one Connection: closed, open, or half-open while one probe is in flight.
 
     While the circuit is open, the waiting tasks must not poll FACEKI. After some time, one poll is allowed as a probe.
-    If the probe succeeds, the circuit closes. All times are seconds of a monotonic clock. With Unix time, a clock that
-    is set back would block the polls for that time.
+    If the probe succeeds, the circuit closes. All times are seconds of a monotonic clock. Unix time is not used,
+    because the polls would be blocked for one more hour if the clock were set back by an hour.
     """
 
     def __init__(self) -> None:
@@ -34,8 +34,8 @@ class CircuitBreaker:
     def retry_after(self, now: float) -> float:
         """Return the number of seconds for which the caller must not poll.
 
-        0 allows a poll now. While the circuit is open, one caller gets 0 after each blocking time: its poll is the
-        probe.
+        0 allows a poll now. While the circuit is open, only one caller gets 0 after each blocking time. The poll of
+        this caller is the probe.
         """
         if not self.is_open:
             return 0.0
@@ -54,15 +54,16 @@ class CircuitBreaker:
             self.open_seconds, self._next_probe = MIN_OPEN_SECONDS, now + MIN_OPEN_SECONDS
             return True
         if self._is_half_open:
-            # The first failure after the start of a probe counts as its failure and doubles the blocking time. Before
-            # that, a failure comes from a poll that began before polls were blocked, and says nothing new.
+            # The first failure after the start of a probe is treated as the failure of the probe, so it doubles the
+            # blocking time. A failure while there is no probe comes from a poll that began before the polls were
+            # blocked. It does not change the blocking time.
             self._is_half_open = False
             self.open_seconds = min(self.open_seconds * 2, MAX_OPEN_SECONDS)
             self._next_probe = now + self.open_seconds
         return False
 
     def record_success(self) -> bool:
-        """After a poll that shows that FACEKI works, allow all polls (close the circuit).
+        """Allow all polls (close the circuit), because a poll has shown that FACEKI works.
 
         Return whether polls were blocked before.
         """

@@ -54,7 +54,7 @@ def raise_for_status(event: DecisionEvent, conn_id: str) -> None:
 
     Call this function only after a poll of this worker has received a response, so the worker itself can reach FACEKI.
     Without the error, the task would defer again, and the triggerer would fail again. Airflow applies the task's
-    ``retries`` to both errors, because neither is converted to Airflow's exception for a permanent failure.
+    ``retries`` to both errors, because neither error is an ``AirflowFailException``.
 
     :raises ConfigurationError: if the triggerer cannot call FACEKI with its current Connection.
     :raises TransportError: if too many consecutive polls of the triggerer failed.

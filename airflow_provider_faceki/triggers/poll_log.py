@@ -86,8 +86,8 @@ class PollLog:
 
         :param records: Records that the poll returned.
         :param next_in: Seconds until the next poll. It is ``None`` if the time is not known.
-        :param may_warn: Function that is called before the warning that FACEKI has no record. If it returns ``False``,
-            another process has logged the warning for this wait, and it is not logged again.
+        :param may_warn: Function that is called before the warning that FACEKI has no record. If the function returns
+            ``False``, the warning is not logged, because another process has already logged it in this wait.
         """
         self._polls += 1
         now = time.time()

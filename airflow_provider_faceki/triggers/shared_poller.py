@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 #: change its values.
 CLIENT_TTL_SECONDS = 300.0
 #: Seconds until a failed read of the Connection is repeated, and the number of consecutive failed reads after which
-#: the triggers fail. If the values of the Connection are wrong, they fail at once.
+#: the triggers fail. If the values of the Connection are wrong, the triggers fail at once.
 REREAD_INTERVAL_SECONDS = 30.0
 MAX_FAILED_READS = 3
 

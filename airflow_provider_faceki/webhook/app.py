@@ -61,10 +61,10 @@ CALL_LIMIT = (500.0, 50.0)
 #: unexpected Connections; see ``Receiver._authenticate``. Above the limit, the answer has the status 429. The first
 #: number is the maximum number in a burst. The second number is the average number per second.
 REFUSAL_LIMIT = (60.0, 2.0)
-#: Seconds by which some refusals are delayed: of a wrong token or signature, of a request above REFUSAL_LIMIT, and of a
-#: request for an unexpected Connection whose lookup failed. The delay is a whole multiple of this number, and longer
-#: than the slowest lookup of an expected Connection in the last hour. So it does not reveal whether a Connection was
-#: looked up.
+#: Unit in seconds of the delay of a refusal. A refusal is delayed in three cases: the token or the signature is wrong,
+#: the request is above REFUSAL_LIMIT, or the lookup of an unexpected Connection failed. The delay is a whole multiple
+#: of this number, and longer than the slowest lookup of an expected Connection in the last hour. So the delay does not
+#: reveal whether a Connection was looked up.
 REFUSAL_SECONDS = 1.0
 #: Seconds in the Retry-After header of the status 503. The status is sent if the database or a secrets backend failed
 #: or was too slow, or if no active DAG is scheduled on the asset of the webhook's Connection.
@@ -79,9 +79,9 @@ class RedactPathMiddleware:
     """ASGI middleware that keeps the token of a webhook path out of all logs of the API server.
 
     All ASGI layers share the scope of a request. When the request ends, the access log of Airflow (3.2 and later) or of
-    uvicorn (earlier) reads the path from the scope. Therefore the middleware moves the Connection id and the token from
-    the path to :data:`SCOPE_KEY`, and replaces them in the path by stars. It also removes the query, because a user
-    possibly writes the token there by mistake. The middleware must be the outermost layer.
+    uvicorn (before 3.2) reads the path from the scope. Therefore the middleware moves the Connection id and the token
+    from the path to :data:`SCOPE_KEY`, and replaces them in the path by stars. It also removes the query, because a
+    user possibly writes the token into the query by mistake. The middleware must be the outermost layer.
 
     A proxy in front of the API server receives the original path. ``docs/webhooks.md`` explains how to hide the token
     from the proxy's log.
@@ -184,7 +184,8 @@ class Receiver:
         referenced: Callable[[], Set[str]] = events.referenced_conn_ids,
     ) -> None:
         self._authenticator = auth.Authenticator(load_credentials)
-        #: Expected Connections; see :meth:`_authenticate`. There are few, so their lookups have no rate limit.
+        #: Ids of the Connections whose asset a DAG uses. Lookups of these Connections have no rate limit, because their
+        #: number is small.
         self._referenced = auth.ReferencedConnections(referenced)
         self._proven: set[str] = set()
         self._calls = TokenBucket(*CALL_LIMIT)
@@ -267,10 +268,10 @@ class Receiver:
         raise await self._unauthorized(credentials.denied or f"wrong token for Connection {conn_id!r}", began)
 
     async def _look_up(self, conn_id: str, expected: bool, began: float) -> auth.Credentials:
-        # A Connection is expected if a DAG uses its asset. A request for an expected Connection waits until the lookup
-        # is finished. A request for any other Connection waits a bit less than the shortest delay of a refusal. If the
-        # lookup is not finished then, the request is refused at the end of this delay. So the delay does not reveal how
-        # long the lookup takes.
+        # See ``_authenticate`` for the meaning of "expected". A request for an expected Connection waits until the
+        # lookup is finished. A request for any other Connection waits a bit less than the shortest delay of a refusal.
+        # If the lookup is not finished then, the request is refused at the end of this delay. So the delay does not
+        # reveal how long the lookup takes.
         within = None if expected else began + 0.9 * self._refusal_seconds() - time.monotonic()
         try:
             return await self._authenticator.look_up(conn_id, expected, within)
@@ -299,7 +300,7 @@ class Receiver:
     async def _quantize_latency(self, began: float) -> None:
         """Sleep until the time since ``began`` is a whole multiple of the interval from :meth:`_refusal_seconds`.
 
-        ``began`` is the time at which the request arrived. See ``REFUSAL_SECONDS`` for the refusals with such a delay.
+        ``began`` is the time at which the request arrived. ``REFUSAL_SECONDS`` lists the refusals that are delayed.
         """
         elapsed, every = time.monotonic() - began, self._refusal_seconds()
         await asyncio.sleep(math.floor(elapsed / every + 1) * every - elapsed)

@@ -43,8 +43,8 @@ LOOKUP_TIMEOUT_SECONDS = 15.0
 SLOWEST_TTL_SECONDS = 3600.0
 #: Maximum difference in seconds between the time of a signature and the current time, in both directions.
 MAX_SIGNATURE_AGE_SECONDS = 300
-#: Maximum number of Connection ids in the cache of credentials. If an id does not exist, the cache contains credentials
-#: for it that no token matches. Such ids are counted too.
+#: Maximum number of Connection ids in the cache of credentials. For an id that does not exist, the cache contains
+#: credentials that no token matches. These ids count too.
 MAX_CACHED = 1024
 _LOOKUP_THREADS = 2
 
@@ -141,7 +141,7 @@ class Authenticator:
     def cached(self, conn_id: str) -> Credentials | None:
         """Return the cached credentials of a Connection. If they are not in the cache, return ``None``.
 
-        An id that cannot be part of an asset's URI is never looked up. For it, return :data:`DENY_ALL`.
+        If the id cannot be part of an asset's URI, return :data:`DENY_ALL`. Such an id is never looked up.
         """
         if not fits_uri(conn_id):
             return DENY_ALL
@@ -171,8 +171,8 @@ class Authenticator:
         # `await task` is not used, because a cancelled request would then cancel the lookup for the other requests.
         done, _ = await asyncio.wait({task}, timeout=None if within is None else max(0.0, within))
         if not done:
-            # The reason does not contain the id. If a sender has exchanged the id and the token in the URL, the id is
-            # the token, and the reason is logged.
+            # The reason is logged, so it does not contain the id. If a sender has exchanged the id and the token in the
+            # URL, the id is the secret token.
             return replace(DENY_ALL, denied="a Connection was not found in time")
         if (error := task.exception()) is not None:
             raise LookupFailed(type(error).__name__)
@@ -199,7 +199,7 @@ class ReferencedConnections:
     """Cache of the ids of the Connections whose asset (``faceki://<conn_id>/verifications``) is used by a DAG.
 
     The receiver of webhooks looks up these Connections without a rate limit. For other Connection ids, lookups have a
-    rate limit, because an attacker can cause them. Only one event loop uses an instance.
+    rate limit, because an attacker can send requests with any id. Only one event loop uses an instance.
 
     :param read: Function that reads the ids. It runs in a thread and is allowed to block.
     """
@@ -278,9 +278,9 @@ def load_credentials(conn_id: str) -> Credentials:
 def _find_connection(conn_id: str) -> StoredConnection | None:
     """Return the Connection from the first secrets backend that contains it, in Airflow's order.
 
-    Airflow's own function is not used, because it also reports "not found" if a backend or the database is unavailable.
-    The sender of a webhook would then receive the status 401 and would not send the webhook again. Return ``None`` if
-    no backend contains the Connection, or if a backend denies the access.
+    Return ``None`` if no backend contains the Connection, or if a backend denies the access. Airflow's own function is
+    not used, because it also reports "not found" if a backend or the database is unavailable. The sender of a webhook
+    would then receive the status 401 and would not send the webhook again.
     """
     from airflow.configuration import ensure_secrets_loaded
 

@@ -8,8 +8,8 @@ database row of the asset. Therefore no other webhook receiver can write an even
 earlier event and the write. On SQLite, this lock is the write lock of the whole database. If the asset manager itself
 had to acquire this lock and failed, it would continue, and the event would be lost.
 
-Commits and this lock limit the number of events per second. Therefore up to ``MAX_GROUP_SIZE`` waiting notifications of
-a Connection are stored together in one transaction.
+Only one transaction at a time can hold this lock, and each commit takes time. To store more events per second, up to
+``MAX_GROUP_SIZE`` waiting notifications of a Connection are stored together in one transaction.
 """
 
 from __future__ import annotations
@@ -87,9 +87,9 @@ class EventWriter:
 
     def __init__(self, store: StoreEvents) -> None:
         self._store = store
-        # A group consists of notifications that are stored in one transaction. A single thread stores all groups. Its
-        # queue preserves the order of the groups. Several threads that wait for the lock of the database would not
-        # preserve it.
+        # A group consists of notifications that are stored in one transaction. A single thread stores all groups, so
+        # its queue preserves the order of the groups. If several threads waited for the lock of the database, the order
+        # could change.
         self._thread = ThreadPoolExecutor(1, "faceki-webhook-writer")
         self._waiting: deque[_Pending] = deque()
         self._draining: asyncio.Task[None] | None = None
@@ -100,7 +100,7 @@ class EventWriter:
         Return ``Outcome.STORED``, or the reason why the notification was not stored.
 
         :raises TimeoutError: if the transaction has not ended after :data:`STORE_TIMEOUT_SECONDS`. The notification is
-            possibly stored later. If the sender then sends it again, it is recognized as a repetition.
+            possibly stored later. If the sender sends it again after that, it is recognized as a repetition.
         :raises Exception: any error of the store function.
         """
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -121,10 +121,10 @@ class EventWriter:
             self._draining = None
 
     def _next_group(self) -> list[_Pending]:
-        """Remove the next group of notifications from the queue, and return it. Return an empty list if none waits.
+        """Remove the next group of notifications from the queue, and return the group.
 
-        All notifications of a group belong to one Connection. Notifications for which no request waits any longer are
-        removed too.
+        If no notification waits, return an empty list. All notifications of a group belong to one Connection.
+        Notifications for which no request waits any longer are removed too.
         """
         live = [each for each in self._waiting if not each.outcome.cancelled()]
         group = [each for each in live if each.conn_id == live[0].conn_id][:MAX_GROUP_SIZE]
@@ -239,7 +239,8 @@ def _cached_reads(session: Session) -> Iterator[None]:
         if mapper is None or mapper.class_ not in classes or not isinstance(query.statement, Select):
             return None
         # ``Session.get()`` and lazy loads pass the key of the wanted row as a parameter. The cache key below does not
-        # contain such parameters. A query that loads expired columns of one object must return its current row.
+        # contain such parameters. A query that loads expired columns of one object must return the current row of the
+        # object.
         if query.parameters or query.is_column_load:
             return None
         # The private method ``_generate_cache_key`` returns equal keys for queries of the same form. SQLAlchemy's own
@@ -330,8 +331,8 @@ def _latest_statuses(
             AssetEvent.timestamp > datetime.now(UTC) - REPEAT_WINDOW,
             request_id.in_({each.request_id for each in notifications}),
         )
-        # The order is that of the ids, which the database assigns while the row of the asset is locked. The timestamps
-        # come from the clocks of several API servers.
+        # The events are ordered by id and not by timestamp. The database assigns the ids while the row of the asset is
+        # locked. The timestamps come from the clocks of several API servers, which possibly differ.
         .order_by(AssetEvent.id)
     )
     return {extra["request_id"]: extra.get("status") for extra in found}
@@ -340,8 +341,8 @@ def _latest_statuses(
 def _count_of_a_day(session: Session, asset: AssetModel) -> int:
     """Return the number of events of the last 24 hours, without the events that tasks have created.
 
-    A task that reconciles possibly creates many events at once. They must not use up the limit of the webhooks. Airflow
-    sets the source of an event only if a task has created it.
+    A task that looks for missed decisions possibly creates many events at once. These events must not use up the limit
+    of the webhooks. Airflow sets the source of an event only if a task has created the event.
     """
     from airflow.models.asset import AssetEvent
     from sqlalchemy import func, select
@@ -356,7 +357,10 @@ def _count_of_a_day(session: Session, asset: AssetModel) -> int:
 
 
 def _scheduled_dags(session: Session, asset: AssetModel) -> list[DagModel]:
-    """Return the DAGs that are scheduled on the asset. Paused and stale DAGs are excluded: an event starts no run."""
+    """Return the DAGs that are scheduled on the asset, without paused and stale DAGs.
+
+    An event starts no run of a paused or stale DAG.
+    """
     from airflow.models.asset import (
         DagScheduleAssetNameReference,
         DagScheduleAssetReference,
