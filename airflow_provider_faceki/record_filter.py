@@ -10,7 +10,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import mask_secret
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.api.values import UUID_PATTERN, as_link_id, check_identifier
+from airflow_provider_faceki.api.values import UUID_PATTERN, as_link_id, check_identifier, is_maskable
 
 
 def record_filter(
@@ -36,7 +36,8 @@ def record_filter(
         _check_not_link(name, value)
     if link is not None:
         link = read_link(link)
-        mask_secret(link)
+        if is_maskable(link):
+            mask_secret(link)
     return api.FetchRecords(link=link, **ids)
 
 

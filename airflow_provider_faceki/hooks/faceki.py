@@ -430,7 +430,7 @@ class FacekiHook(BaseHook):
             retry=api.RetryPolicy(settings.max_attempts, settings.max_wait),
             token_directory=token_directory() if settings.token_store != "memory" else None,  # noqa: S105
             token_backend=backend,
-            secret_masker=api.SecretMasker(mask_secret, _mask_secret_async),
+            secret_masker=api.SecretMasker(mask_secret, _mask_secret_async, self.log.warning),
             warn=self.log.warning,
             # Without an observer, the client does no work for metrics.
             observer=metrics.RequestMetrics() if metrics.is_on() else None,

@@ -297,22 +297,25 @@ def _answered(document: Json) -> Payload:
 
 
 LINKS = GenerateKycLink(workflow_id="w", record_identifier="mine")
+SHORT_URL = "https://a.example/s/x9"
 
 
 @pytest.mark.parametrize(
-    ("link", "masks"),
+    ("link", "url", "masks"),
     [
-        pytest.param("l-123", ["mask l-123"], id="id"),
+        pytest.param("l-123", None, ["mask l-123"], id="id"),
         # On Airflow 2.11, a short text would be masked inside other words.
-        pytest.param("l-12", [], id="too short"),
+        pytest.param("l-12", None, [], id="too short"),
+        pytest.param("l-123", "https://a.example/?link=l-123", ["mask l-123"], id="URL with the id"),
+        pytest.param("l-123", SHORT_URL, ["mask l-123", f"mask {SHORT_URL}"], id="URL without the id"),
     ],
 )
-def test_a_new_link_is_masked(link: str, masks: list[str]) -> None:
+def test_a_new_link_is_masked(link: str, url: str | None, masks: list[str]) -> None:
     driver = FakeDriver()
     driver.store.set(token("t"))
     driver.events.clear()
-    made = driver.run(session.call(driver.session, LINKS), _answered({"data": link}))
-    assert made == KycLink(link, None, "mine")
+    answer = _answered({"data": link, "url": url})
+    assert driver.run(session.call(driver.session, LINKS), answer) == KycLink(link, url, "mine")
     assert driver.events == ["mask t", "request", *masks]
 
 

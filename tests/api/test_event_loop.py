@@ -12,9 +12,10 @@ import pytest
 
 from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.endpoints.records import FetchRecords
+from airflow_provider_faceki.api.protocol.session import MaskSecret
 from airflow_provider_faceki.api.tokens import file as token_file
 from airflow_provider_faceki.api.tokens.sealing import TokenSeal
-from airflow_provider_faceki.api.transport.drivers import SecretMasker
+from airflow_provider_faceki.api.transport.drivers import MAX_MASKED_LINKS, SecretMasker
 from airflow_provider_faceki.api.transport.retry import RetryPolicy
 from tests.api.fake_server import (
     NOTHING_FOUND,
@@ -162,6 +163,16 @@ def test_each_mode_masks_tokens_before_they_are_sent(server: FakeServer, client:
     asyncio.run(replace(masking, client_secret="other").as_async().call(FETCH))
     assert masks.messages == [("here", "token-1"), ("on loop", "token-2")]
     assert seen == [1, 2]
+
+
+def test_a_client_masks_only_its_first_links() -> None:
+    warned: list[str] = []
+    masks = Masks()
+    masker = SecretMasker(masks.here, masks.on_loop, warned.append)
+    links = [masker.accepts(MaskSecret("link", is_link=True)) for _ in range(MAX_MASKED_LINKS + 2)]
+    assert links == [True] * MAX_MASKED_LINKS + [False] * 2
+    assert len(warned) == 1
+    assert masker.accepts(MaskSecret("token"))
 
 
 def test_more_calls_than_threads(server: FakeServer, client: FacekiClient) -> None:

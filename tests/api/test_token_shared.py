@@ -407,6 +407,33 @@ def test_a_storage_does_not_stop_the_event_loop_if_it(
     wait_until(is_unlocked)
 
 
+class RefusingBackend(FakeBackend):
+    """A storage that says of each object that it exists, and creates none."""
+
+    def create(self, name: str, content: bytes) -> bool:
+        self._note("create")
+        return False
+
+
+def test_a_storage_that_creates_no_lock_is_not_used(
+    server: FakeServer,
+    client: FacekiClient,
+    warned: RecordedWarnings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shared, "POLL_SECONDS", 0.0)
+    server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
+    backend = RefusingBackend()
+    assert (
+        replace(client, token_directory=tmp_path / "a", token_backend=backend, warn=warned).call(FETCH) == ()
+    )
+    assert server.token_requests == 1
+    assert backend.operations.count("create") == shared.MAX_MISSING_LOCKS
+    (warning,) = warned.messages
+    assert "the storage refuses to create an object that does not exist" in warning
+
+
 def test_a_failed_token_request_frees_the_lock(
     call: CallMode, server: FakeServer, client: FacekiClient, backend: FakeBackend, tmp_path: Path
 ) -> None:

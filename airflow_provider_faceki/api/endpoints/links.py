@@ -13,7 +13,7 @@ from airflow_provider_faceki.api.protocol.http import JSON_HEADERS, HttpRequest,
 from airflow_provider_faceki.api.protocol.session import AuthSession, MaskSecret, Steps, call_once
 from airflow_provider_faceki.api.secrets import SecretText
 from airflow_provider_faceki.api.service import FACEKI, Service
-from airflow_provider_faceki.api.values import as_link_id, check_identifier
+from airflow_provider_faceki.api.values import as_link_id, check_identifier, is_maskable
 
 # A field of `_ID_FIELDS` possibly contains the id of a link; the most probable names are first. A field of
 # `_URL_FIELDS` possibly contains the URL of a link. The names are in lower case and without `_`, because `plain`
@@ -25,10 +25,6 @@ _URL_FIELDS = frozenset(
         *("href", "link", "data", "result"),
     }
 )
-# Minimum length of a link id that is masked in log lines. Airflow 2.11 masks a text wherever it occurs in a log, so a
-# shorter id would hide parts of other words. Airflow 3 itself masks only texts of at least this length. FACEKI's ids
-# have 36 characters.
-_MIN_MASKED_LENGTH = 5
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -118,11 +114,14 @@ class GenerateKycLink:
     def steps(self, session: AuthSession) -> Steps[KycLink]:
         """Create the link, and mask its id in later log lines.
 
-        The URL of a link contains this id, and Airflow logs the URL if a ``@task`` returns it.
+        The URL of a link usually contains the id, so the URL is masked only if it does not. For example, Airflow logs
+        the URL if a ``@task`` returns it.
         """
         made = yield from call_once(session, self)
-        if len(made.link) >= _MIN_MASKED_LENGTH:
-            yield MaskSecret(made.link)
+        if is_maskable(made.link):
+            yield MaskSecret(made.link, is_link=True)
+        if made.url is not None and made.link not in made.url:
+            yield MaskSecret(made.url, is_link=True)
         return made
 
     def __repr__(self) -> str:

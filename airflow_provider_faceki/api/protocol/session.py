@@ -66,9 +66,15 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class MaskSecret:
-    """Effect: mask a secret value in all later log lines."""
+    """Effect: mask a secret value in all later log lines.
+
+    :param value: The secret.
+    :param is_link: Whether the secret is the id or the URL of a new link. A process possibly creates thousands of
+        links, and masking becomes slower with each secret, so the driver is allowed to leave links out.
+    """
 
     value: str
+    is_link: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,11 @@
 Without this store, each host and each Kubernetes pod fetches its own token. FACEKI asks its users to use a token until
 it expires (https://docs.faceki.com/api-integration/verification-apis/authentication). The token stores of the process
 and of the host are caches. A process reads the shared storage only if no cache contains a usable token. If the storage
-cannot create an object exclusively, or if it shows changes late, each host possibly fetches a token of its own. But no
-host fetches a second token, because its own cache contains its first token at once. If the storage fails or hangs, the
-process logs at most one warning and does not use the storage for one minute. An object that cannot be read as a token,
-such as a token of another version of this provider, is replaced by the next token.
+cannot create an object exclusively, or if it shows changes late, each host possibly fetches a token of its own (each
+process, if it has no ``token_directory``). But no host fetches a second token, because its own cache contains its first
+token at once. If the storage fails or hangs, the process logs at most one warning and does not use the storage for one
+minute. An object that cannot be read as a token, such as a token of another version of this provider, is replaced by
+the next token.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from airflow_provider_faceki.api.errors import FacekiError
+from airflow_provider_faceki.api.errors import ConfigurationError, FacekiError
 from airflow_provider_faceki.api.protocol.auth import AccessToken
 from airflow_provider_faceki.api.tokens.file import FileRefreshLock, FileTokenStore
 from airflow_provider_faceki.api.tokens.memory import MemoryRefreshLock, MemoryTokenStore
@@ -41,6 +42,10 @@ SUSPEND_SECONDS = 60.0
 #: Minimum seconds between two uses of the storage while another host fetches the access token. Object storages charge
 #: for each use.
 POLL_SECONDS = 0.25
+#: Maximum number of consecutive attempts in which the storage reports that a lock object exists, and then that it does
+#: not exist. This happens once if another host has just released the lock. If it happens again and again, for at least
+#: ten seconds, the storage refuses to create objects, and waiting is useless.
+MAX_MISSING_LOCKS = 40
 #: Age in seconds from which another host replaces a lock object. The host that creates a lock object deletes it after
 #: the token request. If this host is killed, the lock object remains. The age is larger than the usual duration of a
 #: token request with retries, and larger than the usual difference between the clocks of two hosts.
@@ -155,6 +160,7 @@ class SharedTokenStore:
         self._has_warned = False
         self._suspended_until = 0.0
         self._next_read_at = 0.0
+        self._missing_locks = 0
 
     def peek(self) -> AccessToken | None:
         return self._local.peek()
@@ -248,6 +254,10 @@ class SharedTokenStore:
                 # pause, the owner has probably crashed in between.
                 time.sleep(EMPTY_LOCK_SECONDS)
                 found = self._backend.read(name, MAX_SEALED_BYTES)
+            self._missing_locks = self._missing_locks + 1 if found is None else 0
+            if self._missing_locks >= MAX_MISSING_LOCKS:
+                self._missing_locks = 0
+                raise ConfigurationError("the storage refuses to create an object that does not exist")
             if _is_void(found):
                 self._backend.delete(name)
                 if self._backend.create(name, content):
