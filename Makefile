@@ -185,8 +185,8 @@ stage-distributed:
 	@if $(MAKE) -s services; then .ci/stage "several hosts, Celery, PostgreSQL" $(MAKE) -s test-distributed; \
 	else echo "skipped  several hosts, Celery, PostgreSQL: no PostgreSQL or Redis, and only root can install them" >>.work/summary; fi
 
-# Only `make test-distributed-2.11` runs the batches whose worker freezes or runs twice. Each takes almost a minute, and
-# tests/batch/test_further_tries.py has what differs on 2.11.
+# Only `make test-distributed-2.11` runs the batch whose worker is suspended, and the batch that runs twice. Each takes
+# almost a minute, and tests/batch/test_further_tries.py has what differs on 2.11.
 SHORT_ON_2 = PYTEST_ARGS="-k 'not suspended_worker and not two_executions'"
 stage-distributed-2.11:
 	@if $(MAKE) -s services; then .ci/stage "several hosts on Airflow 2.11" $(MAKE) -s test-distributed-2.11 $(SHORT_ON_2); \

@@ -115,7 +115,7 @@ def with_fence(image: Image, fence: Callable[[], None]) -> Image:
     """Return the image with a fence, which is a function that is called after each read of the image.
 
     A process can be suspended while it sends the image. In the meantime, another process possibly sends the same
-    request. When the suspended process continues, the fence raises a ``ValidationError``. The request of this process
+    request. When the suspended process resumes, the fence raises a ``ValidationError``. The request of this process
     then remains incomplete, so FACEKI cannot act on it.
     """
     return replace(image, open=lambda: cast("BinaryIO", _FencedFile(image.open(), fence)))

@@ -159,7 +159,7 @@ class _Suspended:
 
 @pytest.mark.parametrize("slow", ["plain", "TLS"], indirect=True)
 def test_a_request_is_not_completed_after_its_deadline(slow: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that was suspended before the last bytes of a request does not send them when it continues."""
+    """A process that was suspended before the last bytes of a request does not send them when it resumes."""
     suspended = _Suspended()
     monkeypatch.setattr(connections, "select", suspended)
     monkeypatch.setattr(connections, "time", suspended)

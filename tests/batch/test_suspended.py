@@ -20,7 +20,7 @@ CONCURRENCY = 16
 
 
 @pytest.mark.parametrize("assume_new", [pytest.param(False, id="looked up"), pytest.param(True, id="new")])
-def test_a_suspended_worker_that_wakes_up_bills_no_row_again(
+def test_a_suspended_worker_that_resumes_bills_no_row_again(
     faceki_sandbox: FacekiSandbox, connect: Connect, harness: BatchHarness, assume_new: bool
 ) -> None:
     connect(timeout=60, upload_timeout=60)

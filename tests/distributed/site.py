@@ -179,8 +179,8 @@ class Batch(StartedRun):
     def results(self) -> Counter[str]:
         """Number of results by record identifier.
 
-        A row that was in flight when its worker was frozen has two: one of the newer try, which looks it up, and one of
-        the older try, which wakes up.
+        A row that was in flight when its worker was suspended has two: one of the newer try, which looks it up, and one
+        of the older try, which resumes.
         """
         store = self.site.store
         parts = [store.get(key) for key in store.keys(f"{self.name}/out/results/")]

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Batches on S3 whose worker is killed or frozen, or runs the same task twice: each person is billed once.
+"""Batches on S3 whose worker is killed or suspended, or runs the same task twice: each person is billed once.
 
 A single verification on S3, which runs twice, is also billed once.
 """
@@ -56,13 +56,13 @@ def test_a_killed_worker(site: Site) -> None:
 
 
 def test_a_suspended_worker_that_resumes_after_a_newer_try_started(site: Site) -> None:
-    batch, host, pid = _begin(site, "frozen")
-    frozen = site.cluster.suspend(host)
+    batch, host, pid = _begin(site, "suspended")
+    suspended = site.cluster.suspend(host)
     try:
         batch.wait_for_try(2)
         batch.wait_for_bills(len(batch.ledger) + 1)
     finally:
-        for process in frozen:
+        for process in suspended:
             process.resume()
     _finish(batch)
     site.cluster.wait("the older try to end", lambda: not psutil.pid_exists(pid))
