@@ -42,7 +42,7 @@ help:
 	@echo "make docs              build the documentation site into .work/site; a warning fails it"
 	@echo "make pictures          take the pictures of the documentation again, in a whole Airflow (Chromium)"
 	@echo "make diagrams          render the diagrams of the documentation again (npm, Chromium)"
-	@echo "make bench             the numbers, each beside a peer or a floor measured in the same run"
+	@echo "make bench             the numbers, each beside a peer or a baseline measured in the same run"
 	@echo "make plots             take the results of the last make bench into docs/performance.md and its plots"
 	@echo "make dist              build the sdist and the wheel into dist/"
 	@echo "make setup             only the virtual environment, .venv"

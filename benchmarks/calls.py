@@ -17,7 +17,7 @@ from benchmarks import clients, peers
 from benchmarks.frame import Row, Target, measure_rounds
 from benchmarks.loopback import Loopback, loopback
 
-FLOOR = "requests.Session"
+BASELINE = "requests.Session"
 WITH_CONNECTION = "requests.Session and get_connection"
 HTTP = "http provider"
 OURS, NEW_HOOK = "ours", "ours, a new hook"
@@ -37,23 +37,26 @@ def _measure(server: Loopback, *, tls: bool) -> list[Row]:
     candidates = _candidates(server, tls=tls)
     wall = measure_rounds(candidates, rounds=ROUNDS, calls=CALLS)
     cpu = measure_rounds(
-        {name: candidates[name] for name in (FLOOR, WITH_CONNECTION, OURS, NEW_HOOK)},
+        {name: candidates[name] for name in (BASELINE, WITH_CONNECTION, OURS, NEW_HOOK)},
         rounds=ROUNDS,
         calls=CALLS,
         clock=time.thread_time,
     )
     kind = "TLS" if tls else "plain"
     one, new = f"GET, one hook, {kind}", f"GET, a new hook each, {kind}"
-    rows = [wall.row(one, OURS, FLOOR, target=Target("ratio", "≤", 1.1)), cpu.row(f"{one}, CPU", OURS, FLOOR)]
+    rows = [
+        wall.row(one, OURS, BASELINE, target=Target("ratio", "≤", 1.1)),
+        cpu.row(f"{one}, CPU", OURS, BASELINE),
+    ]
     if HTTP in candidates:
         rows.insert(1, wall.row(one, OURS, HTTP))
     rows += [
         wall.row(new, NEW_HOOK, WITH_CONNECTION, target=Target("ratio", "≤", 1.15)),
-        wall.row(new, NEW_HOOK, FLOOR, target=Target("ratio", "≤", 1.4) if tls else None),
+        wall.row(new, NEW_HOOK, BASELINE, target=Target("ratio", "≤", 1.4) if tls else None),
     ]
     if NEW_HTTP in candidates:
         rows.append(wall.row(new, NEW_HOOK, NEW_HTTP))
-    return [*rows, *(cpu.row(f"{new}, CPU", NEW_HOOK, floor) for floor in (WITH_CONNECTION, FLOOR))]
+    return [*rows, *(cpu.row(f"{new}, CPU", NEW_HOOK, baseline) for baseline in (WITH_CONNECTION, BASELINE))]
 
 
 def _candidates(server: Loopback, *, tls: bool) -> dict[str, Callable[[], object]]:
@@ -63,7 +66,7 @@ def _candidates(server: Loopback, *, tls: bool) -> dict[str, Callable[[], object
     token = clients.fetch_token(session, base_url=base_url)
     hook = clients.hook()
     candidates: dict[str, Callable[[], object]] = {
-        FLOOR: lambda: clients.bare_fetch(session, base_url, token),
+        BASELINE: lambda: clients.bare_fetch(session, base_url, token),
         WITH_CONNECTION: lambda: clients.bare_fetch_with_connection(session, base_url, token),
         OURS: lambda: clients.fetch_with(hook),
         NEW_HOOK: clients.fetch_with_new_hook,

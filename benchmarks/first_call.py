@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import clients, peers
-from benchmarks.first_call_process import CONNECTION, FLOOR, HTTP, IMPORTS, OURS, REQUEST, START, TOKEN
+from benchmarks.first_call_process import BASELINE, CONNECTION, HTTP, IMPORTS, OURS, REQUEST, START, TOKEN
 from benchmarks.frame import Rounds, Row, Target, counted
 from benchmarks.loopback import Loopback, loopback
 
@@ -38,7 +38,7 @@ def measure(directory: Path) -> list[Row]:
     with loopback(directory) as server:
         clients.connect(server, tls=True, shared_file=True)
         token = clients.fetch_token(base_url=server.plain)
-        candidates = [FLOOR, OURS, *([HTTP] if peers.available() else [])]
+        candidates = [BASELINE, OURS, *([HTTP] if peers.available() else [])]
         for name in candidates:
             # The first run is not part of the result, because it writes the bytecode and, for our hook, the token file.
             _first_call(name, server, token)
@@ -54,23 +54,23 @@ def measure(directory: Path) -> list[Row]:
     cpu = Rounds({name: [found["cpu"] for found in taken] for name, taken in took.items()})
     wall = Rounds({name: [found["wall"] for found in taken] for name, taken in took.items()})
     rows = [
-        cpu.row("first call of a task, CPU", OURS, FLOOR, target=Target("ratio", "≤", 1.15)),
-        wall.row("first call of a task", OURS, FLOOR),
+        cpu.row("first call of a task, CPU", OURS, BASELINE, target=Target("ratio", "≤", 1.15)),
+        wall.row("first call of a task", OURS, BASELINE),
     ]
     if HTTP in took:
         rows.insert(1, cpu.row("first call of a task, CPU", OURS, HTTP))
         rows.append(wall.row("first call of a task", OURS, HTTP))
-    return [*rows, *map(partial(_stage, took[OURS], took[FLOOR]), STAGES)]
+    return [*rows, *map(partial(_stage, took[OURS], took[BASELINE]), STAGES)]
 
 
-def _stage(ours: Sequence[_Found], floor: Sequence[_Found], name: str) -> Row:
+def _stage(ours: Sequence[_Found], baseline: Sequence[_Found], name: str) -> Row:
     """Return the row with the CPU time of one step of the call.
 
     The library ``requests`` alone uses neither a Connection nor a token file. Therefore the rows of these two steps
     contain only our CPU time.
     """
-    mine, theirs = (_median(found, name) for found in (ours, floor))
-    return counted(f"of it: {name}, CPU", FLOOR if theirs else "", theirs, mine or 0.0, "ms", None)
+    mine, theirs = (_median(found, name) for found in (ours, baseline))
+    return counted(f"of it: {name}, CPU", BASELINE if theirs else "", theirs, mine or 0.0, "ms", None)
 
 
 def _median(found: Sequence[_Found], name: str) -> float | None:

@@ -29,7 +29,7 @@ from importlib import import_module
 
 from benchmarks.sample import REQUEST_ID
 
-OURS, FLOOR, HTTP = "ours", "bare requests", "http provider"
+OURS, BASELINE, HTTP = "ours", "bare requests", "http provider"
 #: The names of the steps of a call.
 START, IMPORTS, CONNECTION, TOKEN, REQUEST = "start of Python", "imports", "Connection", "token", "request"
 #: Modules that our hook imports only when it needs them. In the measurement of the steps, they are imported in the step
@@ -119,8 +119,8 @@ def main() -> None:
     """Make one first call and print its CPU and wall time in seconds."""
     name, url, certificate, token, started = sys.argv[1:]
     stage = Stages()
-    cpu, wall = (0.0, 0.0) if name == FLOOR else _import_airflow()
-    if name == FLOOR:
+    cpu, wall = (0.0, 0.0) if name == BASELINE else _import_airflow()
+    if name == BASELINE:
         _call_bare(stage, url, certificate, token)
     elif name == HTTP:
         _call_http_provider(token)

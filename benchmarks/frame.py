@@ -20,7 +20,7 @@ class Target:
     """The target of a measurement: a limit for a measured number.
 
     :param of: ``ours`` if the limit applies to our own number. ``ratio`` if the limit applies to our number divided
-        by the number of the peer (the competitor or lower bound that our provider is compared with).
+        by the number of the peer or baseline.
     :param sign: ``≤`` if the value must not be larger than the limit, ``≥`` if it must not be smaller.
     :param limit: The limit. A value equal to the limit meets the target.
     """
@@ -42,8 +42,8 @@ class Row:
     """One row of the result table.
 
     :param measure: What was measured.
-    :param peer: Name of the competitor or lower bound that was measured too. Empty if there is none.
-    :param theirs: The number that was measured for the peer. ``None`` if it could not be measured.
+    :param peer: Name of the peer or baseline that was measured too. Empty if there is none.
+    :param theirs: The number that was measured for the peer or baseline. ``None`` if it could not be measured.
     :param ours: The number that was measured for our provider.
     :param unit: The unit of both numbers.
     :param ratio: ``ours / theirs``. If the measurement had rounds, this is the median of the ratios of the rounds.

@@ -50,7 +50,7 @@ def draw_all(results: Mapping[str, Measured]) -> None:
 
 
 def bars(measured: Measured, measure: str, title: str) -> Bars:
-    """Return the bars for one measure: our value and the values of the measured competitors."""
+    """Return the bars for one measure: our value and the values of the measured peers and baselines."""
     rows = [row for row in measured.rows if row.measure == measure]
     peers = {row.peer: row.theirs for row in rows if row.theirs is not None}
     return Bars(title, {OURS: rows[0].ours, **peers})

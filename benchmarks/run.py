@@ -49,7 +49,7 @@ GRACE_SECONDS = 60.0
 
 def main() -> int:
     """Run the requested benchmarks and return the exit status."""
-    parser = argparse.ArgumentParser(description="Measure the provider beside its peers and floors.")
+    parser = argparse.ArgumentParser(description="Measure the provider beside its peers and baselines.")
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}; default: all"
     )

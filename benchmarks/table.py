@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from benchmarks.frame import Row, Target
 
-HEADINGS = ("measure", "peer or floor", "ours", "ratio", "target", "ok")
+HEADINGS = ("measure", "peer or baseline", "ours", "ratio", "target", "ok")
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -24,7 +24,7 @@ import requests
 from benchmarks import clients, memory, peers
 from benchmarks.loopback import RECORDS_PATH, trusting
 
-OURS, FLOOR = "ours", "64 KiB at a time, read and sent"
+OURS, BASELINE = "ours", "64 KiB at a time, read and sent"
 FILES, HTTP, TOOLBELT = "requests, files=", "http provider, files=", "requests-toolbelt"
 IMAGES = ("selfie", *(f"document_{number}_{side}" for number in (1, 2, 3) for side in ("front", "back")))
 FIELDS = {"workflowId": "benchmark", "record_identifier": "case-0001"}
@@ -42,7 +42,7 @@ def candidates(url: str, certificate: Path) -> dict[str, Callable[[], Upload]]:
     the candidate. Candidates that are not installed are omitted.
     """
     makers: dict[str, Callable[[], Upload]] = {
-        FLOOR: lambda: _floor(url, certificate),
+        BASELINE: lambda: _baseline(url, certificate),
         OURS: _ours,
         FILES: lambda: _files(url, certificate),
     }
@@ -74,8 +74,8 @@ def _ours() -> Upload:
     return upload
 
 
-def _floor(url: str, certificate: Path) -> Upload:
-    """Return the upload function that does the least work. The benchmark uses it as the lower bound for our client.
+def _baseline(url: str, certificate: Path) -> Upload:
+    """Return the upload function that does the least work. It is the baseline for our client.
 
     The upload function sends the head of a request through a bare socket. Then the function reads and sends each file
     in chunks.

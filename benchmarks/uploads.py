@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks import clients
 from benchmarks.frame import Row, Target, counted, measure_rounds
 from benchmarks.loopback import Loopback, loopback
-from benchmarks.uploading import FLOOR, IMAGES, OURS, candidates
+from benchmarks.uploading import BASELINE, IMAGES, OURS, candidates
 
 LARGE, SMALL = 5_000_000, 1_000
 ROUNDS = 15
@@ -41,7 +41,7 @@ def _cpu(server: Loopback, large: Path) -> list[Row]:
     took = measure_rounds(uploads, rounds=ROUNDS, calls=1, clock=time.process_time)
     target = Target("ratio", "≤", 2.0)
     return [
-        took.row("upload of 7 x 5 MB, TLS, CPU", OURS, name, target=target if name == FLOOR else None)
+        took.row("upload of 7 x 5 MB, TLS, CPU", OURS, name, target=target if name == BASELINE else None)
         for name in uploads
         if name != OURS
     ]
@@ -60,7 +60,7 @@ def _memory(server: Loopback, small: Path, large: Path) -> list[Row]:
             grown[name],
             grown[OURS],
             "MiB",
-            target if name == FLOOR else None,
+            target if name == BASELINE else None,
         )
         for name in grown
         if name != OURS

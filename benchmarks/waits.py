@@ -43,10 +43,12 @@ def measure(directory: Path) -> list[Row]:
         theirs = {NAIVE: _waits(server, NAIVE, 1000)}
         if peers.available():
             theirs[HTTP] = _waits(server, HTTP, 1000)
-    floor = theirs[NAIVE]
+    baseline = theirs[NAIVE]
     rows = [row for name, found in theirs.items() for row in _beside(name, found, ours[1000])]
-    five_floors = {"cpu": 5 * floor["cpu"]}
-    rows.append(_row(*CPU_OF_5000, f"{NAMES[NAIVE]}, 1 000 waits, times 5", five_floors, ours[5000], MAX_CPU))
+    baseline_of_5000 = {"cpu": 5 * baseline["cpu"]}
+    rows.append(
+        _row(*CPU_OF_5000, f"{NAMES[NAIVE]}, 1 000 waits, times 5", baseline_of_5000, ours[5000], MAX_CPU)
+    )
     for key, measured, unit, limit in (
         ("memory", "memory a wait", "KiB", 10.0),
         ("late_p50", "late by, p50", "ms", None),

@@ -39,7 +39,7 @@ from tests.webhook.postgres import postgres
 ROOT = Path(__file__).resolve().parents[1]
 #: Folder with DAGs that webhooks start. No scheduler runs, because only the receiver of the webhooks is measured.
 DAGS = ROOT / "tests" / "webhook" / "listening"
-OURS, FLOOR = "ours", "FastAPI and one insert"
+OURS, BASELINE = "ours", "FastAPI and one insert"
 ROUNDS = 200
 #: Time limit for the answer to a webhook, in milliseconds.
 LIMIT = 100.0
@@ -75,16 +75,16 @@ def measure(directory: Path) -> list[Row]:
 
 
 def _one_by_one(directory: Path, port: int) -> list[Row]:
-    with _floor(directory / "floor.db") as floor, requests.Session() as line:
+    with _baseline(directory / "baseline.db") as baseline, requests.Session() as line:
         line.trust_env = False
         ours = f"http://127.0.0.1:{port}{_PATH}"
-        candidates = {OURS: lambda: _send(line, ours), FLOOR: lambda: _send(line, floor)}
+        candidates = {OURS: lambda: _send(line, ours), BASELINE: lambda: _send(line, baseline)}
         rounds = measure_rounds(candidates, rounds=ROUNDS, calls=1)
     target = Target("ours", "≤", LIMIT)
     slow = {name: 1e3 * statistics.quantiles(took, n=20)[18] for name, took in rounds.by_name.items()}
     return [
-        rounds.row("webhook stored on SQLite, median", OURS, FLOOR, target=target),
-        counted("webhook stored on SQLite, p95", FLOOR, slow[FLOOR], slow[OURS], "ms", target),
+        rounds.row("webhook stored on SQLite, median", OURS, BASELINE, target=target),
+        counted("webhook stored on SQLite, p95", BASELINE, slow[BASELINE], slow[OURS], "ms", target),
     ]
 
 
@@ -208,6 +208,6 @@ def _answers(url: str) -> bool:
 
 
 @contextmanager
-def _floor(database: Path) -> Iterator[str]:
+def _baseline(database: Path) -> Iterator[str]:
     with server_process("receiving", str(database)) as port:
         yield f"http://127.0.0.1:{int(port)}/"
