@@ -125,8 +125,10 @@ class SharedPoller:
 
 def _outage_text(error: api.FacekiError) -> str:
     if is_gateway_error(error) or isinstance(error, api.UnexpectedResponseError):
-        text = "FACEKI, or a proxy in front of it, refuses the polls or sends answers that cannot be read; its circuit"
-        text += " is open, so waits poll rarely"
+        text = (
+            "FACEKI, or a proxy in front of it, refuses the polls or sends answers that cannot be read; "
+            "its circuit is open, so waits poll rarely"
+        )
     else:
         text = "FACEKI does not answer; its circuit is open, so waits poll rarely"
     return f"{text}, until their timeout or max_failures ends them"
