@@ -38,6 +38,11 @@ from urllib.parse import unquote, urlsplit
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
 from fsspec.implementations.local import LocalFileSystem
 
+try:
+    from airflow.sdk.io.store import attach
+except ImportError:  # Airflow 2.11
+    from airflow.io.store import attach  # type: ignore[import-not-found, no-redef]
+
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.api.values import check_identifier, is_missing
 from airflow_provider_faceki.local_files import (
@@ -481,7 +486,7 @@ def _connect(uri: str, conn_id: str | None) -> _File:
     text = f"{scheme.lower()}{separator}{rest}"
     try:
         path = ObjectStoragePath(text, conn_id=conn_id) if conn_id else ObjectStoragePath(text)
-        path.fs  # noqa: B018 - Airflow creates the filesystem on first access
+        filesystem = _own_filesystem(path)
     except AirflowNotFoundException as error:
         named = re.search(r"conn_id `([\w.-]+)`", str(error))
         missing = named[1] if named else conn_id or "of its own"
@@ -499,7 +504,25 @@ def _connect(uri: str, conn_id: str | None) -> _File:
         raise ValidationError(
             f"no storage for {redact_uri(text)}: is the Airflow provider for it installed, and its Connection right?"
         ) from None
-    return _File(path.fs, str(path.path), uri, isinstance(path.fs, LocalFileSystem))
+    return _File(filesystem, str(path.path), uri, isinstance(filesystem, LocalFileSystem))
+
+
+def _own_filesystem(path: ObjectStoragePath) -> Any:
+    """Return the filesystem of a path. If a parent process has created it, create a new one.
+
+    Airflow keeps the filesystem of each Connection for the life of a process, and a forked child inherits it. But
+    fsspec refuses to use an asynchronous filesystem of another process (S3, GCS and Azure).
+    """
+    filesystem = path.fs
+    try:
+        # fsspec's own check, which raises the error.
+        getattr(filesystem, "loop", None)
+    except RuntimeError:
+        # From Airflow 3.2 on, the id of the Connection is an attribute of the path. In earlier versions it is an option.
+        store = attach(path.protocol, getattr(path, "conn_id", path.storage_options.get("conn_id")))
+        vars(store).pop("fs", None)
+        filesystem = store.fs
+    return filesystem
 
 
 def _check_shape(text: str, *, is_folder: bool) -> None:

@@ -18,10 +18,12 @@ from typing import Any
 import pytest
 
 import airflow_provider_faceki
+from airflow_provider_faceki import storage
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.billing.image_files import write
 from tests.forks import exit_code, fork
+from tests.object_store import ObjectStore
 
 pytestmark = [
     pytest.mark.process,
@@ -145,6 +147,17 @@ def _all_are_free() -> bool:
     for lock in _shared_locks().values():
         lock.release()
     return True
+
+
+def test_a_child_makes_its_own_connection_to_a_storage(object_store: ObjectStore) -> None:
+    uri = object_store.put("greeting", b"hello")
+
+    def read() -> bool:
+        with storage.open_binary(uri) as file:
+            return file.read() == b"hello"
+
+    assert read()
+    assert exit_code(fork(read)) == 0
 
 
 def test_a_child_forked_while_a_thread_looks_up_the_connection(
