@@ -518,7 +518,7 @@ def _own_filesystem(path: ObjectStoragePath) -> Any:
         # fsspec's own check, which raises the error.
         getattr(filesystem, "loop", None)
     except RuntimeError:
-        # From Airflow 3.2 on, the id of the Connection is an attribute of the path. In earlier versions it is an option.
+        # From Airflow 3.2 on, the id of the Connection is an attribute of the path. Earlier, it is an option.
         store = attach(path.protocol, getattr(path, "conn_id", path.storage_options.get("conn_id")))
         vars(store).pop("fs", None)
         filesystem = store.fs
