@@ -136,7 +136,7 @@ NUMBERS: list[tuple[str, str, list[tuple[object, object]]]] = [
     ("connection", "look for the token four times a second", [(shared.POLL_SECONDS, 0.25)]),
     ("connection", "wait half a minute", [(session.MAX_LOCK_WAIT_SECONDS, 30)]),
     ("connection", "hangs for more than 5 s", [(shared.MAX_OPERATION_SECONDS, 5)]),
-    ("connection", "For one minute the machine", [(shared.SUSPEND_SECONDS, 60)]),
+    ("connection", "For one minute, the process", [(shared.SUSPEND_SECONDS, 60)]),
     ("executors", "`resubmit_after` seconds (150)", [(DEFAULT_RESUBMIT_AFTER_SECONDS, 150)]),
     ("executors", "more than 180 s plus `max_wait`", [(MAX_SUSPENSION_SECONDS, 180)]),
     ("batch", "`resubmit_after` seconds (150)", [(DEFAULT_RESUBMIT_AFTER_SECONDS, 150)]),
