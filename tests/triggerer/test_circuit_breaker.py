@@ -95,7 +95,7 @@ def test_a_success_closes_the_circuit_and_is_reported_once() -> None:
         pytest.param(api.ServiceError("x", http_status=503), "FACEKI does not answer; ", id="it fails"),
         pytest.param(
             api.UnexpectedResponseError("x", http_status=404),
-            "FACEKI's answers cannot be read; ",
+            "FACEKI, or a proxy in front of it, refuses the polls or sends answers that cannot be read; ",
             id="a 404 that is not FACEKI's",
         ),
     ],

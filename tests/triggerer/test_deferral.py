@@ -34,9 +34,7 @@ def test_these_events_are_no_errors(status: str) -> None:
     ("status", "error", "text"),
     [
         pytest.param("refused", api.ConfigurationError, "the same connection 'kyc'", id="refused"),
-        pytest.param(
-            "failed", api.TransportError, "polls of the triggerer got no answer.*'kyc'", id="failed"
-        ),
+        pytest.param("failed", api.TransportError, "polls of the triggerer failed.*'kyc'", id="failed"),
     ],
 )
 def test_events_of_a_triggerer_that_cannot_poll(status: str, error: type[Exception], text: str) -> None:
