@@ -99,14 +99,14 @@ def test_webhooks_to_an_airflow_carry_the_token_of_the_printed_connection(tmp_pa
 
 
 def test_it_ends_cleanly_with_requests_under_way(tmp_path: Path) -> None:
-    with started(tmp_path, "--quiet", "--latency", "60") as (process, url):
+    with started(tmp_path, "--quiet", "--latency", "600") as (process, url):
         port = int(url.rsplit(":", 1)[1])
         with socket.create_connection(("127.0.0.1", port), timeout=60) as line:
             line.sendall(b"GET /kycverify/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
             time.sleep(0.1)
             process.send_signal(signal.SIGTERM)
-            # The request would need 60 s.
-            said, logged = process.communicate(timeout=40)
+            # The request would need 600 s.
+            said, logged = process.communicate(timeout=120)
     assert (process.returncode, said, logged) == (0, "", "")
     assert not (tmp_path / "url").exists()
 
@@ -118,7 +118,7 @@ def test_an_unwritable_port_file_is_reported(tmp_path: Path, place: str) -> None
         [*COMMAND, "--port-file", str(tmp_path / place)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert (done.returncode, done.stdout) == (2, "")
