@@ -26,6 +26,7 @@ import requests
 from airflow_provider_faceki.sandbox import ControlClient, SandboxProcess
 from airflow_provider_faceki.sandbox.__main__ import main
 from tests.processes import listens
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.process
 
@@ -40,7 +41,7 @@ def started(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[st
     command = [*COMMAND, "--port-file", str(ready), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 300
             while not ready.exists():
                 assert process.poll() is None, process.communicate()[1]
                 assert time.monotonic() < deadline
@@ -103,7 +104,7 @@ def test_it_ends_cleanly_with_requests_under_way(tmp_path: Path) -> None:
         port = int(url.rsplit(":", 1)[1])
         with socket.create_connection(("127.0.0.1", port), timeout=60) as line:
             line.sendall(b"GET /kycverify/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            time.sleep(0.1)
+            wait_until(lambda: ControlClient(url).get("counters")["in_flight"] == 1)  # type: ignore[index]
             process.send_signal(signal.SIGTERM)
             # The request would need 600 s.
             said, logged = process.communicate(timeout=120)
