@@ -283,7 +283,7 @@ class Failing(FileStateStore):
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        (Replaced, "another execution .* sends this verification"),
+        (Replaced, "another execution .* sends or has sent this verification"),
         (Failing, "task state store failed: ConnectionError"),
     ],
 )
