@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 
@@ -112,6 +113,14 @@ def _own_masked_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
             masker = sys.modules[name]._secrets_masker()
             monkeypatch.setattr(masker, "patterns", set())
             monkeypatch.setattr(masker, "replacer", None)
+
+
+@pytest.fixture(autouse=True)
+def _own_charged_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each test begin without charged calls. They are counted by process, and all tests run in one process."""
+    if charge_limit := sys.modules.get("airflow_provider_faceki.charge_limit"):
+        monkeypatch.setattr(charge_limit, "_unknown_outcomes", Counter())
+        monkeypatch.setattr(charge_limit, "_made", Counter())
 
 
 @pytest.fixture(autouse=True)

@@ -227,11 +227,11 @@ def resets(handler: Handler) -> None:
 
 
 def reply_slowly(piece: bytes, pause: float, until: threading.Event, opening: bytes) -> Reply:
-    """Return a reply that sends ``opening`` and then repeats ``piece`` for a minute."""
+    """Return a reply that sends ``opening`` and then repeats ``piece`` for five minutes."""
 
     def reply(handler: Handler) -> None:
         handler.send_bytes(opening)
-        for _ in range(int(60 / pause)):
+        for _ in range(int(300 / pause)):
             if until.wait(pause):
                 break
             handler.send_bytes(piece)

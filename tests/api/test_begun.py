@@ -197,7 +197,7 @@ def test_a_slow_reply_of_a_proxy_to_connect_times_out(call: CallMode, client: Fa
             handler, _address = listening.accept()
             with handler, contextlib.suppress(OSError):
                 handler.sendall(b"HTTP/1.1 200 .\r\nX: ")
-                for _ in range(1200):
+                for _ in range(6000):
                     if over.wait(0.05):
                         break
                     handler.sendall(b"x")
@@ -209,6 +209,6 @@ def test_a_slow_reply_of_a_proxy_to_connect_times_out(call: CallMode, client: Fa
         begun = time.monotonic()
         with pytest.raises(errors.ConnectError):
             call(with_timeout(replace(away, service=Service(base_url="https://kyc.invalid")), 0.3), MAKE)
-        assert time.monotonic() - begun < 30
+        assert time.monotonic() - begun < 120
         over.set()
         server.join(120)

@@ -20,7 +20,7 @@ from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.endpoints.records import FetchRecords
 from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
 from airflow_provider_faceki.api.tokens import memory as token_store
-from airflow_provider_faceki.api.tokens.file import FileTokenStore
+from airflow_provider_faceki.api.tokens.file import FileRefreshLock, FileTokenStore
 from airflow_provider_faceki.api.tokens.sealing import TokenSeal
 from airflow_provider_faceki.api.transport import http_transport as transport
 from tests.api.conftest import RecordedWarnings
@@ -78,18 +78,31 @@ def test_a_child_forked_while_every_lock_is_held(server: FakeServer, sharing: Fa
 
 
 def test_a_child_forked_while_its_parent_fetches_waits_for_the_parent(
-    server: FakeServer, sharing: FacekiClient
+    server: FakeServer, sharing: FacekiClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = sharing._session.tokens
     lock = store.try_lock()
     assert lock is not None
+    reader, writer = os.pipe()
+    try_lock = FileTokenStore.try_lock
+
+    def reporting(store: FileTokenStore, generation: int = 0) -> FileRefreshLock | None:
+        found = try_lock(store, generation)
+        if found is None:
+            os.write(writer, b"x")
+        return found
+
+    monkeypatch.setattr(FileTokenStore, "try_lock", reporting)
     child = fork(lambda: _call_in_both_modes(sharing))
-    time.sleep(0.3)
+    os.close(writer)
+    # The child finds that the lock is held. If the child ended without this, nothing would be read.
+    assert os.read(reader, 1) == b"x"
     assert server.received == []
     store.set(AccessToken(server.new_token(), time.time(), 3600.0))
     lock.release()
     assert exit_code(child) == 0
     assert server.token_requests == 0
+    os.close(reader)
 
 
 def test_a_child_process_does_not_inherit_the_in_memory_lock(
@@ -135,7 +148,7 @@ if child == 0:
     sys.stdin.read()
     os._exit(0)
 print("forked" if lock else "no lock", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -157,7 +170,7 @@ def test_a_running_child_does_not_keep_the_lock_of_a_killed_parent(
         parent.send_signal(signal.SIGKILL)
         parent.wait(120)
         # The child still runs, and ends when its stdin is closed. It possibly needs a moment to release the lock.
-        wait_until(lambda: store.try_lock() is not None, 10)
+        wait_until(lambda: store.try_lock() is not None)
     assert warned.messages == []
 
 

@@ -63,7 +63,7 @@ def _modules_loaded_by(code: str) -> set[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=True,
     )
     return set(json.loads(done.stdout))

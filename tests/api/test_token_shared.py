@@ -327,7 +327,7 @@ def _raise_at(failing: str) -> Callable[[str], None]:
 
 
 def _hang(operation: str) -> None:
-    time.sleep(60.0)
+    time.sleep(600.0)
 
 
 @pytest.mark.parametrize(
@@ -362,7 +362,7 @@ def test_calls_succeed_while_the_token_storage_fails(
     server.live.clear()
     assert call(sharing, FETCH) == ()
     assert server.token_requests == 2
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 120
     wait_until(lambda: warned.messages)
     assert len(warned.messages) == 1
     assert warned.messages[0].startswith("the FACEKI token cannot be shared through s3://…@bucket/tokens (")

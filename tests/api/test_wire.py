@@ -356,7 +356,7 @@ def test_an_answer_that_is_too_slow_is_not_waited_for(
     begun = time.monotonic()
     with pytest.raises(errors.ResponseLostError) as caught:
         call(with_timeout(client, 0.3), FETCH)
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 120
     assert caught.value.is_ambiguous == (path == RECORDS_PATH)
 
 

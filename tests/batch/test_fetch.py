@@ -29,6 +29,7 @@ from tests.airflow.canaries import NOWHERE, PERSON, files_below
 from tests.airflow.fakes import TaskInstance, context
 from tests.batch.conftest import Connect
 from tests.batch.harness import BatchHarness
+from tests.sandbox_delays import HeldDelays
 from tests.waiting import wait_until
 
 KEEP = {f"{table}.*": "keep" for table in TABLES}
@@ -366,7 +367,7 @@ def test_a_transient_failure_of_a_record_is_retried_at_the_end(
 
 
 def test_a_killed_fetch_keeps_its_fetched_records(
-    faceki_sandbox: FacekiSandbox, connect: Connect, harness: BatchHarness
+    faceki_sandbox: FacekiSandbox, connect: Connect, harness: BatchHarness, held_delays: HeldDelays
 ) -> None:
     connect(timeout=60)
     names = known(faceki_sandbox, 100)
@@ -374,11 +375,10 @@ def test_a_killed_fetch_keeps_its_fetched_records(
     operator: Any = FacekiBatchFetchRecordsOperator(
         task_id="fetch", output_path=harness.out.as_uri(), identifiers=names, concurrency=4
     )
-    killed_at: list[float] = []
 
     def kill() -> None:
         wait_until(lambda: faceki_sandbox.counters.requests.get("records", 0) >= 100)
-        killed_at.append(time.monotonic())
+        wait_until(lambda: faceki_sandbox.counters.in_flight == 1)
         operator.on_kill()
 
     killer = threading.Thread(target=kill)
@@ -386,9 +386,13 @@ def test_a_killed_fetch_keeps_its_fetched_records(
     with pytest.raises(AirflowException, match="the task was killed"):
         operator.execute(context())
     killer.join()
-    # If the operator waited for the slow response, this would take longer.
-    assert time.monotonic() - killed_at[0] < 15
+    # The operator did not wait for the slow response. Otherwise the request would have timed out and been repeated.
+    assert held_delays.begun == [20.0]
+    assert faceki_sandbox.counters.in_flight == 1
     faceki_sandbox.clear_faults()
+    held_delays.end()
+    # The thread of the killed operator must not send a request during a later test.
+    wait_until(lambda: faceki_sandbox.counters.in_flight == 0)
     asked = faceki_sandbox.counters.requests["records"]
     assert harness.fetch(identifiers=names)["decisions"] == {"ACCEPTED": 100}
     assert faceki_sandbox.counters.requests["records"] - asked == 1

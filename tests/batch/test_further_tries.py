@@ -20,6 +20,7 @@ from tests.batch.conftest import IMPATIENT, Connect
 from tests.batch.harness import BatchHarness, begin, names, once
 from tests.batch.stores import StoreDown, attached, intermittent_failures
 from tests.billing.image_files import image_bytes
+from tests.sandbox_delays import HeldDelays
 from tests.waiting import wait_until
 
 
@@ -133,10 +134,13 @@ def test_several_tries_may_be_interrupted(faceki: FacekiSandbox, harness: BatchH
     ],
 )
 def test_lost_answers_are_reconciled_in_the_same_try(
-    faceki: FacekiSandbox, harness: BatchHarness, fault: dict[str, Any]
+    faceki: FacekiSandbox, harness: BatchHarness, held_delays: HeldDelays, fault: dict[str, Any]
 ) -> None:
     faceki.add_fault(route="verify", count=12, skip=3, **fault)
-    done = harness.verify(harness.everybody(*names(40)), resubmit_after=4.0, lookup_timeout=0.3)
+    # FACEKI finishes late: only when 24 rows have been sent, and the lookups of most of the 12 rows have given up.
+    held_delays.end_when(lambda: asked(faceki, "verify") >= 24)
+    manifest = harness.everybody(*names(40))
+    done = harness.verify(manifest, resubmit_after=4.0, lookup_timeout=0.3, concurrency=4)
     assert done["decisions"] == {"ACCEPTED": 40}
     assert faceki.ledger == once(names(40))
     assert set(harness.results()) == set(names(40))
@@ -207,7 +211,7 @@ def test_missing_credit_stops_the_batch_and_a_later_try_resumes(
 
 
 def test_a_kill_keeps_finished_rows_and_does_not_wait_for_slow_ones(
-    faceki_sandbox: FacekiSandbox, connect: Connect, harness: BatchHarness
+    faceki_sandbox: FacekiSandbox, connect: Connect, harness: BatchHarness, held_delays: HeldDelays
 ) -> None:
     connect(upload_timeout=60, timeout=60)
     faceki_sandbox.add_fault("slow", route="verify", record_identifier="slow", delay=10.0, count=None)
@@ -215,7 +219,6 @@ def test_a_kill_keeps_finished_rows_and_does_not_wait_for_slow_ones(
         *names(30), "slow-1", "slow-2", *(f"later-{number}" for number in range(200))
     )
     operator = harness.batch(manifest, concurrency=4)
-    faceki_sandbox.settings.latency = 0.02
 
     def kill() -> None:
         wait_until(lambda: len(faceki_sandbox.ledger) >= 60)
@@ -225,13 +228,20 @@ def test_a_kill_keeps_finished_rows_and_does_not_wait_for_slow_ones(
     killer.start()
     with pytest.raises(AirflowException, match="the task was killed"):
         operator.execute(context())
-    # The task did not wait for the slowest responses.
-    assert not {"slow-1", "slow-2"} & set(harness.results())
     killer.join()
+    # The task did not wait for the slowest responses. Otherwise it would have looked them up again after the timeout.
+    assert not {"slow-1", "slow-2"} & set(harness.results())
+    polls = [len(faceki_sandbox.polls(record_identifier=name)) for name in ("slow-1", "slow-2")]
+    assert polls == [1, 1]
     assert set(harness.results()) == set(faceki_sandbox.ledger)
+    assert held_delays.begun == [10.0, 10.0]
+    assert faceki_sandbox.counters.in_flight == 2
     faceki_sandbox.clear_faults()
-    assert sum(harness.verify(manifest, resubmit_after=12)["decisions"].values()) == 232
+    # FACEKI finishes the slow rows after the next try has looked them up for the first time.
+    held_delays.end_after_polls(faceki_sandbox, 4)
+    assert sum(harness.verify(manifest, resubmit_after=6.0)["decisions"].values()) == 232
     assert set(faceki_sandbox.ledger.values()) == {1}
+    wait_until(lambda: faceki_sandbox.counters.in_flight == 0)
 
 
 class _TryOnAirflow2(TaskInstance):

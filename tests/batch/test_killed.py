@@ -58,6 +58,7 @@ def test_two_kills_before_results_are_stored_bill_no_row_twice(
     faceki.settings.latency = 0.05
     manifest = harness.everybody(*names(200))
     for billed in (20, 120):
-        die(harness, manifest, lambda billed=billed: len(faceki.ledger) >= billed)  # type: ignore[misc]
-    assert harness.verify(manifest)["decisions"] == {"ACCEPTED": 200}
+        die(harness, manifest, lambda billed=billed: len(faceki.ledger) >= billed, resubmit_after=6.0)  # type: ignore[misc]
+    # FACEKI needs much less time for the rows of the killed tries, also on a busy machine.
+    assert harness.verify(manifest, resubmit_after=6.0)["decisions"] == {"ACCEPTED": 200}
     assert faceki.ledger == once(names(200))

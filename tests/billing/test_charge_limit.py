@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,6 @@ from tests.billing.conftest import Connect
 
 LIMIT = 2
 REACHED = rf"max_charged_calls={LIMIT} is reached: this try made {LIMIT} calls"
-
-
-@pytest.fixture(autouse=True)
-def new_process() -> Iterator[None]:
-    """Forget the calls of other tests. All tests run in one process, and most of them run no task."""
-    charge_limit._made.clear()
-    yield
-    charge_limit._made.clear()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airflow_provider_faceki import api, charge_limit, retry_policy
+from airflow_provider_faceki import api, retry_policy
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.operators import images, verification
 from airflow_provider_faceki.operators.branch import FacekiDecisionBranchOperator
@@ -27,6 +28,8 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.fakes import TaskInstance
 from tests.airflow.running import HAS_STATE_STORE
 from tests.billing.conftest import Connect, Verify
+from tests.sandbox_delays import HeldDelays
+from tests.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -255,22 +258,29 @@ def test_retry_policy(error: Exception, action: str, seconds: float | None) -> N
 
 
 @pytest.fixture
-def alarm() -> Iterator[None]:
-    """Raise ``AirflowTaskTimeout`` after a second, as Airflow does at the end of ``execution_timeout``."""
+def timeout_during_delay(held_delays: HeldDelays) -> Iterator[None]:
+    """Raise ``AirflowTaskTimeout`` during the first delay of the sandbox, as Airflow does after `execution_timeout`."""
 
     def time_out(*_: object) -> None:
         raise AirflowTaskTimeout("Timeout")
 
+    def ring() -> None:
+        wait_until(lambda: held_delays.begun or over.is_set())
+        if not over.is_set():
+            signal.pthread_kill(main_thread, signal.SIGALRM)
+
+    over, main_thread = threading.Event(), threading.get_ident()
     before = signal.signal(signal.SIGALRM, time_out)
-    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    alarm = threading.Thread(target=ring)
+    alarm.start()
     yield
-    signal.setitimer(signal.ITIMER_REAL, 0.0)
+    over.set()
+    alarm.join()
     signal.signal(signal.SIGALRM, before)
-    charge_limit._unknown_outcomes.clear()
 
 
 @pytest.mark.skipif(not HAS_STATE_STORE, reason="Airflow has retry policies from 3.3 on")
-@pytest.mark.usefixtures("alarm")
+@pytest.mark.usefixtures("timeout_during_delay")
 @pytest.mark.parametrize("is_charged", [True, False])
 def test_a_timeout_during_a_charged_call_is_not_retried(
     sandbox: FacekiSandbox, connect: Connect, images: dict[str, Any], is_charged: bool

@@ -23,6 +23,7 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.fakes import StateStore, TaskInstance, context
 from tests.airflow.running import HAS_STATE_STORE
 from tests.billing.tries import FileStateStore, Tries
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(not HAS_STATE_STORE, reason="before Airflow 3.3 there is no task state store")
 
@@ -201,9 +202,9 @@ def test_a_verification_waits_for_the_record_after_a_slow_write(
     store = SlowStore(tmp_path / "store.json")
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(_execute, make, store, 0.0)
-        time.sleep(1.0)
+        wait_until(lambda: sandbox.polls(record_identifier="accepted-1"))
         sandbox.add_record("accepted-1")
-        assert waiting.result(timeout=60)["decision"] == "ACCEPTED"
+        assert waiting.result(timeout=300)["decision"] == "ACCEPTED"
     assert "verify" not in sandbox.counters.requests
 
 
@@ -282,7 +283,7 @@ class Failing(FileStateStore):
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        (Replaced, "another execution .* sends this verification"),
+        (Replaced, "another execution .* sends or has sent this verification"),
         (Failing, "task state store failed: ConnectionError"),
     ],
 )

@@ -26,6 +26,7 @@ import requests
 from airflow_provider_faceki.sandbox import ControlClient, SandboxProcess
 from airflow_provider_faceki.sandbox.__main__ import main
 from tests.processes import listens
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.process
 
@@ -40,7 +41,7 @@ def started(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[st
     command = [*COMMAND, "--port-file", str(ready), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 300
             while not ready.exists():
                 assert process.poll() is None, process.communicate()[1]
                 assert time.monotonic() < deadline
@@ -99,14 +100,14 @@ def test_webhooks_to_an_airflow_carry_the_token_of_the_printed_connection(tmp_pa
 
 
 def test_it_ends_cleanly_with_requests_under_way(tmp_path: Path) -> None:
-    with started(tmp_path, "--quiet", "--latency", "60") as (process, url):
+    with started(tmp_path, "--quiet", "--latency", "600") as (process, url):
         port = int(url.rsplit(":", 1)[1])
         with socket.create_connection(("127.0.0.1", port), timeout=60) as line:
             line.sendall(b"GET /kycverify/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            time.sleep(0.1)
+            wait_until(lambda: ControlClient(url).get("counters")["in_flight"] == 1)  # type: ignore[index]
             process.send_signal(signal.SIGTERM)
-            # The request would need 60 s.
-            said, logged = process.communicate(timeout=40)
+            # The request would need 600 s.
+            said, logged = process.communicate(timeout=120)
     assert (process.returncode, said, logged) == (0, "", "")
     assert not (tmp_path / "url").exists()
 
@@ -118,7 +119,7 @@ def test_an_unwritable_port_file_is_reported(tmp_path: Path, place: str) -> None
         [*COMMAND, "--port-file", str(tmp_path / place)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert (done.returncode, done.stdout) == (2, "")

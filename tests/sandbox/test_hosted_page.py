@@ -198,7 +198,7 @@ def test_a_browser_shows_it(sandbox: FacekiSandbox, chromium: str, tmp_path: Pat
         ],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert Outline(done.stdout).buttons == ["ACCEPTED", "DECLINED", "REVIEW"], done.stderr

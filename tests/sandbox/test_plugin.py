@@ -62,7 +62,7 @@ def run(folder: Path, tests: str, conftest: str = "") -> subprocess.CompletedPro
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     environment.pop("AIRFLOW_CONN_FACEKI_DEFAULT", None)
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
 
 

@@ -81,7 +81,7 @@ def test_an_unread_log_pipe_does_not_block_the_server(tmp_path: Path) -> None:
         for _ in range(300):  # The log lines exceed the size of the pipe.
             assert session.get(f"{url}/kycverify/x", timeout=60).status_code == 404
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=600) == 0
 
 
 USERS_TESTS = """

@@ -141,6 +141,8 @@ def test_an_outage_neither_fails_the_waits_nor_multiplies_the_traffic(
         while sandbox.counters.requests.get("records", 0) < len(links):  # noqa: ASYNC110 - the sandbox sends no event
             await asyncio.sleep(0.05)
         sandbox.add_fault("status", route="records", status=503, count=100_000)
+        while "FACEKI does not answer" not in caplog.text:  # noqa: ASYNC110 - the log sends no event
+            await asyncio.sleep(0.05)
         before = sandbox.counters.requests["records"]
         await asyncio.sleep(6.0)
         during.append(sandbox.counters.requests["records"] - before)
