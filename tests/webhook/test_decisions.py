@@ -14,7 +14,6 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -24,10 +23,10 @@ from airflow_provider_faceki.api import WebhookNotification
 from airflow_provider_faceki.webhook import app, auth, events
 from airflow_provider_faceki.webhook.auth import DENY_ALL, Credentials
 from airflow_provider_faceki.webhook.events import Outcome
-from tests.virtual_time import VirtualExecutor, VirtualTime, elapsed, run, use_virtual_time
+from tests.virtual_time import VirtualTime, elapsed, run
 from tests.webhook.served import PREVIOUS, SECRET, TOKEN, WEAK, connection, said
 
-pytest.importorskip("starlette", reason="Airflow 2 receives no webhooks")
+pytest.importorskip("starlette", reason="the receiver needs starlette")
 
 WRONG = "wrong-" + TOKEN
 UNAUTHORIZED = {"detail": "unauthorized"}
@@ -157,14 +156,8 @@ class Webhooks:
 
 
 @pytest.fixture
-def webhooks(monkeypatch: pytest.MonkeyPatch) -> Webhooks:
+def webhooks(virtual_receiver: None) -> Webhooks:
     """Return a receiver whose clocks and threads are virtual."""
-    use_virtual_time(monkeypatch, app, auth)
-    for module in (auth, events):
-        monkeypatch.setattr(module, "ThreadPoolExecutor", VirtualExecutor)
-    # The default of their parameter `clock` is the real clock.
-    for module, name in ((app, "TokenBucket"), (auth, "Authenticator"), (auth, "ReferencedConnections")):
-        monkeypatch.setattr(module, name, partial(getattr(module, name), clock=VirtualTime.monotonic))
     return Webhooks()
 
 

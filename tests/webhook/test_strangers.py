@@ -24,7 +24,7 @@ from airflow_provider_faceki.webhook.auth import (
     ReferencedConnections,
 )
 from tests.airflow.running import AIRFLOW_3
-from tests.waiting import VirtualTimeLoop
+from tests.virtual_time import elapsed, run, spend
 from tests.webhook.served import SECRET, TOKEN, Served, connection, said
 
 if TYPE_CHECKING:
@@ -118,28 +118,25 @@ class SlowBackend:
 @pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 receives no webhooks")
 @pytest.mark.parametrize("seconds", [0.3, 2.4], ids=["slow", "slower than a refusal"])
 def test_the_response_time_of_a_refusal_hides_existing_connections(
-    seconds: float, monkeypatch: pytest.MonkeyPatch
+    seconds: float, monkeypatch: pytest.MonkeyPatch, virtual_receiver: None
 ) -> None:
     from httpx import ASGITransport, AsyncClient
 
     # With real time, a slow machine could make one of the refusals longer.
-    loop = VirtualTimeLoop()
-    monkeypatch.setattr(app, "time", SimpleNamespace(monotonic=loop.time))
-    backends = [SlowBackend(lambda: loop.spend(seconds / 2)) for _ in range(2)]
+    backends = [SlowBackend(lambda: spend(seconds / 2)) for _ in range(2)]
     monkeypatch.setattr("airflow.configuration.ensure_secrets_loaded", lambda: backends)
-    receiver = app.Receiver(
-        auth.load_credentials, lambda *_: [events.Outcome.STORED], lambda: {"known", "known_too"}
-    )
-    receiver._authenticator._clock = loop.time
 
     async def call() -> dict[str, float]:
+        receiver = app.Receiver(
+            auth.load_credentials, lambda *_: [events.Outcome.STORED], lambda: {"known", "known_too"}
+        )
         async with AsyncClient(transport=ASGITransport(app.create_app(receiver))) as client:
 
             async def took(conn_id: str, token: str = "wrong" * 10, status: int = 401) -> float:
-                began = loop.time()
+                began = elapsed()
                 answer = await client.post(f"http://airflow/webhook/{conn_id}/{token}", json=said())
                 assert answer.status_code == status
-                return loop.time() - began
+                return elapsed() - began
 
             await took("known", TOKEN, 200)  # this fills the cache, as calls of FACEKI do
             return {
@@ -149,8 +146,7 @@ def test_the_response_time_of_a_refusal_hides_existing_connections(
                 "unknown and cached": await took("unknown"),
             }
 
-    with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        found = runner.run(call())
+    found = run(call())
     expected = (1 if seconds < 1 else 2) * app.REFUSAL_SECONDS
     assert found == {name: pytest.approx(expected) for name in found}
     # Each backend is queried once, whatever it contains.
