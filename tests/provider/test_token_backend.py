@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import multiprocessing
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +31,7 @@ from airflow_provider_faceki.connection import settings as settings_module
 from airflow_provider_faceki.hooks import faceki as hook_module
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.token_backend import ObjectStorageTokenBackend, token_backend
+from tests.airflow.running import AIRFLOW_3
 from tests.api.fake_server import NOTHING_FOUND, RECORDS_PATH, FakeServer, reply_json, require_token
 from tests.forks import exit_code, fork
 from tests.object_store import Fault, ObjectStore
@@ -55,8 +58,13 @@ def slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget the storages that other tests have connected, as in a new process."""
+    """Forget the storages that other tests have connected, as in a new process.
+
+    Airflow keeps them too. A child process cannot use a filesystem of s3fs that its parent has created.
+    """
     monkeypatch.setattr(token_backend_module, "_attempts", {})
+    attach = importlib.import_module("airflow.sdk.io" if AIRFLOW_3 else "airflow.io.store").attach
+    monkeypatch.setattr(sys.modules[attach.__module__], "_STORE_CACHE", {})
 
 
 @pytest.fixture
@@ -103,6 +111,13 @@ def _store_of(hook: FacekiHook) -> SharedTokenStore:
     return store
 
 
+def _recorded_warnings(hook: FacekiHook, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list, to which the hook's token store adds its warnings instead of logging them."""
+    warnings: list[str] = []
+    monkeypatch.setattr(_store_of(hook), "_warn", warnings.append)
+    return warnings
+
+
 def test_eight_fresh_homes_fetch_one_token(
     server: FakeServer, object_store: ObjectStore, fresh_home: Callable[[str, str], FacekiHook]
 ) -> None:
@@ -128,24 +143,45 @@ def test_only_one_of_many_requests_creates_an_object(object_store: ObjectStore) 
 
 
 def test_forty_tasks_and_ten_waits_on_three_hosts_fetch_one_token(
-    server: FakeServer, object_store: ObjectStore, fresh_home: Callable[[str, str], FacekiHook]
+    server: FakeServer,
+    object_store: ObjectStore,
+    fresh_home: Callable[[str, str], FacekiHook],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     place = object_store.uri("tokens")
     all_ready = multiprocessing.get_context("fork").Barrier(41)
 
-    def task(number: int) -> bool:
-        hook = fresh_home(place, f"home-{number % 3}")
-        all_ready.wait(300)
-        return hook.call(FETCH) == ()
+    def ready_hook(home: str) -> tuple[FacekiHook, list[str]]:
+        """Return a hook and the warnings of its token store, when all processes are ready."""
+        try:
+            hook = fresh_home(place, home)
+            warnings = _recorded_warnings(hook, monkeypatch)
+            all_ready.wait(300)
+        except BaseException:
+            # Without it, the other processes would wait for this one until the time limit.
+            all_ready.abort()
+            raise
+        return hook, warnings
 
-    async def wait_for_ten() -> None:
+    def task(number: int) -> bool:
+        hook, warnings = ready_hook(f"home-{number % 3}")
+        assert hook.call(FETCH) == ()
+        # A failed assertion is printed, so that the test shows why a token was not shared.
+        assert not warnings, warnings
+        return True
+
+    async def wait_for_ten(waiting: FacekiHook) -> None:
         await asyncio.gather(*(waiting.acall(FETCH) for _ in range(10)))
 
-    tasks = [fork(partial(task, number)) for number in range(40)]
-    waiting = fresh_home(place, "home-2")
-    all_ready.wait(300)
-    asyncio.run(wait_for_ten())
-    assert [exit_code(child) for child in tasks] == [0] * 40
+    tasks: list[int] = []
+    try:
+        tasks += (fork(partial(task, number)) for number in range(40))
+        waiting, warnings = ready_hook("home-2")
+        asyncio.run(wait_for_ten(waiting))
+    finally:
+        exit_codes = [exit_code(child) for child in tasks]
+    assert exit_codes == [0] * 40
+    assert warnings == []
     assert server.token_requests == 1
 
 
