@@ -417,7 +417,7 @@ def test_partitioned_before_plain(served: Served, caplog: pytest.LogCaptureFixtu
 
 
 @pytest.mark.parametrize("conn_id", ["faceki_unheard", "faceki_paused"])
-def test_no_listener_means_unavailable(
+def test_without_a_scheduled_dag_a_webhook_gets_503(
     served: Served, conn_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = served.count()
