@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property  # noqa: TID251 - no test forks while it is computed
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,13 +24,16 @@ BUCKET = "kyc"
 
 # moto's own command does not report which free port it uses. In moto, the creation of an object that must not exist yet
 # consists of two steps. Two requests at the same time can both pass the first step, so that both create the object. S3
-# never does this. Therefore the server writes one object after the other. A thread switch after each microsecond, as on
-# a busy machine, lets `test_only_one_of_many_requests_creates_an_object` fail without this lock.
+# never does this. Therefore the server writes one object after the other.
+#
+# A killed test process does not stop the server. The server ends itself when the pipe to its standard input is closed,
+# which also happens when the test process is killed, and at the latest after three hours.
 _SERVER = """
 import signal, sys, threading
+signal.alarm(3 * 3600)
 from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
-sys.setswitchinterval(1e-6)
+sys.setswitchinterval(float(sys.argv[1]))
 lock, put_object = threading.Lock(), S3Response.put_object
 def put_one_object(self):
     with lock:
@@ -38,7 +42,7 @@ S3Response.put_object = put_one_object
 server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
 server.start()
 print(server.get_host_and_port()[1], flush=True)
-signal.pause()
+sys.stdin.read()
 """
 
 
@@ -111,14 +115,32 @@ class ObjectStore:
             self.client.delete_object(Bucket=BUCKET, Key=key)
 
 
-@pytest.fixture(scope="session")
-def _object_store_server() -> Iterator[ObjectStore]:
+@contextmanager
+def s3_server(switch_interval_seconds: float = sys.getswitchinterval()) -> Iterator[int]:
+    """Run an S3 server in a process of its own, and return its port.
+
+    :param switch_interval_seconds: Time after which Python switches between the threads of the server.
+    """
     server = subprocess.Popen(
-        [sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", _SERVER, str(switch_interval_seconds)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
     try:
         assert server.stdout is not None
-        port = int(server.stdout.readline())
+        yield int(server.stdout.readline())
+    finally:
+        server.terminate()
+        server.wait(120)
+        for pipe in (server.stdin, server.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+@pytest.fixture(scope="session")
+def _object_store_server() -> Iterator[ObjectStore]:
+    with s3_server() as port:
         proxy = ThreadingHTTPServer(("127.0.0.1", 0), _Proxy)
         proxy.daemon_threads = True
         store = ObjectStore(port, proxy.server_address[1])
@@ -126,25 +148,26 @@ def _object_store_server() -> Iterator[ObjectStore]:
         thread = threading.Thread(target=proxy.serve_forever, daemon=True)
         thread.start()
         store.client.create_bucket(Bucket=BUCKET)
-        with pytest.MonkeyPatch.context() as patch:
-            for conn_id, conn_port in ((CONN_ID, port), (FAULTY_CONN_ID, store.proxy_port)):
-                patch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", _connection(conn_port))
-            yield store
+        yield store
         proxy.shutdown()
         proxy.server_close()
-    finally:
-        server.terminate()
-        server.wait(120)
-        if server.stdout is not None:
-            server.stdout.close()
 
 
 @pytest.fixture
-def object_store(_object_store_server: ObjectStore) -> Iterator[ObjectStore]:
-    """Return the S3 server without objects and faults."""
+def object_store(_object_store_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    """Return the S3 server without objects and faults, and define its two Connections."""
+    for name, value in _connections(_object_store_server).items():
+        monkeypatch.setenv(name, value)
     _object_store_server.clear()
     yield _object_store_server
     _object_store_server.clear()
+
+
+def _connections(store: ObjectStore) -> dict[str, str]:
+    return {
+        f"AIRFLOW_CONN_{CONN_ID.upper()}": _connection(store.port),
+        f"AIRFLOW_CONN_{FAULTY_CONN_ID.upper()}": _connection(store.proxy_port),
+    }
 
 
 def _connection(port: int) -> str:
@@ -207,8 +230,5 @@ class _Proxy(BaseHTTPRequestHandler):
 
 def environment(store: ObjectStore) -> dict[str, str]:
     """Return the environment variables that define the Connections in another process."""
-    return {
-        f"AIRFLOW_CONN_{CONN_ID.upper()}": _connection(store.port),
-        f"AIRFLOW_CONN_{FAULTY_CONN_ID.upper()}": _connection(store.proxy_port),
-        **{name: value for name, value in os.environ.items() if name.startswith("AIRFLOW_CONN_")},
-    }
+    existing = {name: value for name, value in os.environ.items() if name.startswith("AIRFLOW_CONN_")}
+    return _connections(store) | existing

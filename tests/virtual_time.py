@@ -11,6 +11,7 @@ import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
@@ -38,6 +39,7 @@ class _VirtualTimeLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
         super().__init__(self._jumping)
+        self.spent = 0.0
 
     def time(self) -> float:
         return self._jumping.now
@@ -56,7 +58,8 @@ class VirtualTime:
 class VirtualExecutor:
     """Replacement for ``ThreadPoolExecutor``, which calls each function on the event loop.
 
-    A call takes as many virtual seconds as the attribute ``seconds`` of the function says. Without it, it takes none.
+    A call begins after as many virtual seconds as the attribute ``seconds`` of the function says. Without it, it begins
+    at once. Its result is available after the seconds that the function has passed to :func:`spend`.
     """
 
     def __init__(self, max_workers: int, thread_name_prefix: str) -> None:
@@ -68,13 +71,30 @@ class VirtualExecutor:
         def call() -> None:
             if not result.set_running_or_notify_cancel():
                 return
+            loop.spent = 0.0
             try:
-                result.set_result(function(*arguments))
+                end = partial(result.set_result, function(*arguments))
             except Exception as error:  # noqa: BLE001 - a real executor also passes every exception on
-                result.set_exception(error)
+                end = partial(result.set_exception, error)
+            if loop.spent:
+                loop.call_later(loop.spent, end)
+            else:
+                end()
 
-        asyncio.get_running_loop().call_later(getattr(function, "seconds", 0.0), call)
+        loop = _running_loop()
+        loop.call_later(getattr(function, "seconds", 0.0), call)
         return result
+
+
+def spend(seconds: float) -> None:
+    """Let the function that a :class:`VirtualExecutor` runs now take this time, instead of waiting in its thread."""
+    _running_loop().spent += seconds
+
+
+def _running_loop() -> _VirtualTimeLoop:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, _VirtualTimeLoop)
+    return loop
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

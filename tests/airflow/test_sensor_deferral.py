@@ -205,30 +205,30 @@ def raise_task_timeout(*_: object) -> None:
     raise AirflowTaskTimeout("execution_timeout")
 
 
-LOOKS = [
+POLLS = [
     pytest.param(False, "execute", id="on the worker"),
     pytest.param(True, "execute", id="before deferring"),
     pytest.param(True, "resume", id="when resumed"),
 ]
 
 
-@pytest.mark.parametrize(("deferrable", "step"), LOOKS)
+@pytest.mark.parametrize(("deferrable", "step"), POLLS)
 def test_execution_timeout_during_a_poll(
     faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch, deferrable: bool, step: str
 ) -> None:
     monkeypatch.setattr(FacekiKycDecisionSensor, "_poll", raise_task_timeout)
 
-    def look(made: Any) -> None:
+    def poll(made: Any) -> None:
         if step == "execute":
             made.execute(context())
         else:
             made.resume_execution("execute_complete", {"event": None, "deadline": time.time() + 9}, context())
 
     with pytest.raises(AirflowTaskTimeout):
-        look(sensor(deferrable=deferrable))
+        poll(sensor(deferrable=deferrable))
     for given in ({"soft_fail": True}, {"never_fail": True}):
         with pytest.raises(AirflowSkipException):
-            look(sensor(deferrable=deferrable, **given))
+            poll(sensor(deferrable=deferrable, **given))
 
 
 @pytest.mark.parametrize("status", ["failed", "refused"])

@@ -32,8 +32,8 @@ def sensor(**given: Any) -> Any:
 def test_not_found_is_not_yet(faceki_sandbox: FacekiSandbox, shape: str, by: str) -> None:
     faceki_sandbox.settings.not_found = shape
     wanted = {"record_identifier": None, by: faceki_sandbox.create_link() if by == "link" else "nobody"}
-    looked = sensor(**wanted).poke(context())
-    assert (bool(looked), looked.xcom_value) == (False, None)
+    found = sensor(**wanted).poke(context())
+    assert (bool(found), found.xcom_value) == (False, None)
 
 
 @pytest.mark.parametrize(
@@ -51,9 +51,9 @@ def test_which_decisions_end_the_wait(
     faceki_sandbox: FacekiSandbox, decision: str, wait_for_review: bool, ends: bool
 ) -> None:
     faceki_sandbox.add_record("customer-1", "ACCEPTED", fields={"decision": decision})
-    looked = sensor(wait_for_review=wait_for_review).poke(context())
-    assert bool(looked) is ends
-    assert (looked.xcom_value or {"decision": None})["decision"] == (decision if ends else None)
+    found = sensor(wait_for_review=wait_for_review).poke(context())
+    assert bool(found) is ends
+    assert (found.xcom_value or {"decision": None})["decision"] == (decision if ends else None)
 
 
 def test_newest_record_counts(faceki_sandbox: FacekiSandbox) -> None:
@@ -124,17 +124,17 @@ def test_the_failure_count_survives_a_reschedule_with_a_state_store(
     _fail(faceki_sandbox, 6)
     seen = context(task_state_store=StateStore())
 
-    def look() -> bool:
+    def poll() -> bool:
         # A rescheduled sensor is a new object in a new process for each poke.
         return bool(sensor(max_failures=2, mode="reschedule").poke(seen))
 
-    assert [look(), look()] == [False, False]
+    assert [poll(), poll()] == [False, False]
     with pytest.raises(api.ServiceError):
-        look()
+        poll()
     # The task's next try starts with a count of zero, although the stored state outlives a try.
-    assert [look(), look()] == [False, False]
+    assert [poll(), poll()] == [False, False]
     with pytest.raises(api.ServiceError):
-        look()
+        poll()
 
 
 @pytest.mark.parametrize(
@@ -228,27 +228,15 @@ def test_a_long_poking_wait_is_warned_of(
     assert bool(told) is warned
 
 
-@pytest.mark.parametrize(
-    ("given", "looks"),
-    [
-        pytest.param({"mode": "poke"}, 3, id="poke"),
-        pytest.param({"mode": "reschedule"}, 1, id="reschedule"),
-        pytest.param({"deferrable": True}, 1, id="deferred"),
-    ],
-)
-def test_a_record_without_a_decision_is_described_once_in_a_process(
-    faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], looks: int
+def test_a_record_without_a_decision_is_described_once_by_a_poking_sensor(
+    faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = Recorder()
     monkeypatch.setattr(FacekiKycDecisionSensor, "log", log)
     fields = {"decision": "", "outcomeText": "Maria Invented"}
     faceki_sandbox.add_record("customer-1", fields=fields)
-    waiting = sensor(**given)
-    if waiting.deferrable:
-        with pytest.raises(TaskDeferred):
-            waiting.execute(context())
-    else:
-        assert [bool(waiting.poke(context())) for _ in range(looks)] == [False] * looks
+    waiting = sensor(mode="poke")
+    assert [bool(waiting.poke(context())) for _ in range(3)] == [False] * 3
     (told,) = [
         line for line in log.lines if "without a decision. It contains an object with the keys" in line
     ]
@@ -274,18 +262,18 @@ def test_a_rescheduled_wait_without_a_record_warns_once(
     log, stored = Recorder(), StateStore()
     monkeypatch.setattr(FacekiKycDecisionSensor, "log", log)
 
-    def look(ti: Rescheduled, **more: object) -> int:
+    def poll(ti: Rescheduled, **more: object) -> int:
         """Poll in a new process, and return the number of warnings."""
         log.lines.clear()
         assert not sensor(mode="reschedule").poke(context(ti=ti, **more))
         return sum("still has no record" in line for line in log.lines)
 
     early, late = Rescheduled(NO_RECORD_WARNING_SECONDS - 60), Rescheduled(NO_RECORD_WARNING_SECONDS + 60)
-    assert [look(each, task_state_store=stored) for each in (early, late, late, late)] == [0, 1, 0, 0]
+    assert [poll(each, task_state_store=stored) for each in (early, late, late, late)] == [0, 1, 0, 0]
     # The store outlives the wait. After the task has been cleared, the next wait warns again.
-    assert look(Rescheduled(NO_RECORD_WARNING_SECONDS + 1), task_state_store=stored) == 1
+    assert poll(Rescheduled(NO_RECORD_WARNING_SECONDS + 1), task_state_store=stored) == 1
     # Without a store, nothing is known of the earlier polls.
-    assert [look(late), look(late)] == [1, 1]
+    assert [poll(late), poll(late)] == [1, 1]
 
 
 @pytest.mark.parametrize("mode", ["poke", "reschedule"])

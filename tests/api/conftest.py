@@ -47,12 +47,15 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture
 def client(server: FakeServer, authority: Authority) -> FacekiClient:
-    """A client for the fake server. Each test has a different account."""
+    """A client for the fake server. Each test has a different account.
+
+    The timeout is long, because a token request that times out on a busy machine would be repeated and counted.
+    """
     return FacekiClient(
         client_id=f"client-{uuid.uuid4()}",
         client_secret=f"secret-{uuid.uuid4()}",
         service=Service(base_url=server.url),
-        transport=TransportSettings(timeout=5.0, verify=authority.bundle),
+        transport=TransportSettings(timeout=60.0, verify=authority.bundle),
     )
 
 

@@ -24,7 +24,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.note(f"{self.command} {self.path}", self.headers.get("Proxy-Authorization"))
         target = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        onward = http.client.HTTPConnection(_resolve(target.hostname or ""), target.port, timeout=5)
+        onward = http.client.HTTPConnection(_resolve(target.hostname or ""), target.port, timeout=60)
         onward.request(self.command, f"{target.path}?{target.query}", body, dict(self.headers.items()))
         try:
             answer = onward.getresponse()

@@ -15,7 +15,7 @@ from airflow_provider_faceki.api.protocol.envelope import Payload, read_payload
 from airflow_provider_faceki.api.protocol.http import HttpRequest, HttpResponse, Json
 from airflow_provider_faceki.api.service import AuthFlow
 
-ASKED_AT = 1_700_000_000.0
+REQUESTED_AT = 1_700_000_000.0
 TOKEN = "abc.def-0123456789"
 BASE = "https://sdk.faceki.com"
 PAIR = b'{"clientId":"id-\xc3\xbc","clientSecret":"s3cr\\"t&=?"}'
@@ -47,7 +47,7 @@ def _token_request(flow: AuthFlow = AuthFlow.GENERATE_TOKEN) -> TokenRequest:
     ],
 )
 def test_life(lifetime: float, age: float, usable: bool) -> None:
-    assert AccessToken("t", ASKED_AT, lifetime).usable(ASKED_AT + age) is usable
+    assert AccessToken("t", REQUESTED_AT, lifetime).usable(REQUESTED_AT + age) is usable
 
 
 def test_the_repr_of_a_token_hides_its_value() -> None:
@@ -88,8 +88,8 @@ def test_lifetime(sent: Json, lifetime: float) -> None:
     data: dict[str, Json] = {"access_token": "t.0-k_e~n+/=="}
     if sent is not ABSENT:
         data["expires_in"] = sent
-    token = _token_request().read(Payload(data, data), ASKED_AT)
-    assert token == AccessToken("t.0-k_e~n+/==", ASKED_AT, lifetime)
+    token = _token_request().read(Payload(data, data), REQUESTED_AT)
+    assert token == AccessToken("t.0-k_e~n+/==", REQUESTED_AT, lifetime)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_lifetime(sent: Json, lifetime: float) -> None:
 )
 def test_a_response_without_a_usable_token_is_rejected(result: Json) -> None:
     with pytest.raises(UnexpectedResponseError, match="no usable access_token") as caught:
-        _token_request(AuthFlow.ACCESS_TOKEN_BODY).read(Payload(result, result), ASKED_AT)
+        _token_request(AuthFlow.ACCESS_TOKEN_BODY).read(Payload(result, result), REQUESTED_AT)
     assert "access_token_body" in str(caught.value)
     assert "evil" not in str(caught.value)
 
@@ -137,12 +137,12 @@ def test_a_response_without_a_usable_token_is_rejected(result: Json) -> None:
 )
 def test_a_token_is_found_in_other_forms(document: Json, lifetime: float) -> None:
     answer = read_payload(HttpResponse(200, {}, json.dumps(document).encode()))
-    assert _token_request().read(answer, ASKED_AT) == AccessToken(TOKEN, ASKED_AT, lifetime)
+    assert _token_request().read(answer, REQUESTED_AT) == AccessToken(TOKEN, REQUESTED_AT, lifetime)
 
 
 def _read_token(asks: TokenRequest, response: HttpResponse) -> AccessToken:
     try:
-        return asks.read(read_payload(response), ASKED_AT)
+        return asks.read(read_payload(response), REQUESTED_AT)
     except ResponseError as error:
         raise asks.map_error(error) from None
 

@@ -219,7 +219,7 @@ def test_a_flag_whose_name_may_be_text_about_the_person_is_left_out(name: str) -
         pytest.param(None, None, id="null"),
     ],
 )
-def test_times(sent: Json, shown: str | None) -> None:
+def test_times_of_a_record_are_shown_in_utc(sent: Json, shown: str | None) -> None:
     summary = _record(createdAt=sent, updatedAt=sent).summary()
     assert (summary["created_at"], summary["updated_at"]) == (shown, shown)
 

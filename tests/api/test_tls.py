@@ -222,7 +222,7 @@ def test_urllib3_logs_other_requests_but_none_of_the_client(
     assert len(server.received) == 5
     assert [canary for canary in CANARIES if canary in caplog.text] == []
     assert "127.0.0.1" not in caplog.text
-    requests.get(f"{server.url}/theirs?name=other", timeout=5)
+    requests.get(f"{server.url}/theirs?name=other", timeout=60)
     assert "GET /theirs?name=other" in caplog.text
 
 
@@ -236,7 +236,7 @@ def test_urllib3_logs_other_requests_during_a_request_of_the_client(
     ours = threading.Thread(target=client.call, args=(FETCH,))
     ours.start()
     assert reached.wait(120)
-    requests.get(f"{server.url}/theirs?name=other", timeout=5)
+    requests.get(f"{server.url}/theirs?name=other", timeout=60)
     released.set()
     ours.join(120)
     assert "GET /theirs?name=other" in caplog.text

@@ -155,7 +155,6 @@ def test_a_slow_token_request_is_not_repeated_by_every_waiting_caller(
     processes: bool,
 ) -> None:
     monkeypatch.setattr(session, "MAX_LOCK_WAIT_SECONDS", 0.5)
-    client = replace(client, transport=replace(client.transport, timeout=60.0))
     if processes:
         # Each client gets its own store, so that only the files are shared, as between processes.
         monkeypatch.setattr(client_module, "shared_store", lambda _key, make: make())

@@ -28,7 +28,7 @@ from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
 from airflow_provider_faceki.api.tokens import shared
 from airflow_provider_faceki.api.tokens.file import FileTokenStore
 from airflow_provider_faceki.api.tokens.sealing import TokenSeal
-from airflow_provider_faceki.api.tokens.shared import DirectoryTokenBackend, SharedTokenStore
+from airflow_provider_faceki.api.tokens.shared import DirectoryTokenBackend, SharedTokenStore, TokenBackend
 from tests.api.certificates import Authority
 from tests.api.conftest import CallMode, RecordedWarnings
 from tests.api.fake_server import (
@@ -131,6 +131,13 @@ class LaggingBackend(FakeBackend):
 
     def delete(self, name: str) -> None:
         self._change("delete", lambda: self.objects.pop(name, None))
+
+
+@pytest.fixture(autouse=True)
+def slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the storage a minute for an operation, and a host five minutes for a token: machines can be busy."""
+    monkeypatch.setattr(shared, "MAX_OPERATION_SECONDS", 60.0)
+    monkeypatch.setattr(session, "MAX_LOCK_WAIT_SECONDS", 300.0)
 
 
 @pytest.fixture
@@ -444,24 +451,33 @@ def test_a_failed_token_request_frees_the_lock(
     wait_until(lambda: not backend.objects)
 
 
-def _process_stores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give each client its own store, as in separate processes."""
+@pytest.fixture
+def process_on(
+    server: FakeServer,
+    client: FacekiClient,
+    warned: RecordedWarnings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[str, TokenBackend], FacekiClient]:
+    """Return a function that creates the client of a new process on the named host.
+
+    Each client has its own store, as in separate processes. The server requires a token.
+    """
     monkeypatch.setattr(client_module, "shared_store", lambda _key, make: make())
+    server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
+
+    def make(host: str, backend: TokenBackend) -> FacekiClient:
+        return replace(client, token_directory=tmp_path / host, token_backend=backend, warn=warned)
+
+    return make
 
 
 @pytest.mark.parametrize(
     "hosts", [pytest.param(8, id="eight fresh homes"), pytest.param(3, id="three hosts")]
 )
 def test_hosts_that_start_at_the_same_time_fetch_one_token(
-    server: FakeServer,
-    client: FacekiClient,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    hosts: int,
+    server: FakeServer, tmp_path: Path, process_on: Callable[[str, TokenBackend], FacekiClient], hosts: int
 ) -> None:
-    _process_stores(monkeypatch)
-    server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
-
     def slow(handler: Handler) -> None:
         time.sleep(0.4)
         issue_token()(handler)
@@ -470,13 +486,7 @@ def test_hosts_that_start_at_the_same_time_fetch_one_token(
     backend = DirectoryTokenBackend(tmp_path / "volume")
     with ThreadPoolExecutor(24) as threads:
         calls = [
-            threads.submit(
-                replace(
-                    client, token_directory=tmp_path / f"home-{number % hosts}", token_backend=backend
-                ).call,
-                FETCH,
-            )
-            for number in range(24)
+            threads.submit(process_on(f"home-{number % hosts}", backend).call, FETCH) for number in range(24)
         ]
         assert [one.result(120) for one in calls] == [()] * 24
     assert server.token_requests == 1
@@ -494,27 +504,21 @@ def test_hosts_that_start_at_the_same_time_fetch_one_token(
 def test_hosts_that_begin_at_once_fetch_one_token_each_at_most_if_the_storage_lags(
     call: CallMode,
     server: FakeServer,
-    client: FacekiClient,
     warned: RecordedWarnings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    process_on: Callable[[str, TokenBackend], FacekiClient],
     late: tuple[str, ...],
     lag: float,
 ) -> None:
-    _process_stores(monkeypatch)
-    server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
     backend = LaggingBackend(late=late, lag=lag)
-
-    def process_on(host: str) -> FacekiClient:
-        return replace(client, token_directory=tmp_path / host, token_backend=backend, warn=warned)
-
     with ThreadPoolExecutor(24) as threads:
-        calls = [threads.submit(call, process_on(f"home-{number % 3}"), FETCH) for number in range(24)]
+        calls = [
+            threads.submit(call, process_on(f"home-{number % 3}", backend), FETCH) for number in range(24)
+        ]
         assert [one.result(120) for one in calls] == [()] * 24
     assert server.token_requests <= (3 if "write" in late else 1)
     backend.show()
     before = server.token_requests
-    assert call(process_on("a new home"), FETCH) == ()
+    assert call(process_on("a new home", backend), FETCH) == ()
     assert server.token_requests == before
     assert warned.messages == []
 
@@ -522,20 +526,15 @@ def test_hosts_that_begin_at_once_fetch_one_token_each_at_most_if_the_storage_la
 def test_a_refused_token_that_a_storage_still_shows_costs_one_token_for_each_host(
     call: CallMode,
     server: FakeServer,
-    client: FacekiClient,
     warned: RecordedWarnings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    process_on: Callable[[str, TokenBackend], FacekiClient],
 ) -> None:
-    _process_stores(monkeypatch)
-    server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
     backend = LaggingBackend(lag=0)
     homes = ["a", "b", "c"]
 
     def calls_of_new_processes() -> int:
         for home in homes * 2:
-            process = replace(client, token_directory=tmp_path / home, token_backend=backend, warn=warned)
-            assert call(process, FETCH) == ()
+            assert call(process_on(home, backend), FETCH) == ()
         return server.token_requests
 
     assert calls_of_new_processes() == 1

@@ -27,7 +27,7 @@ def main() -> None:
         client_id,
         secret,
         service=Service(base_url=url),
-        transport=TransportSettings(timeout=10.0, verify=bundle),
+        transport=TransportSettings(timeout=60.0, verify=bundle),
         token_directory=Path(folder),
         token_backend=_backend(*shared) if shared else None,
     )

@@ -86,16 +86,16 @@ def attached() -> FlakyStore:
 
 def intermittent_failures(share: float, seed: int, operations: tuple[str, ...]) -> Callable[[str, str], None]:
     """Return a function that makes this share of the operations fail, at most three times in a row."""
-    dice, in_a_row, lock = random.Random(seed), 0, threading.RLock()
+    rng, in_a_row, lock = random.Random(seed), 0, threading.RLock()
 
     def fails(operation: str, path: str) -> None:
         nonlocal in_a_row
         if operation not in operations:
             return
         with lock:
-            hit = dice.random() < share and in_a_row < 3
+            hit = rng.random() < share and in_a_row < 3
             in_a_row = in_a_row + 1 if hit else 0
         if hit:
-            raise dice.choice([OSError("slow down"), StoreDown("slow down"), TimeoutError("slow down")])
+            raise rng.choice([OSError("slow down"), StoreDown("slow down"), TimeoutError("slow down")])
 
     return fails

@@ -152,11 +152,11 @@ def _run(task: Task, try_number: int, death: Death | None) -> None:
     with open(task.folder / f"try-{try_number}.log", "w") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    clockwork = KillingProfiler(death or Death(), task.folder)
-    sys.setprofile(clockwork)
+    profiler = KillingProfiler(death or Death(), task.folder)
+    sys.setprofile(profiler)
     result = tries.go()
     sys.setprofile(None)
-    (task.folder / "calls").write_text(str(clockwork.calls))
+    (task.folder / "calls").write_text(str(profiler.calls))
     beside = task.folder / "result.new"
     beside.write_text(json.dumps(result))
     os.replace(beside, task.folder / "result.json")

@@ -38,7 +38,7 @@ class ClearedTask:
 
 
 @pytest.fixture
-def someone(sandbox: FacekiSandbox, store: FileStateStore | None, images: dict[str, Any]) -> ClearedTask:
+def cleared(sandbox: FacekiSandbox, store: FileStateStore | None, images: dict[str, Any]) -> ClearedTask:
     return ClearedTask(store, resubmit_after=0.5, lookup_timeout=0.2, **images)
 
 
@@ -47,11 +47,11 @@ def written(place: Path) -> object:
 
 
 def test_each_record_identifier_gets_its_own_result(
-    sandbox: FacekiSandbox, someone: ClearedTask, tmp_path: Path
+    sandbox: FacekiSandbox, cleared: ClearedTask, tmp_path: Path
 ) -> None:
     place = tmp_path / "record.json"
     for identifier, decision in [("accepted-anna", "ACCEPTED"), ("declined-bob", "DECLINED")] * 2:
-        summary = someone.now(record_identifier=identifier, output_path=str(place))
+        summary = cleared.now(record_identifier=identifier, output_path=str(place))
         assert (summary["record_identifier"], summary["decision"]) == (identifier, decision)
         assert written(place) == identifier
     assert sandbox.ledger == {"accepted-anna": 1, "declined-bob": 1}
@@ -59,19 +59,19 @@ def test_each_record_identifier_gets_its_own_result(
 
 def test_each_record_identifier_gets_its_own_result_without_records(
     sandbox: FacekiSandbox,
-    someone: ClearedTask,
+    cleared: ClearedTask,
     store: FileStateStore | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     keep_no_records(sandbox, monkeypatch)
-    someone.now(record_identifier="accepted-anna")
+    cleared.now(record_identifier="accepted-anna")
     if store is None:
         with pytest.raises(AirflowFailException, match="stores no records"):
-            someone.now(record_identifier="declined-bob")
+            cleared.now(record_identifier="declined-bob")
         return
     for _ in range(2):
-        assert someone.now(record_identifier="declined-bob")["decision"] == "DECLINED"
-        assert someone.now(record_identifier="accepted-anna")["decision"] == "ACCEPTED"
+        assert cleared.now(record_identifier="declined-bob")["decision"] == "DECLINED"
+        assert cleared.now(record_identifier="accepted-anna")["decision"] == "ACCEPTED"
     assert sandbox.ledger == {"accepted-anna": 1, "declined-bob": 1}
 
 
@@ -83,31 +83,31 @@ def test_an_unfinished_call_does_not_block_another_identifier(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(verification, "MIN_RECONCILE_INTERVAL_SECONDS", 0.5)
-    someone = ClearedTask(
+    cleared = ClearedTask(
         FileStateStore(tmp_path / "store.json"), resubmit_after=600.0, lookup_timeout=0.1, **images
     )
     sandbox.add_fault("reset_then_process", route="verify")
     with pytest.raises(api.OutcomeUnknownError):
-        someone.now(record_identifier="accepted-anna")
-    assert someone.now(record_identifier="declined-bob", resubmit="never")["decision"] == "DECLINED"
+        cleared.now(record_identifier="accepted-anna")
+    assert cleared.now(record_identifier="declined-bob", resubmit="never")["decision"] == "DECLINED"
     # FACEKI has not finished the first verification yet, so the second one did not wait for it.
     assert sandbox.ledger == {"declined-bob": 1}
     held_delays.end_after_polls(sandbox)
-    assert someone.now(record_identifier="accepted-anna", resubmit="if_absent")["decision"] == "ACCEPTED"
+    assert cleared.now(record_identifier="accepted-anna", resubmit="if_absent")["decision"] == "ACCEPTED"
     assert sandbox.ledger == {"accepted-anna": 1, "declined-bob": 1}
     assert sandbox.counters.requests["verify"] == 2
 
 
 def test_after_resubmit_never_a_user_can_choose_another_resubmit(
-    sandbox: FacekiSandbox, someone: ClearedTask
+    sandbox: FacekiSandbox, cleared: ClearedTask
 ) -> None:
     sandbox.add_fault("reset_after_body", route="verify")
     with pytest.raises(api.OutcomeUnknownError):
-        someone.now(record_identifier="accepted-anna", resubmit="never")
+        cleared.now(record_identifier="accepted-anna", resubmit="never")
     for _ in range(2):
         with pytest.raises(AirflowFailException, match="then clear the task with another resubmit"):
-            someone.now()
-    assert someone.now(resubmit="if_absent")["decision"] == "ACCEPTED"
+            cleared.now()
+    assert cleared.now(resubmit="if_absent")["decision"] == "ACCEPTED"
     assert sandbox.ledger == {"accepted-anna": 1}
 
 
@@ -178,10 +178,10 @@ def test_always_verifies_other_images_too(
 
 
 def test_a_given_identifier_accepts_changed_images(
-    sandbox: FacekiSandbox, someone: ClearedTask, tmp_path: Path
+    sandbox: FacekiSandbox, cleared: ClearedTask, tmp_path: Path
 ) -> None:
-    first = someone.now(record_identifier="accepted-anna")
-    assert someone.now(selfie=write(tmp_path, "moved.jpg"))["request_id"] == first["request_id"]
+    first = cleared.now(record_identifier="accepted-anna")
+    assert cleared.now(selfie=write(tmp_path, "moved.jpg"))["request_id"] == first["request_id"]
     assert sandbox.ledger == {"accepted-anna": 1}
 
 

@@ -55,15 +55,15 @@ class Case:
         return f"slow-{self.takes}-{self.word}-{self.number}"
 
 
-def thrown(dice: random.Random, calls: int) -> list[Case]:
+def random_cases(rng: random.Random, calls: int) -> list[Case]:
     """Return random cases: half are killed anywhere in the try, half while FACEKI processes or has just responded."""
     return [
         Case(
             number,
-            dice.choice(sorted(DECISIONS)),
-            Death(sending=dice.uniform(0.0, FACEKI_TAKES * 1.5))
+            rng.choice(sorted(DECISIONS)),
+            Death(sending=rng.uniform(0.0, FACEKI_TAKES * 1.5))
             if number % 2
-            else Death(calls=dice.randrange(1, calls)),
+            else Death(calls=rng.randrange(1, calls)),
         )
         for number in range(1, PEOPLE + 1)
     ]
@@ -188,7 +188,7 @@ def test_killed_at_each_point(scenario: KillScenario) -> None:
 def test_random_kills_bill_each_verification_once(scenario: KillScenario) -> None:
     undisturbed = scenario.task(Case(0, "accepted", Death()))
     undisturbed.go_on(1)
-    endings = run_cases(scenario, thrown(random.Random(2026), undisturbed.calls))
+    endings = run_cases(scenario, random_cases(random.Random(2026), undisturbed.calls))
     # The random kills must have covered the important points, otherwise this test proves nothing.
     met = Counter(ending.came_to for ending in endings)
     assert met["before"] >= 5, met

@@ -45,7 +45,7 @@ class Killer:
     """Killer of processes that have a connection to FACEKI, after a random delay."""
 
     port: int
-    dice: random.Random = field(default_factory=lambda: random.Random(33))
+    rng: random.Random = field(default_factory=lambda: random.Random(33))
     due: dict[int, float] = field(default_factory=dict)
     killed: list[int] = field(default_factory=list)
 
@@ -59,7 +59,7 @@ class Killer:
                 continue
             # The delays cover the time from before anything is sent until long after FACEKI has begun its processing,
             # which takes five seconds. So even if a busy machine kills three seconds late, the process is still alive.
-            due = self.due.setdefault(process.pid, time.monotonic() + self.dice.uniform(0.0, 2.0))
+            due = self.due.setdefault(process.pid, time.monotonic() + self.rng.uniform(0.0, 2.0))
             if time.monotonic() >= due:
                 process.kill()
                 self.killed.append(process.pid)

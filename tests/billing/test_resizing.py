@@ -190,13 +190,13 @@ def outcome_with_timeout(content: bytes) -> str:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_a_broken_image_is_read_or_rejected_with_a_message(kind: str) -> None:
     content = encoded(portrait(300, 200), kind) if kind != "JPEG" else talkative()
-    dice = random.Random(7)
+    rng = random.Random(7)
     told = set()
     for _ in range(250):
         broken = bytearray(content)
-        for _ in range(dice.randint(1, 6)):
-            broken[dice.randrange(16, len(broken))] = dice.randrange(256)
-        del broken[dice.choice([len(broken), dice.randrange(20, len(broken))]) :]
+        for _ in range(rng.randint(1, 6)):
+            broken[rng.randrange(16, len(broken))] = rng.randrange(256)
+        del broken[rng.choice([len(broken), rng.randrange(20, len(broken))]) :]
         told.add(outcome(bytes(broken)))
     assert told == {"read", "selfie cannot be made smaller: Pillow cannot read it"}
 

@@ -21,12 +21,12 @@ pytestmark = pytest.mark.airflow
 BATCH = [f"example-{number}" for number in range(40)]
 SHARDS = 4
 KNOWN = {"recorded-accepted": "ACCEPTED", "recorded-declined": "DECLINED"}
-ASKED = {"record_identifiers": [*KNOWN, "nobody"]}
+LOOKUP_CONF = {"record_identifiers": [*KNOWN, "nobody"]}
 BEGUN: tuple[tuple[str, Mapping[str, object]], ...] = (
     ("example_faceki_batch", {"shards": SHARDS}),
     ("example_faceki_verification", {}),
-    ("example_faceki_fetch_records", ASKED),
-    ("example_faceki_hook_taskflow", ASKED),
+    ("example_faceki_fetch_records", LOOKUP_CONF),
+    ("example_faceki_hook_taskflow", LOOKUP_CONF),
 )
 
 

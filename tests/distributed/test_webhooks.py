@@ -14,7 +14,7 @@ from tests.airflow.running import HAS_PARTITIONS
 from tests.distributed.cluster import API_SERVERS
 from tests.distributed.conftest import WEBHOOK_TOKEN
 from tests.distributed.site import Site
-from tests.webhook.served import said
+from tests.webhook.served import webhook_body
 
 pytestmark = [
     pytest.mark.airflow,
@@ -34,7 +34,7 @@ def _post(url: str, body: dict[str, object]) -> str:
 
 def test_each_webhook_starts_one_run(site: Site) -> None:
     full_name = f"{PERSON['first_name']} {PERSON['last_name']}"
-    bodies = [said(fullName=full_name) for _ in range(WEBHOOKS)]
+    bodies = [webhook_body(fullName=full_name) for _ in range(WEBHOOKS)]
     urls = [
         f"{site.cluster.url_of(server)}/faceki/webhook/faceki_burst/{WEBHOOK_TOKEN}" for server in API_SERVERS
     ]

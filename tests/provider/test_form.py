@@ -112,13 +112,13 @@ def stored(web_form: WebForm) -> Iterator[Callable[[], Any]]:
     from airflow.models import Connection
     from airflow.utils.session import create_session
 
-    def look() -> Any:
+    def read_stored() -> Any:
         with create_session() as session:
             found = session.query(Connection).filter_by(conn_id="kyc").one()
             session.expunge(found)
             return found
 
-    yield look
+    yield read_stored
     with create_session() as session:
         session.query(Connection).filter_by(conn_id="kyc").delete()
 

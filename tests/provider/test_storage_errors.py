@@ -150,7 +150,7 @@ def test_a_missing_file_or_bucket_is_reported(
         action(f"s3://s3_store@{bucket}/none.jpg")
 
 
-def test_no_listener_means_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_connection_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
     monkeypatch.setenv(
         "AIRFLOW_CONN_S3_DOWN",

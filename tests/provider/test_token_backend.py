@@ -31,7 +31,7 @@ from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.token_backend import ObjectStorageTokenBackend, token_backend
 from tests.api.fake_server import NOTHING_FOUND, RECORDS_PATH, FakeServer, reply_json, require_token
 from tests.forks import exit_code, fork
-from tests.object_store import Fault, ObjectStore
+from tests.object_store import BUCKET, Fault, ObjectStore, s3_server
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.process
@@ -104,6 +104,13 @@ def _store_of(hook: FacekiHook) -> SharedTokenStore:
     return store
 
 
+def _recorded_warnings(hook: FacekiHook, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list, to which the hook's token store adds its warnings instead of logging them."""
+    warnings: list[str] = []
+    monkeypatch.setattr(_store_of(hook), "_warn", warnings.append)
+    return warnings
+
+
 def test_eight_fresh_homes_fetch_one_token(
     server: FakeServer, object_store: ObjectStore, fresh_home: Callable[[str, str], FacekiHook]
 ) -> None:
@@ -118,35 +125,68 @@ def test_eight_fresh_homes_fetch_one_token(
     assert b"token-1" not in object_store.get(key)
 
 
-def test_only_one_of_many_requests_creates_an_object(object_store: ObjectStore) -> None:
-    """The S3 server of the tests keeps what S3 promises, on which the shared token store depends."""
-    backend = ObjectStorageTokenBackend(object_store.uri("locks"))
-    backend.connect()
-    with ThreadPoolExecutor(8) as threads:
-        for number in range(100):
-            created = list(threads.map(lambda _, name=f"lock-{number}": backend.create(name, b"1"), range(8)))
-            assert created.count(True) == 1
+def test_only_one_of_many_requests_creates_an_object() -> None:
+    """The S3 server of the tests keeps what S3 promises, on which the shared token store depends.
+
+    Its threads switch after each microsecond, as on a busy machine. Without its lock, two requests create an object.
+    """
+    with s3_server(switch_interval_seconds=1e-6) as port:
+        client = ObjectStore(port, proxy_port=0).client
+        client.create_bucket(Bucket=BUCKET)
+
+        def creates(key: str) -> bool:
+            try:
+                client.put_object(Bucket=BUCKET, Key=key, Body=b"1", IfNoneMatch="*")
+            except ClientError as error:
+                assert error.response["Error"]["Code"] == "PreconditionFailed"
+                return False
+            return True
+
+        with ThreadPoolExecutor(8) as threads:
+            for number in range(100):
+                assert list(threads.map(creates, [f"lock-{number}"] * 8)).count(True) == 1
 
 
 def test_forty_tasks_and_ten_waits_on_three_hosts_fetch_one_token(
-    server: FakeServer, object_store: ObjectStore, fresh_home: Callable[[str, str], FacekiHook]
+    server: FakeServer,
+    object_store: ObjectStore,
+    fresh_home: Callable[[str, str], FacekiHook],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     place = object_store.uri("tokens")
     all_ready = multiprocessing.get_context("fork").Barrier(41)
 
-    def task(number: int) -> bool:
-        hook = fresh_home(place, f"home-{number % 3}")
-        all_ready.wait(300)
-        return hook.call(FETCH) == ()
+    def ready_hook(home: str) -> tuple[FacekiHook, list[str]]:
+        """Return a hook and the warnings of its token store, when all processes are ready."""
+        try:
+            hook = fresh_home(place, home)
+            warnings = _recorded_warnings(hook, monkeypatch)
+            all_ready.wait(300)
+        except BaseException:
+            # Without it, the other processes would wait for this one until the time limit.
+            all_ready.abort()
+            raise
+        return hook, warnings
 
-    async def wait_for_ten() -> None:
+    def task(number: int) -> bool:
+        hook, warnings = ready_hook(f"home-{number % 3}")
+        assert hook.call(FETCH) == ()
+        # A failed assertion is printed, so that the test shows why a token was not shared.
+        assert not warnings, warnings
+        return True
+
+    async def wait_for_ten(waiting: FacekiHook) -> None:
         await asyncio.gather(*(waiting.acall(FETCH) for _ in range(10)))
 
-    tasks = [fork(partial(task, number)) for number in range(40)]
-    waiting = fresh_home(place, "home-2")
-    all_ready.wait(300)
-    asyncio.run(wait_for_ten())
-    assert [exit_code(child) for child in tasks] == [0] * 40
+    tasks: list[int] = []
+    try:
+        tasks += (fork(partial(task, number)) for number in range(40))
+        waiting, warnings = ready_hook("home-2")
+        asyncio.run(wait_for_ten(waiting))
+    finally:
+        exit_codes = [exit_code(child) for child in tasks]
+    assert exit_codes == [0] * 40
+    assert warnings == []
     assert server.token_requests == 1
 
 

@@ -171,7 +171,9 @@ def test_the_wait_ends_with_the_decision(
         ),
     ],
 )
-def test_pauses(faceki: Faceki, given: dict[str, Any], expected: list[float]) -> None:
+def test_pauses_between_polls_grow_up_to_the_maximum(
+    faceki: Faceki, given: dict[str, Any], expected: list[float]
+) -> None:
     faceki.decides_at(sum(expected))
     assert status(trigger(within=10_000, **given)) == "decided"
     assert pauses(faceki) == expected

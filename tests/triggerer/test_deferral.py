@@ -26,7 +26,7 @@ LIMIT = WaitLimit(NOW + 3600, "timeout", 3600.0)
 
 
 @pytest.mark.parametrize("status", ["decided", "timeout", "unreadable"])
-def test_these_events_are_no_errors(status: str) -> None:
+def test_events_that_do_not_fail_the_task(status: str) -> None:
     raise_for_status(DecisionEvent(status), "kyc")
 
 
@@ -115,7 +115,7 @@ def test_what_airflow_returns_is_possibly_incomplete(
         pytest.param(math.inf, None, id="infinite"),
     ],
 )
-def test_times(value: object, expected: float | None) -> None:
+def test_only_finite_numbers_are_timestamps(value: object, expected: float | None) -> None:
     assert parse_timestamp(value) == expected
 
 

@@ -40,7 +40,7 @@ class Scenario:
     counters: dict[str, Any]
     #: States of the waits when the triggerer died, and the number of polls that FACEKI received while it was dead.
     at_death: Counter[str]
-    looks_while_dead: int
+    polls_while_dead: int
 
 
 def decision(person: str) -> str:
@@ -66,7 +66,7 @@ def _run_scenario(airflow: WholeAirflow, faceki: SandboxProcess) -> Scenario:
         for person in people:
             faceki.control.post("records", record_identifier=person, decision=decision(person))
 
-    def looks() -> int:
+    def polls() -> int:
         counters: Any = faceki.control.get("counters")
         return int(counters["requests"]["records"])
 
@@ -77,21 +77,21 @@ def _run_scenario(airflow: WholeAirflow, faceki: SandboxProcess) -> Scenario:
     airflow.wait_for_ended_processes()
     decide(BEFORE)
     airflow.end("triggerer", signal.SIGKILL)
-    at_death, seen = Counter(run.states.values()), looks()
+    at_death, seen = Counter(run.states.values()), polls()
     decide(MEANWHILE)
     # This is longer than the longest pause between two polls of a running wait.
     time.sleep(5)
-    looks_while_dead = looks() - seen
+    polls_while_dead = polls() - seen
     airflow.start("triggerer")
     airflow.wait("another one to take over", lambda: Counter(run.states.values())["deferred"] <= len(AFTER))
     decide(AFTER)
     airflow.wait("all to end", lambda: run.state in ENDED)
-    return Scenario(run, dict(faceki.control.get("counters")), at_death, looks_while_dead)  # type: ignore[call-overload]
+    return Scenario(run, dict(faceki.control.get("counters")), at_death, polls_while_dead)  # type: ignore[call-overload]
 
 
 def test_the_triggerer_was_killed_with_the_waits_in_it(scenario: Scenario) -> None:
     assert scenario.at_death["deferred"] >= len(MEANWHILE) + len(AFTER)
-    assert scenario.looks_while_dead <= sum(scenario.at_death.values()) - scenario.at_death["deferred"]
+    assert scenario.polls_while_dead <= sum(scenario.at_death.values()) - scenario.at_death["deferred"]
 
 
 def test_every_wait_ends_with_the_right_decision(scenario: Scenario) -> None:

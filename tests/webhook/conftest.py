@@ -9,12 +9,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.airflow.running import AIRFLOW_3
+from tests.virtual_time import VirtualExecutor, VirtualTime, use_virtual_time
 from tests.webhook.served import Served, connections, serving
 
 if TYPE_CHECKING:
@@ -38,13 +40,11 @@ def listening(airflow_db: Path) -> Path:
     return airflow_db
 
 
-@pytest.fixture(scope="session")
-def _connections() -> Iterator[None]:
-    names = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in connections().items()}
-    os.environ.update(names)
-    yield
-    for name in names:
-        del os.environ[name]
+@pytest.fixture
+def _connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A test of another file that forgets to create its Connection must not find one of these.
+    for name, value in connections().items():
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(value))
 
 
 @pytest.fixture
@@ -53,6 +53,19 @@ def receiver() -> Receiver:
     from airflow_provider_faceki.webhook import app, auth, events
 
     return app.Receiver(auth.load_credentials, events.store_events)
+
+
+@pytest.fixture
+def virtual_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the clocks and threads of each receiver virtual; see ``tests/virtual_time.py``."""
+    from airflow_provider_faceki.webhook import app, auth, events
+
+    use_virtual_time(monkeypatch, app, auth)
+    for module in (auth, events):
+        monkeypatch.setattr(module, "ThreadPoolExecutor", VirtualExecutor)
+    # The default of their parameter `clock` is the real clock.
+    for module, name in ((app, "TokenBucket"), (auth, "Authenticator"), (auth, "ReferencedConnections")):
+        monkeypatch.setattr(module, name, partial(getattr(module, name), clock=VirtualTime.monotonic))
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def connections() -> dict[str, dict[str, object]]:
     }
 
 
-def said(request_id: str = "", status: object = "ACCEPTED", **more: object) -> dict[str, object]:
+def webhook_body(request_id: str = "", status: object = "ACCEPTED", **more: object) -> dict[str, object]:
     """Return a webhook body of FACEKI about a fictional person."""
     kyc = {"document_data": [{"full_name": NAME}]}
     return {

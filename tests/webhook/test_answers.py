@@ -20,7 +20,7 @@ from airflow_provider_faceki import metrics
 from airflow_provider_faceki.api import WebhookNotification
 from airflow_provider_faceki.webhook import app, auth, events
 from tests.airflow.running import HAS_PARTITIONS
-from tests.webhook.served import NAME, PREVIOUS, SECRET, TOKEN, WEAK, Served, connection, said
+from tests.webhook.served import NAME, PREVIOUS, SECRET, TOKEN, WEAK, Served, connection, webhook_body
 
 REFUSED = {"detail": "unauthorized"}
 
@@ -29,7 +29,7 @@ only_partitioned = pytest.mark.skipif(not HAS_PARTITIONS, reason="Airflow has pa
 
 def test_events_are_stored_without_personal_data(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    body = said()
+    body = webhook_body()
     answer = served.post(served.at(), body)
     assert (answer.status_code, answer.json()) == (200, {"status": "stored"})
     key, extra = served.events()[-1]
@@ -45,16 +45,16 @@ def test_events_are_stored_without_personal_data(served: Served, caplog: pytest.
 def test_no_log_has_the_token(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     wrong = "wrong-" + TOKEN
-    served.post(served.at(), said())
-    served.post(served.at(token=wrong), said())
-    served.post(served.at("faceki_weak", WEAK), said())
-    served.post(served.at(token=PREVIOUS) + "/", said())
-    served.post(f"{served.url}/faceki/webhooks/faceki_default/{TOKEN}", said())
-    served.post(f"{served.url}/faceki/webhook/{TOKEN}/faceki_default", said())
-    served.post(served.at() + "?again=1", said())
-    served.post(f"{served.url}/faceki/webhook/faceki_default?token={TOKEN}", said())
-    served.post(f"{served.at(token='x')}?{TOKEN}", said())
-    served.post(f"{served.url}/faceki/?token={TOKEN}", said())
+    served.post(served.at(), webhook_body())
+    served.post(served.at(token=wrong), webhook_body())
+    served.post(served.at("faceki_weak", WEAK), webhook_body())
+    served.post(served.at(token=PREVIOUS) + "/", webhook_body())
+    served.post(f"{served.url}/faceki/webhooks/faceki_default/{TOKEN}", webhook_body())
+    served.post(f"{served.url}/faceki/webhook/{TOKEN}/faceki_default", webhook_body())
+    served.post(served.at() + "?again=1", webhook_body())
+    served.post(f"{served.url}/faceki/webhook/faceki_default?token={TOKEN}", webhook_body())
+    served.post(f"{served.at(token='x')}?{TOKEN}", webhook_body())
+    served.post(f"{served.url}/faceki/?token={TOKEN}", webhook_body())
     requested = "\n".join(served.access_log)
     assert requested.count("POST /faceki/") == 10
     assert "?" not in requested
@@ -69,8 +69,8 @@ def test_answers_are_counted(served: Served, monkeypatch: pytest.MonkeyPatch) ->
     stats = SimpleNamespace(incr=lambda name, **_: counted.append(name))
     monkeypatch.setattr(metrics, "is_on", lambda: True)
     monkeypatch.setattr(metrics, "_stats", lambda: stats)
-    served.post(served.at(), said())
-    served.post(served.at(token="wrong-" + TOKEN), said())
+    served.post(served.at(), webhook_body())
+    served.post(served.at(token="wrong-" + TOKEN), webhook_body())
     served.post(served.at(), b"no JSON")
     assert counted == [f"faceki.webhook_answers.{status}" for status in (200, 401, 422)]
 
@@ -97,7 +97,9 @@ def _ours(caplog: pytest.LogCaptureFixture) -> str:
         pytest.param("faceki_signed", TOKEN, id="no signature"),
     ],
 )
-@pytest.mark.parametrize("body", [pytest.param(said(), id="webhook"), pytest.param(b"not json", id="noise")])
+@pytest.mark.parametrize(
+    "body", [pytest.param(webhook_body(), id="webhook"), pytest.param(b"not json", id="noise")]
+)
 def test_all_refusals_look_the_same(served: Served, conn_id: str, token: str, body: object) -> None:
     before = served.count()
     took = []
@@ -125,7 +127,7 @@ def test_an_invalid_setting_is_logged_once(served: Served, caplog: pytest.LogCap
 
 def test_both_tokens_are_accepted_during_a_rotation(served: Served) -> None:
     for token in (TOKEN, PREVIOUS):
-        assert served.post(served.at(token=token), said()).status_code == 200
+        assert served.post(served.at(token=token), webhook_body()).status_code == 200
 
 
 def _digest(body: bytes, secret: str = SECRET) -> str:
@@ -146,7 +148,7 @@ def _digest(body: bytes, secret: str = SECRET) -> str:
     ],
 )
 def test_signature(served: Served, sign: object, status: int) -> None:
-    body = json.dumps(said()).encode()
+    body = json.dumps(webhook_body()).encode()
     assert callable(sign)
     before = served.count()
     answer = served.post(served.at("faceki_signed"), body, {"X-Signature": sign(body).encode("latin-1")})
@@ -166,7 +168,7 @@ def test_signature(served: Served, sign: object, status: int) -> None:
     ],
 )
 def test_signature_with_a_time(served: Served, age: int | None, signed: str, status: int) -> None:
-    body = json.dumps(said()).encode()
+    body = json.dumps(webhook_body()).encode()
     timestamp = "" if age is None else str(int(time.time()) - age)
     text = timestamp.encode() + b"." + body if signed == "time and body" else body
     headers = {"X-Signature": _digest(text), "X-Time": timestamp}
@@ -175,22 +177,26 @@ def test_signature_with_a_time(served: Served, age: int | None, signed: str, sta
 
 def test_statuses_that_are_not_asked_for_are_ignored(served: Served) -> None:
     before = served.count()
-    answers = [served.post(served.at("faceki_few"), said(status=each)) for each in ("REVIEW", "Frozen")]
+    answers = [
+        served.post(served.at("faceki_few"), webhook_body(status=each)) for each in ("REVIEW", "Frozen")
+    ]
     assert [(each.status_code, each.json()) for each in answers] == [(200, {"status": "ignored"})] * 2
     assert served.count() == before
-    assert served.post(served.at("faceki_few"), said(status="declined")).json() == {"status": "stored"}
+    assert served.post(served.at("faceki_few"), webhook_body(status="declined")).json() == {
+        "status": "stored"
+    }
 
 
 def test_no_more_than_the_connection_allows_in_a_day(
     served: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
     served.rows("UPDATE asset_event SET timestamp = datetime(timestamp, '-25 hours')")
-    bodies = [said() for _ in range(4)]
+    bodies = [webhook_body() for _ in range(4)]
     answers = [served.post(served.at("faceki_few"), each) for each in bodies]
     assert [each.status_code for each in answers] == [200, 200, 429, 429]
     assert answers[-1].headers["Retry-After"] == "3600"
     assert served.post(served.at("faceki_few"), bodies[0]).json() == {"status": "repeated"}
-    assert served.post(served.at(), said()).status_code == 200
+    assert served.post(served.at(), webhook_body()).status_code == 200
     assert caplog.text.count("'faceki_few' has had its 2 webhooks of 24 hours (webhook_max_per_day)") == 1
 
 
@@ -202,19 +208,19 @@ def test_no_more_than_the_connection_allows_in_a_day(
         pytest.param(b"requestId=1", id="a form"),
         pytest.param(b"[" * 100_000, id="too deep"),
         pytest.param(b'{"requestId": ' + b"9" * 5000 + b"}", id="a number too long to read"),
-        pytest.param([said(), said()], id="a list of two"),
-        pytest.param({"data": {"result": said()}}, id="two levels deep"),
+        pytest.param([webhook_body(), webhook_body()], id="a list of two"),
+        pytest.param({"data": {"result": webhook_body()}}, id="two levels deep"),
         pytest.param({"status": "ACCEPTED"}, id="no request id"),
-        pytest.param(said("not-a-uuid"), id="a request id that is no UUID"),
-        pytest.param(said("{973f1bb2-c4a6-424c-ae61-d220202b0611}"), id="a UUID in braces"),
-        pytest.param(said("973f1bb2c4a6424cae61d220202b0611"), id="a UUID without hyphens"),
-        pytest.param(said(status=None), id="no status"),
-        pytest.param(said() | {f"field{number}": 0 for number in range(500)}, id="very many fields"),
-        pytest.param(said(status=1), id="a number as status"),
-        pytest.param(said(status=""), id="an empty status"),
-        pytest.param(said(status=NAME), id="a person as status"),
-        pytest.param(said(status="A" * 41), id="a long status"),
-        pytest.param(said(status="OK\n"), id="a status with a line break"),
+        pytest.param(webhook_body("not-a-uuid"), id="a request id that is no UUID"),
+        pytest.param(webhook_body("{973f1bb2-c4a6-424c-ae61-d220202b0611}"), id="a UUID in braces"),
+        pytest.param(webhook_body("973f1bb2c4a6424cae61d220202b0611"), id="a UUID without hyphens"),
+        pytest.param(webhook_body(status=None), id="no status"),
+        pytest.param(webhook_body() | {f"field{number}": 0 for number in range(500)}, id="very many fields"),
+        pytest.param(webhook_body(status=1), id="a number as status"),
+        pytest.param(webhook_body(status=""), id="an empty status"),
+        pytest.param(webhook_body(status=NAME), id="a person as status"),
+        pytest.param(webhook_body(status="A" * 41), id="a long status"),
+        pytest.param(webhook_body(status="OK\n"), id="a status with a line break"),
     ],
 )
 def test_not_a_webhook(served: Served, body: object) -> None:
@@ -243,7 +249,7 @@ def _form(body: dict[str, object]) -> bytes:
 def test_bodies_unlike_the_documented_one(
     served: Served, form: Callable[[dict[str, object]], object], caplog: pytest.LogCaptureFixture
 ) -> None:
-    body = said()
+    body = webhook_body()
     answer = served.post(served.at(), form(body))
     assert (answer.status_code, answer.json()) == (200, {"status": "stored"})
     assert served.statuses(str(body["requestId"])) == ["ACCEPTED"]
@@ -354,7 +360,9 @@ def test_the_webhook_takes_the_connection_types_that_the_hook_takes(
 def test_a_verification_is_the_same_however_it_is_spelled(served: Served) -> None:
     one = str(uuid.uuid4())
     said_what = [(one, "Accepted"), (one.upper(), "accepted"), (one.upper(), "Declined"), (one, "DECLINED")]
-    answers = [served.post(served.at(), said(each, status)).json()["status"] for each, status in said_what]
+    answers = [
+        served.post(served.at(), webhook_body(each, status)).json()["status"] for each, status in said_what
+    ]
     assert answers == ["stored", "repeated", "stored", "repeated"]
     assert served.statuses(one) == ["ACCEPTED", "DECLINED"]
 
@@ -363,7 +371,7 @@ def test_an_unknown_status_is_stored_as_other(served: Served, caplog: pytest.Log
     caplog.set_level(logging.DEBUG)
     one, name = str(uuid.uuid4()), NAME.split()[0]
     said_what = ["REVIEW", name, name.upper()]
-    answers = [served.post(served.at(), said(one, status)).json()["status"] for status in said_what]
+    answers = [served.post(served.at(), webhook_body(one, status)).json()["status"] for status in said_what]
     assert answers == ["stored", "stored", "repeated"]
     assert served.statuses(one) == ["REVIEW", "OTHER"]
     assert name not in str(served.rows("SELECT * FROM asset_event"))
@@ -379,24 +387,24 @@ def test_an_unknown_status_is_stored_as_other(served: Served, caplog: pytest.Log
 )
 def test_a_repeat_is_stored_again_after_a_day(served: Served, hours: int, statuses: list[str]) -> None:
     request_id = str(uuid.uuid4())
-    served.post(served.at(), said(request_id, "REVIEW"))
+    served.post(served.at(), webhook_body(request_id, "REVIEW"))
     served.rows(
         "UPDATE asset_event SET timestamp = datetime(timestamp, ?) WHERE extra LIKE ?",
         f"-{hours} hours",
         f"%{request_id}%",
     )
-    served.post(served.at(), said(request_id, "REVIEW"))
+    served.post(served.at(), webhook_body(request_id, "REVIEW"))
     assert served.statuses(request_id) == statuses
 
 
 def test_the_same_webhook_of_another_connection_is_stored(served: Served) -> None:
-    body = said()
+    body = webhook_body()
     assert served.post(served.at(), body).json() == {"status": "stored"}
     assert served.post(served.at("faceki_plain"), body).json() == {"status": "stored"}
 
 
 def test_a_plain_schedule_gets_events_without_a_key(served: Served) -> None:
-    body = said()
+    body = webhook_body()
     assert served.post(served.at("faceki_plain"), body).status_code == 200
     assert served.events("faceki_plain")[-1] == (
         None,
@@ -410,26 +418,26 @@ def test_a_plain_schedule_gets_events_without_a_key(served: Served) -> None:
 def test_partitioned_before_plain(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     events._warned.clear()
     for _ in range(2):
-        body = said()
+        body = webhook_body()
         assert served.post(served.at("faceki_mixed"), body).status_code == 200
         assert served.events("faceki_mixed")[-1][0] == body["requestId"]
     assert caplog.text.count("do not start mixed_plain") == 1
 
 
 @pytest.mark.parametrize("conn_id", ["faceki_unheard", "faceki_paused"])
-def test_no_listener_means_unavailable(
+def test_without_a_scheduled_dag_a_webhook_gets_503(
     served: Served, conn_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = served.count()
     for _ in range(2):
-        answer = served.post(served.at(conn_id), said())
+        answer = served.post(served.at(conn_id), webhook_body())
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "30")
     assert served.count() == before
     assert caplog.text.count(f"No DAG that could run is scheduled on faceki://{conn_id}/verifications") == 1
 
 
 def test_two_hundred_at_once(served: Served) -> None:
-    bodies = [said() for _ in range(200)]
+    bodies = [webhook_body() for _ in range(200)]
     with ThreadPoolExecutor(200) as pool:
         answers = list(pool.map(lambda body: served.post(served.at(), body), bodies))
     assert [answer.status_code for answer in answers] == [200] * 200
@@ -445,7 +453,7 @@ def test_two_hundred_at_once(served: Served) -> None:
 
 
 def test_the_same_fifty_times_at_once(served: Served) -> None:
-    body = said()
+    body = webhook_body()
     with ThreadPoolExecutor(50) as pool:
         answers = list(pool.map(lambda _: served.post(served.at(), body), range(50)))
     assert sorted(answer.json()["status"] for answer in answers) == ["repeated"] * 49 + ["stored"]

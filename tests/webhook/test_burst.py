@@ -22,7 +22,7 @@ from demo.processes import free_port
 from tests.airflow.running import AIRFLOW_3
 from tests.webhook.conftest import LISTENING
 from tests.webhook.postgres import postgres
-from tests.webhook.served import TOKEN, connections, said
+from tests.webhook.served import TOKEN, connections, webhook_body
 
 pytestmark = [pytest.mark.process, pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 receives no webhooks")]
 
@@ -83,7 +83,7 @@ def _servers(environment: dict[str, str], count: int) -> Iterator[list[tuple[int
         for port, process in servers:
             _wait_until_alive(port, process)
         # After this request, each server has cached the Connection and opened the database.
-        assert asyncio.run(_send([(port, said()) for port in ports])) == [200] * count
+        assert asyncio.run(_send([(port, webhook_body()) for port in ports])) == [200] * count
         yield servers
     finally:
         for _, process in servers:
@@ -140,7 +140,7 @@ def _stored(environment: dict[str, str]) -> list[str]:
 
 
 def _burst(environment: dict[str, str], ports: list[int], calls: int) -> None:
-    bodies = [said() for _ in range(calls)]
+    bodies = [webhook_body() for _ in range(calls)]
     took: list[float] = []
     statuses = asyncio.run(_send([(ports[n % len(ports)], body) for n, body in enumerate(bodies)], took))
     took.sort()
@@ -182,7 +182,7 @@ def test_bursts_and_a_server_that_is_killed_in_the_middle(database: dict[str, st
         ports = [port for port, _ in running]
         _burst(database, ports[:1], AT_ONCE)
         _burst(database, ports, 2 * AT_ONCE)
-        bodies = [said() for _ in range(AT_ONCE)]
+        bodies = [webhook_body() for _ in range(AT_ONCE)]
         statuses = asyncio.run(_burst_with_a_kill(database, bodies, ports, running[0][1]))
         acknowledged = {
             str(body["requestId"]) for body, status in zip(bodies, statuses, strict=True) if status == 200

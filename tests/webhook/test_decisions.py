@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Decisions of the receiver, with fakes of the secrets backend and the store, in virtual time and without a server.
 
-Each request is an ASGI call. ``test_answers.py`` and ``test_strangers.py`` send requests to a server that uses
-Airflow's database.
+Each request is an ASGI call. ``test_answers.py`` and ``test_unauthorized_callers.py`` send requests to a server that
+uses Airflow's database.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -24,10 +23,10 @@ from airflow_provider_faceki.api import WebhookNotification
 from airflow_provider_faceki.webhook import app, auth, events
 from airflow_provider_faceki.webhook.auth import DENY_ALL, Credentials
 from airflow_provider_faceki.webhook.events import Outcome
-from tests.virtual_time import VirtualExecutor, VirtualTime, elapsed, run, use_virtual_time
-from tests.webhook.served import PREVIOUS, SECRET, TOKEN, WEAK, connection, said
+from tests.virtual_time import VirtualTime, elapsed, run
+from tests.webhook.served import PREVIOUS, SECRET, TOKEN, WEAK, connection, webhook_body
 
-pytest.importorskip("starlette", reason="Airflow 2 receives no webhooks")
+pytest.importorskip("starlette", reason="the receiver needs starlette")
 
 WRONG = "wrong-" + TOKEN
 UNAUTHORIZED = {"detail": "unauthorized"}
@@ -106,7 +105,7 @@ class Webhooks:
         if self._receiver is None:
             self._receiver = app.Receiver(self.backend, self.store, lambda: self.referenced)
         receiver, sent = self._receiver, list[Message]()
-        content = body if isinstance(body, bytes) else json.dumps(body or said()).encode()
+        content = body if isinstance(body, bytes) else json.dumps(body or webhook_body()).encode()
         coming = iter([content] if pieces is None else pieces)
 
         async def receive() -> Message:
@@ -157,14 +156,8 @@ class Webhooks:
 
 
 @pytest.fixture
-def webhooks(monkeypatch: pytest.MonkeyPatch) -> Webhooks:
+def webhooks(virtual_receiver: None) -> Webhooks:
     """Return a receiver whose clocks and threads are virtual."""
-    use_virtual_time(monkeypatch, app, auth)
-    for module in (auth, events):
-        monkeypatch.setattr(module, "ThreadPoolExecutor", VirtualExecutor)
-    # The default of their parameter `clock` is the real clock.
-    for module, name in ((app, "TokenBucket"), (auth, "Authenticator"), (auth, "ReferencedConnections")):
-        monkeypatch.setattr(module, name, partial(getattr(module, name), clock=VirtualTime.monotonic))
     return Webhooks()
 
 
@@ -181,7 +174,7 @@ def test_answer_to_each_outcome_of_the_store(
     webhooks: Webhooks, outcome: Outcome, status: int, document: object, retry_after: str | None
 ) -> None:
     webhooks.store.outcome = outcome
-    answer = webhooks.answer(body=said(status="declined"))
+    answer = webhooks.answer(body=webhook_body(status="declined"))
     assert (answer.status, answer.document) == (status, document)
     assert answer.headers.get("retry-after") == retry_after
     assert answer.seconds == 0
@@ -213,7 +206,9 @@ def test_a_store_that_does_not_store(
 
 def test_statuses_that_the_connection_does_not_select_are_ignored(webhooks: Webhooks) -> None:
     webhooks.backend.connections["known"] = replace(OK, statuses=("ACCEPTED",))
-    answers = webhooks.answers({"body": said(status="REVIEW")}, {"body": said(status="Accepted")})
+    answers = webhooks.answers(
+        {"body": webhook_body(status="REVIEW")}, {"body": webhook_body(status="Accepted")}
+    )
     assert [each.document for each in answers] == [{"status": "ignored"}, {"status": "stored"}]
     assert webhooks.store.stored == [("known", "ACCEPTED")]
 
@@ -384,7 +379,7 @@ def test_right_calls_have_a_rate_limit_that_wrong_signatures_do_not_use_up(
     webhooks: Webhooks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "CALL_LIMIT", (2.0, 0.1))
-    body = json.dumps(said()).encode()
+    body = json.dumps(webhook_body()).encode()
 
     async def send() -> list[Answer]:
         keys = [TOKEN, TOKEN, TOKEN, SECRET, SECRET, SECRET]
@@ -411,7 +406,7 @@ def test_right_calls_have_a_rate_limit_that_wrong_signatures_do_not_use_up(
 )
 def test_the_time_of_a_signature(webhooks: Webhooks, age: int | None, prefix: str, status: int) -> None:
     webhooks.backend.connections["signed"] = replace(SIGNED, hmac_timestamp_header="X-Time")
-    body = json.dumps(said()).encode()
+    body = json.dumps(webhook_body()).encode()
 
     async def send() -> Answer:
         timestamp = "" if age is None else str(int(VirtualTime.time()) - age)
@@ -422,8 +417,8 @@ def test_the_time_of_a_signature(webhooks: Webhooks, age: int | None, prefix: st
 
 
 def _padded(size: int) -> bytes:
-    bare = len(json.dumps(said(kycData="")))
-    return json.dumps(said(kycData="x" * (size - bare))).encode()
+    bare = len(json.dumps(webhook_body(kycData="")))
+    return json.dumps(webhook_body(kycData="x" * (size - bare))).encode()
 
 
 @pytest.mark.parametrize(
@@ -432,7 +427,7 @@ def _padded(size: int) -> bytes:
         pytest.param([_padded(app.MAX_BODY_BYTES)], 200, 0.0, id="as large as allowed"),
         pytest.param([_padded(app.MAX_BODY_BYTES + 1)], 413, 0.0, id="one byte more"),
         pytest.param([bytes(app.MAX_BODY_BYTES), b"x"], 413, 0.0, id="too large in two pieces"),
-        pytest.param([b"{", 4.0, json.dumps(said()).encode()[1:]], 200, 4.0, id="slow"),
+        pytest.param([b"{", 4.0, json.dumps(webhook_body()).encode()[1:]], 200, 4.0, id="slow"),
         pytest.param([b"{", 6.0, b"}"], 408, 5.0, id="too slow"),
         pytest.param([b"{", 1.0] * 10, 408, 5.0, id="endless"),
         pytest.param([bytes(app.MAX_BODY_BYTES + 1), 6.0, b"x"], 413, 5.0, id="too large and too slow"),
@@ -440,7 +435,9 @@ def _padded(size: int) -> bytes:
         pytest.param([b"not JSON"], 422, 0.0, id="not a webhook"),
     ],
 )
-def test_body(webhooks: Webhooks, pieces: list[Piece], status: int, seconds: float) -> None:
+def test_a_large_or_slow_body_is_refused(
+    webhooks: Webhooks, pieces: list[Piece], status: int, seconds: float
+) -> None:
     answer = webhooks.answer(pieces=pieces)
     assert (answer.status, answer.seconds) == (status, seconds)
     assert len(webhooks.store.stored) == (status == 200)

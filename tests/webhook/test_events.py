@@ -18,7 +18,7 @@ from airflow_provider_faceki.api.service import Service
 from airflow_provider_faceki.assets import faceki_verifications
 from airflow_provider_faceki.webhook.events import Outcome, _cached_reads, store_events
 from tests.airflow.running import AIRFLOW_3, HAS_PARTITIONS
-from tests.webhook.served import said
+from tests.webhook.served import webhook_body
 
 pytestmark = pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 receives no webhooks")
 
@@ -29,7 +29,9 @@ LIMIT = 1_000_000
 
 
 def _notification(request_id: str = "", status: str = "ACCEPTED") -> WebhookNotification:
-    return parse_webhook(json.dumps(said(request_id, status)).encode(), Service("https://faceki.example"))
+    return parse_webhook(
+        json.dumps(webhook_body(request_id, status)).encode(), Service("https://faceki.example")
+    )
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from airflow_provider_faceki.webhook.auth import (
     LookupFailed,
 )
 from tests.airflow.running import AIRFLOW_3
-from tests.webhook.served import TOKEN, Served, said, serving
+from tests.webhook.served import TOKEN, Served, serving, webhook_body
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.webhook.app import Receiver
@@ -54,7 +54,7 @@ class Clock:
 
 
 def _padded(size: int) -> bytes:
-    empty = json.dumps(said(kycData="")).encode()
+    empty = json.dumps(webhook_body(kycData="")).encode()
     return empty.replace(b'"kycData": ""', b'"kycData": "' + b"x" * (size - len(empty)) + b'"')
 
 
@@ -88,7 +88,7 @@ def test_slow_bodies_do_not_block_other_callers(served: Served) -> None:
     before = served.count()
     began = time.monotonic()
     lines = [served.raw((HEAD + "Content-Length: 100\r\n\r\n{").encode()) for _ in range(100)]
-    assert served.post(served.at(), said()).status_code == 200
+    assert served.post(served.at(), webhook_body()).status_code == 200
     assert served.post(f"{served.url}/alive", b"").status_code == 405
     # Each answer is read until the server closes the connection.
     answers = [b"".join(iter(partial(line.recv, 65536), b"")) for line in lines]
@@ -103,37 +103,37 @@ def test_slow_bodies_do_not_block_other_callers(served: Served) -> None:
 def test_a_caller_that_disconnects_early_stores_nothing(served: Served) -> None:
     before = served.count()
     served.raw((HEAD + "Content-Length: 100\r\n\r\n{").encode()).close()
-    assert served.post(served.at(), said()).status_code == 200
+    assert served.post(served.at(), webhook_body()).status_code == 200
     assert served.count() == before + 1
 
 
 def test_too_many_calls(served: Served, receiver: Receiver) -> None:
     receiver._calls = TokenBucket(3, 0.1, Clock())
-    answers = [served.post(served.at(), said()) for _ in range(4)]
+    answers = [served.post(served.at(), webhook_body()) for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
     assert answers[-1].headers["Retry-After"] == "10"
     # Refusals have a separate rate limit.
-    assert served.post(served.at(token="wrong" * 10), said()).status_code == 401
+    assert served.post(served.at(token="wrong" * 10), webhook_body()).status_code == 401
 
 
 def test_unknown_callers_do_not_use_up_the_limit_of_known_ones(served: Served, receiver: Receiver) -> None:
     receiver._refusals = TokenBucket(3, 0.001)
-    assert served.post(served.at(), said()).status_code == 200
+    assert served.post(served.at(), webhook_body()).status_code == 200
     wrong = [served.at("nobody"), served.at(token="wrong" * 10), served.at("somebody")]
-    assert [served.post(url, said()).status_code for url in wrong] == [401, 401, 401]
+    assert [served.post(url, webhook_body()).status_code for url in wrong] == [401, 401, 401]
     alike = [
         served.at("nobody"),
         served.at(token="wrong" * 10),
         served.at("stranger"),
         served.at("faceki_signed"),
     ]
-    answers = [served.post(url, said()) for url in alike]
+    answers = [served.post(url, webhook_body()) for url in alike]
     assert {(answer.status_code, answer.text) for answer in answers} == {
         (429, '{"detail":"too many webhooks"}')
     }
-    assert served.post(served.at(), said()).status_code == 200
+    assert served.post(served.at(), webhook_body()).status_code == 200
     receiver._authenticator._cache.clear()  # a Connection with a verified token is looked up again
-    assert served.post(served.at(), said()).status_code == 200
+    assert served.post(served.at(), webhook_body()).status_code == 200
 
 
 @contextmanager
@@ -147,8 +147,8 @@ def _locked(database: Path) -> Iterator[None]:
 
 def test_a_database_that_stays_locked(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "LOCK_TIMEOUT_SECONDS", 1.0)
-    assert served.post(served.at(), said()).status_code == 200
-    before, body = served.count(), said()
+    assert served.post(served.at(), webhook_body()).status_code == 200
+    before, body = served.count(), webhook_body()
     with _locked(served.database):
         answer = served.post(served.at(), body)
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "30")
@@ -157,10 +157,12 @@ def test_a_database_that_stays_locked(served: Served, monkeypatch: pytest.Monkey
 
 
 def test_a_database_that_is_locked_for_a_moment(served: Served) -> None:
-    assert served.post(served.at(), said()).status_code == 200
+    assert served.post(served.at(), webhook_body()).status_code == 200
     with _locked(served.database):
         answers: list[int] = []
-        sender = threading.Thread(target=lambda: answers.append(served.post(served.at(), said()).status_code))
+        sender = threading.Thread(
+            target=lambda: answers.append(served.post(served.at(), webhook_body()).status_code)
+        )
         sender.start()
         time.sleep(1)
     sender.join()
@@ -172,7 +174,7 @@ def test_a_database_that_is_not_there(served: Served, receiver: Receiver) -> Non
         raise sqlite3.OperationalError("no such table")
 
     receiver._writer._store, stored = down, receiver._writer._store
-    body = said()
+    body = webhook_body()
     assert served.post(served.at(), body).status_code == 503
     receiver._writer._store = stored
     assert served.post(served.at(), body).json() == {"status": "stored"}
@@ -181,7 +183,7 @@ def test_a_database_that_is_not_there(served: Served, receiver: Receiver) -> Non
 def test_an_airflow_without_the_asset_manager(
     served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    body = said()
+    body = webhook_body()
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "airflow.assets.manager", None)
         assert served.post(served.at(), body).status_code == 503
@@ -197,7 +199,7 @@ def test_a_secrets_backend_that_is_down(listening: Path) -> None:
         raise ConnectionError(f"{conn_id}: the vault is closed")
 
     with serving(create_app(Receiver(down, lambda *_: [])), listening) as served:
-        answer = served.post(served.at(), said())
+        answer = served.post(served.at(), webhook_body())
     assert (answer.status_code, answer.json()) == (503, {"detail": "not stored"})
 
 
@@ -327,14 +329,14 @@ class FakeCredentialLookup:
 
 
 def test_concurrent_lookups_of_a_connection_are_shared() -> None:
-    book, clock = FakeCredentialLookup("known"), Clock()
+    lookup, clock = FakeCredentialLookup("known"), Clock()
 
     async def ask() -> None:
-        found = Authenticator(book, clock)
+        found = Authenticator(lookup, clock)
         await asyncio.gather(
             *(found.look_up("known") for _ in range(50)), *(found.look_up("nobody") for _ in range(50))
         )
-        assert sorted(book.looked) == ["known", "nobody"]
+        assert sorted(lookup.looked) == ["known", "nobody"]
         seen = found.cached("known"), found.cached("nobody")
         assert [each and bool(each.denied) for each in seen] == [False, True]
         clock.now += CACHE_TTL_SECONDS - 1

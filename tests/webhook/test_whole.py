@@ -16,7 +16,7 @@ import requests
 
 from demo.airflow_stack import ROOT
 from tests.airflow.running import HAS_PARTITIONS, TASKS_SET_PARTITIONS
-from tests.webhook.served import NAME, PREVIOUS, SECRET, TOKEN, WEAK, said
+from tests.webhook.served import NAME, PREVIOUS, SECRET, TOKEN, WEAK, webhook_body
 from tests.webhook.stack import LISTENER, PASSWORD, PERSON, Stack, running
 
 pytestmark = [
@@ -79,7 +79,7 @@ def _requests(stack: Stack) -> Counter[str]:
 
 
 def test_two_hundred_at_once(stack: Stack) -> None:
-    bodies = [said() for _ in range(200)]
+    bodies = [webhook_body() for _ in range(200)]
     began = time.monotonic()
     with ThreadPoolExecutor(200) as pool:
         answers = list(pool.map(lambda body: stack.post(stack.at("faceki_burst"), body), bodies))
@@ -98,16 +98,16 @@ def test_only_this_route_is_open(stack: Stack) -> None:
         assert requests.get(f"{stack.url}/api/v2/{path}", timeout=300).status_code == 401
     assert requests.get(f"{stack.url}/faceki/docs", timeout=300).status_code == 404
     assert requests.get(f"{stack.url}/faceki/openapi.json", timeout=300).status_code == 404
-    assert stack.post(stack.at(), said()).status_code == 200
+    assert stack.post(stack.at(), webhook_body()).status_code == 200
     # The webhook token gives no access to the REST API, and a login gives no access to the webhook.
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     assert requests.get(f"{stack.url}/api/v2/assets", headers=bearer, timeout=300).status_code in (401, 403)
     ada = {"Authorization": f"Bearer {stack.airflow.token}"}
-    assert stack.post(stack.at(token="guess" * 8), said(), ada).status_code == 401
+    assert stack.post(stack.at(token="guess" * 8), webhook_body(), ada).status_code == 401
 
 
 def test_invalid_webhooks_store_nothing_and_block_no_caller(stack: Stack) -> None:
-    known = said()
+    known = webhook_body()
     assert stack.post(stack.at(), known).json() == {"status": "stored"}
     before = stack.count()
     head = f"POST /faceki/webhook/faceki_default/{TOKEN} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
@@ -116,11 +116,11 @@ def test_invalid_webhooks_store_nothing_and_block_no_caller(stack: Stack) -> Non
         (stack.at(), known, 200),
         (stack.at(), b"x" * (256 * 1024 + 1), 413),
         (stack.at(), b"<html>", 422),
-        (stack.at(token="guess" * 8), said(), 401),
-        (stack.at("nobody"), said(), 401),
-        (stack.at("faceki_weak", WEAK), said(), 401),
-        (stack.at("faceki_signed"), said(), 401),
-        (stack.at("faceki_signed") + "/", said(), 404),
+        (stack.at(token="guess" * 8), webhook_body(), 401),
+        (stack.at("nobody"), webhook_body(), 401),
+        (stack.at("faceki_weak", WEAK), webhook_body(), 401),
+        (stack.at("faceki_signed"), webhook_body(), 401),
+        (stack.at("faceki_signed") + "/", webhook_body(), 404),
     ]
     assert [stack.post(url, body).status_code for url, body, _ in sent] == [status for *_, status in sent]
     assert all(line.recv(4096).startswith(b"HTTP/1.1 408") for line in slow)

@@ -89,7 +89,7 @@ class Try:
 
     def run(self) -> None:
         """Run the try to its end, and ignore its errors."""
-        clock, dice = self.world.clock, random.Random(self.faults.order)
+        clock, rng = self.world.clock, random.Random(self.faults.order)
         with suppress(Killed, OSError, api.FacekiError):
             journal = Journal(ROOT, self.store, clock=clock)
             lease = Lease(self.store, journal.leases, "batch", clock)
@@ -103,7 +103,7 @@ class Try:
                 options=BatchOptions(**{**DEFAULTS, "assume_new": self.assume_new}),
                 is_killed=lambda: False,
                 clock=clock,
-                make_pool=lambda size, work: InlinePool(work, dice.randrange),
+                make_pool=lambda size, work: InlinePool(work, rng.randrange),
             )
             batch.run(lambda: iter(self.manifest), Progress(len(self.manifest), clock))
 

@@ -24,8 +24,8 @@ from airflow_provider_faceki.webhook.auth import (
     ReferencedConnections,
 )
 from tests.airflow.running import AIRFLOW_3
-from tests.waiting import VirtualTimeLoop
-from tests.webhook.served import SECRET, TOKEN, Served, connection, said
+from tests.virtual_time import elapsed, run, spend
+from tests.webhook.served import SECRET, TOKEN, Served, connection, webhook_body
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.webhook.app import Receiver
@@ -41,16 +41,16 @@ def _used_up() -> TokenBucket:
 
 def test_a_valid_first_call_is_accepted_despite_used_up_refusals(served: Served, receiver: Receiver) -> None:
     receiver._refusals = _used_up()
-    assert served.post(served.at(), said()).status_code == 200
+    assert served.post(served.at(), webhook_body()).status_code == 200
     wrong = [
         served.at("nobody"),
         served.at("faceki_bare"),
         served.at("faceki_plain", token="wrong" * 10),
         served.at(token="wrong" * 10),
     ]
-    answers = [served.post(url, said()) for url in wrong]
+    answers = [served.post(url, webhook_body()) for url in wrong]
     assert {(answer.status_code, answer.text) for answer in answers} == {TOO_MANY}
-    assert served.post(served.at("faceki_plain"), said()).status_code == 200
+    assert served.post(served.at("faceki_plain"), webhook_body()).status_code == 200
 
 
 def test_referenced_connections_are_those_in_dag_schedules(served: Served) -> None:
@@ -60,7 +60,7 @@ def test_referenced_connections_are_those_in_dag_schedules(served: Served) -> No
 
 
 def _signed(served: Served, key: str) -> int:
-    body = json.dumps(said()).encode()
+    body = json.dumps(webhook_body()).encode()
     signature = hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
     return served.post(served.at("faceki_signed"), body, {"X-Signature": signature}).status_code
 
@@ -76,7 +76,7 @@ def test_valid_callers_do_not_wait_for_lookups_of_unknown_callers() -> None:
     goes_on = threading.Event()
 
     def slow(conn_id: str) -> Credentials:
-        if conn_id.startswith("stranger"):
+        if conn_id.startswith("unknown"):
             asked.set()
             assert goes_on.wait(300)
             return DENY_ALL
@@ -84,14 +84,14 @@ def test_valid_callers_do_not_wait_for_lookups_of_unknown_callers() -> None:
 
     async def ask() -> None:
         found = Authenticator(slow)
-        strangers = [asyncio.create_task(found.look_up(f"stranger_{number}")) for number in range(10)]
+        unknown = [asyncio.create_task(found.look_up(f"unknown_{number}")) for number in range(10)]
         await asyncio.to_thread(asked.wait, 30)
         try:
             assert not (await asyncio.wait_for(found.look_up("known", expected=True), 30)).denied
-            assert not any(task.done() for task in strangers)
+            assert not any(task.done() for task in unknown)
         finally:
             goes_on.set()
-        assert all(each.denied for each in await asyncio.gather(*strangers))
+        assert all(each.denied for each in await asyncio.gather(*unknown))
 
     asyncio.run(ask())
 
@@ -118,28 +118,25 @@ class SlowBackend:
 @pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 receives no webhooks")
 @pytest.mark.parametrize("seconds", [0.3, 2.4], ids=["slow", "slower than a refusal"])
 def test_the_response_time_of_a_refusal_hides_existing_connections(
-    seconds: float, monkeypatch: pytest.MonkeyPatch
+    seconds: float, monkeypatch: pytest.MonkeyPatch, virtual_receiver: None
 ) -> None:
     from httpx import ASGITransport, AsyncClient
 
     # With real time, a slow machine could make one of the refusals longer.
-    loop = VirtualTimeLoop()
-    monkeypatch.setattr(app, "time", SimpleNamespace(monotonic=loop.time))
-    backends = [SlowBackend(lambda: loop.spend(seconds / 2)) for _ in range(2)]
+    backends = [SlowBackend(lambda: spend(seconds / 2)) for _ in range(2)]
     monkeypatch.setattr("airflow.configuration.ensure_secrets_loaded", lambda: backends)
-    receiver = app.Receiver(
-        auth.load_credentials, lambda *_: [events.Outcome.STORED], lambda: {"known", "known_too"}
-    )
-    receiver._authenticator._clock = loop.time
 
     async def call() -> dict[str, float]:
+        receiver = app.Receiver(
+            auth.load_credentials, lambda *_: [events.Outcome.STORED], lambda: {"known", "known_too"}
+        )
         async with AsyncClient(transport=ASGITransport(app.create_app(receiver))) as client:
 
             async def took(conn_id: str, token: str = "wrong" * 10, status: int = 401) -> float:
-                began = loop.time()
-                answer = await client.post(f"http://airflow/webhook/{conn_id}/{token}", json=said())
+                began = elapsed()
+                answer = await client.post(f"http://airflow/webhook/{conn_id}/{token}", json=webhook_body())
                 assert answer.status_code == status
-                return loop.time() - began
+                return elapsed() - began
 
             await took("known", TOKEN, 200)  # this fills the cache, as calls of FACEKI do
             return {
@@ -149,8 +146,7 @@ def test_the_response_time_of_a_refusal_hides_existing_connections(
                 "unknown and cached": await took("unknown"),
             }
 
-    with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        found = runner.run(call())
+    found = run(call())
     expected = (1 if seconds < 1 else 2) * app.REFUSAL_SECONDS
     assert found == {name: pytest.approx(expected) for name in found}
     # Each backend is queried once, whatever it contains.
@@ -213,29 +209,29 @@ class FakeIdSource:
 
 def test_referenced_connections_are_cached_and_read_once() -> None:
     async def ask() -> None:
-        shelf = FakeIdSource()
-        named = ReferencedConnections(shelf, lambda: shelf.now)
+        source = FakeIdSource()
+        named = ReferencedConnections(source, lambda: source.now)
         assert (
             await asyncio.gather(*(named.contains(each) for each in ["one", "two"] * 20))
             == [True, False] * 20
         )
-        shelf.ids = {"two"}
-        shelf.now += CACHE_TTL_SECONDS - 1
+        source.ids = {"two"}
+        source.now += CACHE_TTL_SECONDS - 1
         assert (await named.contains("one"), await named.contains("two")) == (True, False)
-        shelf.now += 1
+        source.now += 1
         assert (await named.contains("one"), await named.contains("two")) == (False, True)
-        assert shelf.reads == 2
+        assert source.reads == 2
 
     asyncio.run(ask())
 
 
 def test_referenced_connections_are_kept_while_reading_fails(caplog: pytest.LogCaptureFixture) -> None:
     async def ask() -> None:
-        shelf = FakeIdSource()
-        named = ReferencedConnections(shelf, lambda: shelf.now)
+        source = FakeIdSource()
+        named = ReferencedConnections(source, lambda: source.now)
         assert await named.contains("one")
-        shelf.ids = None
-        shelf.now += CACHE_TTL_SECONDS
+        source.ids = None
+        source.now += CACHE_TTL_SECONDS
         for _ in range(3):
             assert (
                 await asyncio.gather(*(named.contains(each) for each in ["one", "two"] * 20))
@@ -245,9 +241,9 @@ def test_referenced_connections_are_kept_while_reading_fails(caplog: pytest.LogC
                 ]
                 * 20
             )
-            shelf.now += CACHE_TTL_SECONDS
-        assert shelf.reads == 4
-        shelf.ids = {"two"}
+            source.now += CACHE_TTL_SECONDS
+        assert source.reads == 4
+        source.ids = {"two"}
         assert (await named.contains("one"), await named.contains("two")) == (False, True)
 
     asyncio.run(ask())
