@@ -92,9 +92,9 @@ def _charging(conn_id: str, maximum: int | None) -> Iterator[None]:
 
 @contextmanager
 def _counting(key: tuple[str, str], maximum: int) -> Iterator[None]:
-    """Count the charged call that runs inside this context.
+    """Count the call that runs inside this context. It is a call of a kind that FACEKI charges for.
 
-    If the call fails and FACEKI has certainly not charged it, the call is subtracted from the count again.
+    If the call fails and FACEKI has certainly not acted on it, the count is reduced again.
 
     :raises ChargeLimitError: if the limit is reached.
     """

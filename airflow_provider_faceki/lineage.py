@@ -102,8 +102,8 @@ def folder_uri(
     :func:`file_uri`. Return ``None`` if nothing remains.
 
     :param uri: Location of the file.
-    :param identifiers: Identifiers of the person, or texts that contain them, such as the path of an API call. They are
-        JSON values. Lists and the values of mappings are searched.
+    :param identifiers: JSON values that contain identifiers of the person, such as an id or the path of an API call.
+        If a value is a list or a mapping, the values in it are searched too.
     :param images: URIs of images of the person, in the same form as ``identifiers``. The name of an image and the name
         of its folder possibly identify the person. Therefore both names are treated as identifiers.
     """

@@ -192,12 +192,12 @@ class AccessPolicy:
     def hides_reasons(self) -> bool:
         """Whether error texts must hide that a file is missing or is not an image.
 
-        The result is true for the policy of a manifest without ``prefixes``. If it were false, the writer of the
-        manifest could try any URIs, and could learn from the error texts which files exist.
+        The result is true if the policy is for a manifest and has no ``prefixes``. If it were false, the writer of
+        the manifest could try any URIs, and could learn from the error texts which files exist.
 
         The result is false in two cases. If ``prefixes`` is set, the DAG's author has named the allowed folders, so the
         writer of the manifest is allowed to learn which files the folders contain. If ``allow_local`` is true, the
-        policy is not for a manifest.
+        DAG's author has written the URIs, so nothing must be hidden.
         """
         return self.prefixes is None and not self.allow_local
 
@@ -465,8 +465,9 @@ def _resolve(
     real_path = os.path.realpath(file.path)
     if not policy.allows_local(real_path):
         raise ValidationError(NOT_ALLOWED)
-    # The resolved path is opened later, so a change of a symbolic link after the check has no effect. If ``policy`` has
-    # prefixes, and a part of the path becomes a symbolic link after the check, the file is not opened.
+    # The resolved path is opened later. It contains no symbolic link, so a later change of a link in the original path
+    # has no effect. If a part of the resolved path itself becomes a symbolic link, and ``policy`` has prefixes, the
+    # file is not opened.
     return replace(file, path=real_path, follows_links=policy.prefixes is None)
 
 

@@ -36,10 +36,10 @@ def token_backend(uri: str) -> TokenBackend:
 
 
 #: S3 answers with these error codes if it has not created an object because of another client. For these codes, s3fs
-#: does not raise a FileExistsError. S3 answers with the first code while another client deletes the object. The object
-#: then does not exist, although :meth:`create` returns ``False``. This does no harm, because the caller tries to create
-#: the object again after a short pause. Some servers with the API of S3 send the second code without the element
-#: ``Condition``, which s3fs needs to recognize that the object exists.
+#: does not raise a FileExistsError, but :meth:`create` returns ``False`` as if the object existed. S3 answers with the
+#: first code while another client deletes the object. Then the object does not exist any more. This does no harm,
+#: because the caller tries to create the object again after a short pause. Some servers with the API of S3 send the
+#: second code without the element ``Condition``, which s3fs needs to recognize that the object exists.
 _LOST_CODES = frozenset({"ConditionalRequestConflict", "PreconditionFailed"})
 
 

@@ -136,7 +136,9 @@ def check_identifiers(identifiers: object) -> Sequence[object]:
 
 
 def rows_from_identifiers(identifiers: Sequence[object], field: str) -> Iterator[Row]:
-    """Yield a row for each identifier. Only a limited number of identifiers is read at the same time.
+    """Yield a row for each identifier.
+
+    The identifiers are read in slices, because a sequence from a mapped task reads its items from a database.
 
     :param identifiers: Sequence of items. Each item is an identifier, or an object that contains the identifier.
     :param field: Name of the field that contains the identifier, if the item is an object.

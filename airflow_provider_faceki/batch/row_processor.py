@@ -45,8 +45,9 @@ CLOCK_MARGIN_SECONDS = 300.0
 #: After this number of consecutive rows with unreadable images, a failed read of an image is not repeated. Otherwise
 #: the repetitions would need seconds for each row while the storage is down.
 UNREADABLE_ROWS_BEFORE_NO_RETRY = 50
-#: Maximum number of workflows for which an identifier is stored in memory. For each workflow, it is the identifier of
-#: one row with the decision ACCEPTED. A lookup of this identifier shows whether FACEKI stores records of the workflow.
+#: Maximum number of workflows for which an identifier is stored in memory. The stored identifier belongs to one row of
+#: the workflow with the decision ACCEPTED. A lookup of this identifier shows whether FACEKI stores records of the
+#: workflow.
 MAX_WORKFLOWS = 1000
 
 

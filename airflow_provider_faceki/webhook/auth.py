@@ -171,8 +171,8 @@ class Authenticator:
         # `await task` is not used, because a cancelled request would then cancel the lookup for the other requests.
         done, _ = await asyncio.wait({task}, timeout=None if within is None else max(0.0, within))
         if not done:
-            # The reason is logged, so it does not contain the id. If a sender has exchanged the id and the token in the
-            # URL, the id is the secret token.
+            # The reason is logged, so it does not contain the id. If a sender has put the id and the token into
+            # the URL in the wrong order, the text in the place of the id is the secret token.
             return replace(DENY_ALL, denied="a Connection was not found in time")
         if (error := task.exception()) is not None:
             raise LookupFailed(type(error).__name__)

@@ -136,7 +136,8 @@ class Backend:
                 return False
         return self.tokens.is_valid(value.strip(), self.clock.now())
 
-    # Methods of the simulated FACEKI service for links. A link leads to the page on which a person is verified.
+    # The methods that handle links in the simulated FACEKI service. A link leads to the page on which a person is
+    # verified.
 
     def workflow(self, workflow_id: object) -> Workflow:
         """Return the workflow with this id.
