@@ -25,11 +25,11 @@ with DAG(dag_id="killed", schedule=None, start_date=timezone.datetime(2026, 1, 1
             task_id=task_id,
             selfie=f"{FOLDER}/selfie-0.jpg",
             documents=[{"front": f"{FOLDER}/front.jpg", "back": f"{FOLDER}/back.jpg"}],
-            resubmit_after=12.0,
+            resubmit_after=22.0,
             deferrable=task_id == "deferred",
             output_path=f"{FOLDER}/{{{{ task.task_id }}}}-{{{{ ti.map_index }}}}.json",
             **DELAYS,
-        ).expand(record_identifier=[f"slow-5-{person}" for person in people])
+        ).expand(record_identifier=[f"slow-10-{person}" for person in people])
 
 # The policy does not exist before Airflow 3.3, but the module must be importable there too.
 POLICY: Any = getattr(retry_policy, "FACEKI_RETRY_POLICY", None)
