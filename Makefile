@@ -5,10 +5,11 @@ PY3 = .venv/bin/python
 PY2 = .venv-2.11/bin/python
 PYTEST_ARGS =
 PYTEST = $(PY3) -m pytest -q
-# Measures the test process and the processes that it starts.
+# Measures the test processes and their forked children.
 WITH_COVERAGE = PYTEST="$(PY3) -m coverage run -m pytest -q"
-# Workers that run test files beside each other: the tests wait more than they compute.
-WORKERS = 2
+# Workers that run test files beside each other. There are more workers than cores, because the tests wait for more than
+# half of their time.
+WORKERS = 3
 # Python and pytest keep what they compiled, whatever the caller's environment says: a third of the start of a run.
 export PYTHONDONTWRITEBYTECODE =
 PARALLEL = -n $(WORKERS) --dist loadfile

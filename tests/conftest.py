@@ -40,6 +40,10 @@ def _isolate_environment() -> None:
         # A developer's own Airflow, connections or proxies must not influence the test results.
         if name.startswith(("AIRFLOW_", "_AIRFLOW_")) or name.lower().endswith("_proxy"):
             del os.environ[name]
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # Coverage measures the test process, but not the processes that it starts. Otherwise the start of each process
+        # of Airflow would need 3 s of CPU time and not 2 s.
+        os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
     os.environ.update(
         AIRFLOW_HOME=str(AIRFLOW_HOME),
         AIRFLOW__CORE__LOAD_EXAMPLES="False",
