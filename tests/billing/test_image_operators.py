@@ -179,7 +179,7 @@ def test_a_killed_try_fails_the_next_one_once(
     task.clear()
     task.go()
     assert len(sandbox.bills) == 1
-    assert not store.is_marked
+    assert not store.has_intent
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_an_answer_that_is_an_error(
     store = FileStateStore(tmp_path / "store.json")
     with pytest.raises(AirflowFailException, match=told):
         Tries(lambda: operator(task_id="t", selfie=selfie), store).go()
-    assert not store.is_marked
+    assert not store.has_intent
 
 
 @pytest.mark.parametrize(("output_path", "told"), NOWHERE)

@@ -381,7 +381,7 @@ def test_an_interrupted_image_read_allows_another_try(
     with pytest.raises(AirflowException, match="selfie could not be read to its end") as caught:
         task.go()
     assert not isinstance(caught.value, AirflowFailException)
-    assert not store.is_marked
+    assert not store.has_intent
     assert sandbox.bills == ()
     assert task.go()["decision"] == "ACCEPTED"
     assert sandbox.ledger == {"accepted-1": 1}

@@ -72,10 +72,10 @@ def random_cases(rng: random.Random, calls: int) -> list[Case]:
 #: For each moment of a try: the point at which it is killed, and how far it has come then, with and without a store.
 POINTS: dict[str, tuple[Death, str, str]] = {
     "at the start": (Death(entering="FacekiKycVerificationOperator.execute"), "before", "before"),
-    "before the mark": (Death(entering="ChargedCallState.acquire"), "before", "before"),
-    "marked, nothing sent": (Death(entering="ChargedCallState.send"), "begun", "before"),
-    "half sent": (Death(chunk=30), "begun", "before"),
-    "FACEKI processes": (Death(sending=1.0), "begun", "before"),
+    "before the intent": (Death(entering="ChargedCallState.acquire"), "before", "before"),
+    "intent written, nothing sent": (Death(entering="ChargedCallState.send"), "intent", "before"),
+    "half sent": (Death(chunk=30), "intent", "before"),
+    "FACEKI processes": (Death(sending=1.0), "intent", "before"),
     "answered, not saved": (Death(entering="ChargedCallState.save"), "billed", "billed"),
     "saved, not finished": (Death(entering="FacekiKycVerificationOperator._finish"), "billed", "billed"),
     "finished, not told": (Death(entering="fail_if_declined"), "billed", "billed"),
@@ -134,7 +134,7 @@ class KillScenario:
         billed = {bill["record_identifier"] for bill in self.state()["bills"] if bill["at"] <= latest}
         if case.record_identifier in billed:
             return "billed"
-        return "begun" if task.store.is_marked else "before"
+        return "intent" if task.store.has_intent else "before"
 
     def run_case(self, case: Case) -> Ending:
         task = self.task(case)
@@ -192,4 +192,4 @@ def test_random_kills_bill_each_verification_once(scenario: KillScenario) -> Non
     # The random kills must have covered the important points, otherwise this test proves nothing.
     met = Counter(ending.came_to for ending in endings)
     assert met["before"] >= 5, met
-    assert met["begun" if scenario.remembers else "before"] + met["billed"] >= 15, met
+    assert met["intent" if scenario.remembers else "before"] + met["billed"] >= 15, met

@@ -163,7 +163,7 @@ def test_odd_codes_are_dropped() -> None:
 
 
 def is_unmarked(store: FileStateStore) -> bool:
-    return not store.is_marked
+    return not store.has_intent
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_a_suspended_try_sends_nothing_more(
     assert not isinstance(caught.value, AirflowFailException)
     assert sandbox.bills == ()
     # The mark stays, because it is possibly the mark of the next try.
-    assert task.store is None or task.store.is_marked
+    assert task.store is None or task.store.has_intent
     assert task.go()["decision"] == "ACCEPTED"
     assert sandbox.ledger == {"accepted-1": 1}
 

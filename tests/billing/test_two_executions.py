@@ -302,7 +302,7 @@ def test_an_execution_stops_sending_if_its_mark_is_not_its_own(
     assert not isinstance(caught.value, AirflowFailException)
     assert caught.value.__cause__ is None
     assert sandbox.bills == ()
-    assert store.is_marked
+    assert store.has_intent
     task.store = FileStateStore(store.path)
     assert task.go()["decision"] == "ACCEPTED"
     assert sandbox.ledger == {"accepted-1": 1}

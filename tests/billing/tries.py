@@ -38,12 +38,12 @@ class FileStateStore:
         self._write({name: value for name, value in self._all().items() if name != key})
 
     @property
-    def is_marked(self) -> bool:
+    def has_intent(self) -> bool:
         """Whether a call was possibly sent, according to the store."""
-        marks: list[Any] = [
-            mark for key, mark in self._all().items() if key.startswith("faceki_submitting_since")
+        intents: list[Any] = [
+            intent for key, intent in self._all().items() if key.startswith("faceki_submitting_since")
         ]
-        return any(not mark.get("is_finished") for mark in marks)
+        return any(not intent.get("is_finished") for intent in intents)
 
     def _all(self) -> dict[str, object]:
         found: dict[str, object] = json.loads(self.path.read_text()) if self.path.exists() else {}
