@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The provider's metadata, which Airflow reads without importing the hook or the operators.
 
-While ``import airflow`` runs, Airflow 3.3 and later call the function :func:`get_provider_info` of this module, in
+While ``import airflow`` runs, Airflow 3.2 and later call the function :func:`get_provider_info` of this module, in
 every process. An error in this module would prevent Airflow from starting. Therefore this module and the modules that
 it imports use only the standard library while they are imported.
 """

@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Create Airflow's form for a FACEKI Connection, for each Airflow version, from the fields in ``schema.py``.
 
-Airflow 3.2 and later read the form as data through ``get_provider_info``. Airflow 3.3 and later do this while Airflow
-itself is being imported. Therefore this module must load fast and imports only light modules. Airflow 2.11 to 3.1 call
-the hook, and the hook calls ``form_widgets`` and ``hook_field_behaviour``.
+Airflow 3.2 and later read the form as data through ``get_provider_info`` while Airflow itself is being imported.
+Therefore this module must load fast and imports only light modules. Airflow 2.11 to 3.1 call the hook, and the hook
+calls ``form_widgets`` and ``hook_field_behaviour``.
 """
 
 # The libraries for web forms, WTForms and Flask-AppBuilder, are installed with Airflow 2.11 only. With a later Airflow,
