@@ -4,8 +4,8 @@
 Each field is declared only here, in ``ConnectionSettings``. The form of every Airflow version, the checks and the table
 in ``docs/connection.md`` are generated from these declarations.
 
-Airflow 3.2 and later read the form in every process while ``import airflow`` runs. Therefore this module imports only the
-standard library and ``api/service.py``.
+Airflow 3.2 and later read the form in every process while ``import airflow`` runs. Therefore this module imports only
+the standard library and ``api/service.py``.
 """
 
 from __future__ import annotations
