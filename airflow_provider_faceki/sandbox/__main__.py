@@ -151,8 +151,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         while not ended.wait(PARENT_CHECK_SECONDS):
             if chosen.exit_with_parent not in (None, os.getppid()):
                 break
-    except OSError as wrong:
-        command.exit(2, f"faceki-sandbox: {wrong}\n")
     finally:
         sandbox.stop()
         if log is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
+from airflow_provider_faceki import record_filter
 from airflow_provider_faceki.operators.faceki import FacekiFetchRecordsOperator, FacekiGenerateKycLinkOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
@@ -59,6 +60,21 @@ def test_shapes_of_a_link(faceki_sandbox: FacekiSandbox, kind: Any, shape: Any) 
     task.link = shape(made)
     found: Any = task.execute(context())
     assert (found[0] if isinstance(found, list) else found)["link"] == made["link"]
+
+
+@pytest.mark.parametrize(
+    ("link", "masked"),
+    [
+        pytest.param("l-123", ["l-123"], id="id"),
+        # On Airflow 2.11, a short text would be masked inside other words.
+        pytest.param("l-12", [], id="too short"),
+    ],
+)
+def test_a_given_link_is_masked(monkeypatch: pytest.MonkeyPatch, link: str, masked: list[str]) -> None:
+    found: list[str] = []
+    monkeypatch.setattr(record_filter, "mask_secret", found.append)
+    assert record_filter.record_filter(link=link).link == link
+    assert found == masked
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -173,8 +173,9 @@ def test_a_killed_try_fails_the_next_one_once(
     mark(store, 1.0)
     task = Tries(lambda: operator(task_id="t", selfie=selfie), store)
     for _ in range(2):
-        with pytest.raises(AirflowFailException, match="clear the task to repeat it"):
+        with pytest.raises(AirflowFailException, match="clear the task to repeat it") as told:
             task.go()
+        assert isinstance(told.value.__cause__, api.OutcomeUnknownError)
     assert route not in sandbox.counters.requests
     task.clear()
     task.go()

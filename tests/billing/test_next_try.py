@@ -116,8 +116,10 @@ def test_never_resubmit(sandbox: FacekiSandbox, verify: Verify) -> None:
     sandbox.add_fault("reset_after_body", route="verify")
     task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=0.5, resubmit="never")
     lose(task)
-    with pytest.raises(AirflowFailException, match="resubmit='never'"):
+    with pytest.raises(AirflowFailException, match="resubmit='never'") as told:
         task.go()
+    # A callback that sends alerts searches for this cause.
+    assert isinstance(told.value.__cause__, api.OutcomeUnknownError)
     assert sandbox.ledger == {}
     assert sandbox.counters.requests["verify"] == 1
 
