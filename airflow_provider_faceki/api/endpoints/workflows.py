@@ -60,7 +60,7 @@ class GetWorkflowRules:
 
     :param workflow_id: Id of the workflow from the FACEKI portal.
     :param link: Id of a link that was created for the workflow.
-    :raises ValidationError: if not exactly one argument is set, or if the argument is not a valid id.
+    :raises ValidationError: if no argument or both arguments are set, or if the value is not a valid id.
     """
 
     workflow_id: str | None = None
@@ -111,9 +111,9 @@ class GetWorkflowRules:
 
 
 def _find_rules(answer: Json) -> WorkflowRules | None:
-    """Return the rules in an answer, or ``None`` if they contain no list of documents in a known format.
+    """Return the rules in an answer, or ``None`` if there are no rules with a list of documents in a known format.
 
-    An unknown format must not be treated as an empty list, which means that the workflow requires no documents.
+    An unknown format must not be treated as an empty list. An empty list means that the workflow requires no documents.
     """
     found = find_objects(answer, lambda item: has_field(item, *_RULES_FIELDS))
     if not found:
@@ -129,7 +129,7 @@ def _document_names(value: Json) -> tuple[str, ...] | None:
     """Return the names of the required documents, or ``None`` if the format of ``value`` is unknown.
 
     Accepted formats are a list of texts, a list of objects with a name, an object with names as keys and booleans as
-    values, and one text with commas.
+    values, and one text with commas between the names.
     """
     # Only an empty list means that the workflow requires no document. An empty object or text has an unknown meaning.
     if isinstance(value, str):
