@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
-from airflow_provider_faceki import api, storage
+from airflow_provider_faceki import api
 from airflow_provider_faceki.api.uploads import with_fence
 from airflow_provider_faceki.batch import outcomes
 from airflow_provider_faceki.batch.lease import Lease, LeaseLostError, LeaseUncheckedError
@@ -28,6 +28,7 @@ from airflow_provider_faceki.batch.outcomes import (
 )
 from airflow_provider_faceki.batch.store import Clock, retry_storage
 from airflow_provider_faceki.hooks.workflow_rules import are_records_stored
+from airflow_provider_faceki.storage_errors import StorageAccessError, StorageError, without_uri
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.hooks.faceki import FacekiHook
@@ -263,10 +264,10 @@ class VerificationGateway:
         except api.ValidationError as error:
             # The URI is removed from the error message, because the file name of an image often contains a person's
             # name.
-            raise api.ValidationError(storage.without_uri(error.message, place)) from None
+            raise api.ValidationError(without_uri(error.message, place)) from None
         except api.FacekiError:
             raise
-        except storage.StorageError as error:
+        except StorageError as error:
             raise error.without_uri(name) from None
         except Exception as error:  # noqa: BLE001 - a storage can raise any exception, and nothing is sent yet
             # The text of the exception is omitted, because it possibly contains the file name, which often contains a
@@ -471,9 +472,7 @@ class RowProcessor:
         # If the storage refuses access, its credentials have possibly expired. Therefore the row gets no error, and the
         # next try processes it again.
         is_own = (
-            is_last
-            and not isinstance(error, storage.StorageAccessError)
-            and self.gateway.is_storage_healthy(row)
+            is_last and not isinstance(error, StorageAccessError) and self.gateway.is_storage_healthy(row)
         )
         return _failed(outcomes.storage_line(row, error)) if is_own else Deferred(row, error, sent_by=None)
 
