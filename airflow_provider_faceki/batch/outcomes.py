@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.values import check_identifier, is_missing
-from airflow_provider_faceki.batch.manifest import Row, invalid_row_key, row_key
+from airflow_provider_faceki.batch.rows import Row, invalid_row_key, row_key
 
 #: For each error class: the word that is written as the error code if FACEKI reported no error number, and advice for
 #: the user. The first matching class is used, so a class is listed before its base class.

@@ -17,7 +17,6 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.api.uploads import with_fence
 from airflow_provider_faceki.batch import outcomes
 from airflow_provider_faceki.batch.lease import Lease, LeaseLostError, LeaseUncheckedError
-from airflow_provider_faceki.batch.manifest import Row
 from airflow_provider_faceki.batch.outcomes import (
     Abort,
     Deferred,
@@ -26,6 +25,7 @@ from airflow_provider_faceki.batch.outcomes import (
     Recorded,
     Succeeded,
 )
+from airflow_provider_faceki.batch.rows import Row
 from airflow_provider_faceki.batch.store import Clock, retry_storage
 from airflow_provider_faceki.hooks.workflow_rules import are_records_stored
 from airflow_provider_faceki.storage_errors import StorageAccessError, StorageError, without_uri

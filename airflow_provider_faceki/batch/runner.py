@@ -21,7 +21,6 @@ from typing import Self
 from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.batch.error_guard import SystemicErrorGuard
 from airflow_provider_faceki.batch.journal import Journal
-from airflow_provider_faceki.batch.manifest import Row
 from airflow_provider_faceki.batch.outcomes import (
     Abort,
     Crashed,
@@ -31,6 +30,7 @@ from airflow_provider_faceki.batch.outcomes import (
     Recorded,
     Succeeded,
 )
+from airflow_provider_faceki.batch.rows import Row
 from airflow_provider_faceki.batch.store import Clock, retry_storage
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,6 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.batch import outcomes
 from airflow_provider_faceki.batch.journal import Journal, RowState
 from airflow_provider_faceki.batch.lease import Lease
-from airflow_provider_faceki.batch.manifest import Row, row_key
 from airflow_provider_faceki.batch.outcomes import Deferred
 from airflow_provider_faceki.batch.row_processor import (
     BatchOptions,
@@ -33,6 +32,7 @@ from airflow_provider_faceki.batch.row_processor import (
     VerificationGateway,
     row_of,
 )
+from airflow_provider_faceki.batch.rows import Row, row_key
 from airflow_provider_faceki.batch.runner import BatchRunner, Job, MakePool, Progress, ReadRows, WorkerPool
 from airflow_provider_faceki.batch.store import Clock, with_checkpoints
 

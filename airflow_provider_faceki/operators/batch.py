@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_faceki.batch.export import ExportOptions, RecordExport
     from airflow_provider_faceki.batch.journal import Journal
-    from airflow_provider_faceki.batch.manifest import Row
     from airflow_provider_faceki.batch.row_processor import BatchOptions
+    from airflow_provider_faceki.batch.rows import Row
     from airflow_provider_faceki.batch.runner import Progress
     from airflow_provider_faceki.batch.verify import BatchVerification
 
