@@ -257,9 +257,9 @@ class FacekiBatchVerificationOperator(_BatchOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Verify the rows and return the counts."""
+        from airflow_provider_faceki.batch.airflow_store import AirflowObjectStore
         from airflow_provider_faceki.batch.journal import Journal
         from airflow_provider_faceki.batch.runner import Progress
-        from airflow_provider_faceki.batch.store import ObjectStore
 
         with _translate_batch_errors(context):
             self._check_arguments()
@@ -269,7 +269,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
             if self.resize_to is not None and find_spec("PIL") is None:
                 raise api.ConfigurationError("resize_to needs Pillow: install the extra 'images'")
             total = self._count(self._rows())
-            journal = Journal(self.output_path, ObjectStore(self.output_conn_id))
+            journal = Journal(self.output_path, AirflowObjectStore(self.output_conn_id))
             self.push_output_link(context, self.output_path, self.output_conn_id, is_folder=True)
             ti = context["ti"]
             batch_id = self.batch_id or f"{ti.dag_id} {ti.run_id} {ti.task_id} {ti.map_index}"
@@ -289,16 +289,16 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         }
 
     def _run(self, journal: Journal, batch_id: str, progress: Progress) -> None:
+        from airflow_provider_faceki.batch.airflow_store import AirflowObjectStore
         from airflow_provider_faceki.batch.error_guard import ImageStorageError
         from airflow_provider_faceki.batch.lease import Lease
-        from airflow_provider_faceki.batch.store import ObjectStore
         from airflow_provider_faceki.batch.verify import BatchVerification
         from airflow_provider_faceki.storage import AccessPolicy
 
         policy = AccessPolicy.for_manifest(
             as_prefixes(self.allowed_image_prefixes), _as_conn_ids(self.allowed_image_conn_ids)
         )
-        lease = Lease(ObjectStore(self.output_conn_id), journal.leases, batch_id)
+        lease = Lease(AirflowObjectStore(self.output_conn_id), journal.leases, batch_id)
         # A lease is a file in output_path that shows which try is the newest. Only the newest try is allowed to send
         # rows. If output_path is not writable, the task fails here, before any charged call.
         lease.acquire()
