@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from airflow_provider_faceki import api
+from airflow_provider_faceki.api.endpoints.workflows import are_records_stored
 from airflow_provider_faceki.api.uploads import with_fence
 from airflow_provider_faceki.batch import outcomes
 from airflow_provider_faceki.batch.lease import Lease, LeaseLostError, LeaseUncheckedError
@@ -27,7 +28,6 @@ from airflow_provider_faceki.batch.outcomes import (
 )
 from airflow_provider_faceki.batch.rows import Row
 from airflow_provider_faceki.batch.store import Clock, retry_storage
-from airflow_provider_faceki.hooks.workflow_rules import are_records_stored
 from airflow_provider_faceki.storage_errors import StorageAccessError, StorageError, without_uri
 
 if TYPE_CHECKING:
@@ -211,7 +211,8 @@ class VerificationGateway:
             possibly say that FACEKI stores no records.
         """
         try:
-            return are_records_stored(self.hook, workflow_id)
+            rules = self.hook.workflow_rules(workflow_id)
+            return are_records_stored(rules, partial(self.hook.get_workflow_rules, workflow_id))
         except api.WorkflowError:
             return True
 
