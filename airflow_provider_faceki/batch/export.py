@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from airflow_provider_faceki import __version__, api, storage
+from airflow_provider_faceki import __version__, api, metrics, storage
 from airflow_provider_faceki.api.tables import TABLES, table_rows
 from airflow_provider_faceki.batch import outcomes
 from airflow_provider_faceki.batch.airflow_store import AirflowObjectStore, write_file
@@ -144,6 +144,7 @@ class RecordExport:
             self.is_killed,
             self.options.max_error_rate,
             self._on_deferred,
+            metrics.count_row,
         )
         with self._runner:
             self._fetch(read(), is_second_pass=False)

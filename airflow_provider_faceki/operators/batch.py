@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from airflow_provider_faceki import api
+from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.api.arguments import check_bool, check_exactly_one, check_one_of, check_seconds
 from airflow_provider_faceki.api.values import check_identifier, storable
 from airflow_provider_faceki.batch.schema import COLUMNS as COLUMNS
@@ -314,6 +314,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
             lease=lease,
             options=self._options(),
             is_killed=lambda: self._killed,
+            on_done=metrics.count_row,
         )
         try:
             batch.run(self._rows, progress)
@@ -350,7 +351,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
 
         return BatchOptions(
             concurrency=self.concurrency,
-            workflow_id=self.workflow_id,
+            workflow_id=self.workflow_id or self.hook.settings.workflow_id,
             include_records=self.include_records,
             check_rules=self.check_rules,
             resubmit=self.resubmit,

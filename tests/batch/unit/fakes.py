@@ -124,13 +124,6 @@ class InlinePool(WorkerPool):
 
 
 @dataclass
-class Settings:
-    """The Connection settings that a batch reads."""
-
-    workflow_id: str | None = WORKFLOW
-
-
-@dataclass
 class FakeFaceki:
     """FACEKI behind a hook: it bills, stores records, and responds as the test defines.
 
@@ -138,7 +131,6 @@ class FakeFaceki:
     """
 
     clock: FakeClock
-    settings: Settings = field(default_factory=Settings)
     bills: Counter[str] = field(default_factory=Counter)
     calls: Counter[str] = field(default_factory=Counter)
     keeps_records: bool = True
@@ -238,7 +230,7 @@ def load_image(name: str, place: str) -> api.Image:
 
 DEFAULTS: dict[str, Any] = {
     "concurrency": 4,
-    "workflow_id": None,
+    "workflow_id": WORKFLOW,
     "include_records": False,
     "check_rules": True,
     "resubmit": "if_absent",
@@ -277,7 +269,7 @@ class World:
         lease.acquire()
         journal.load()
         batch = BatchVerification(
-            hook=self.faceki,  # type: ignore[arg-type]
+            hook=self.faceki,
             load_image=self.load_image,
             journal=journal,
             lease=lease,
