@@ -54,7 +54,8 @@ class Clock:
 class ObjectStore(Protocol):
     """Storage of a batch. Tests use a storage in memory.
 
-    Each operation raises ``OSError`` if the storage fails, and ``ValidationError`` if the path is wrong.
+    Several threads call the operations. Each operation raises ``OSError`` if the storage fails, and
+    ``ValidationError`` if the path is wrong. A written file must be listed at once, because ``lease.py`` relies on it.
     """
 
     def write(self, uri: str, content: bytes) -> None:
