@@ -86,40 +86,6 @@ def is_poll_retryable(error: api.FacekiError) -> bool:
     return is_task_retryable(error) or is_gateway_error(error)
 
 
-def are_rules_unavailable(error: api.FacekiError) -> bool:
-    """Return True if a verification can go on although the request for the workflow's rules failed with ``error``.
-
-    The rules say which images a workflow requires. FACEKI itself checks the rules during the verification. FACEKI does
-    not document the endpoint of the rules, which is known only from SDKs. Therefore the result is ``True`` if the
-    endpoint is missing, if the service fails, or if the answer is unreadable or missing. For throttling (HTTP 429), the
-    result is ``False``.
-
-    :param error: Error of the request for the rules, after all retries of the request.
-    """
-    no_answer = error.is_transient and not isinstance(error, api.RateLimitError)
-    return no_answer or are_rules_missing(error)
-
-
-def are_rules_missing(error: api.FacekiError) -> bool:
-    """Return True if the endpoint of a workflow's rules does not exist, or if its answer is unreadable.
-
-    Another request would probably end with the same error, so the rules remain unknown. For a service that is only down
-    for some time, the result is ``False``.
-
-    :param error: Error of the request for the rules, after all retries of the request.
-    """
-    from airflow_provider_faceki.api.codes import REFUSED
-
-    # FACEKI uses the same code for a refused token and for an unknown URL. Only the HTTP status distinguishes them.
-    no_such_url = (
-        isinstance(error, api.AuthenticationError)
-        and error.code == REFUSED
-        and error.http_status not in {401, 403}
-    )
-    no_such_url |= isinstance(error, api.InvalidRequestError) and error.http_status in {404, 405}
-    return no_such_url or isinstance(error, api.NotFoundError | api.UnexpectedResponseError)
-
-
 def fail_if_declined(record: api.VerificationRecord | None) -> None:
     """Fail the task without retries if a record has the decision DECLINED.
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import ConfigurationError, FacekiError
 from airflow_provider_faceki.api.tokens.shared import SUSPEND_SECONDS, DirectoryTokenBackend
+from airflow_provider_faceki.storage_errors import redact_uri
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.api.tokens.shared import TokenBackend
@@ -68,7 +69,7 @@ class ObjectStorageTokenBackend:
     @property
     def place(self) -> str:
         """The location of the token store, as log messages show it. It does not contain the Connection id."""
-        return storage.redact_uri(self._uri)
+        return redact_uri(self._uri)
 
     @property
     def needs_connect(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
@@ -21,7 +22,6 @@ from airflow_provider_faceki.api.values import loggable, storable
 from airflow_provider_faceki.charged_call import ChargedCallState, digest
 from airflow_provider_faceki.failures import fail_if_declined, fail_with_unknown_outcome, translate_errors
 from airflow_provider_faceki.hooks.documents import load_documents
-from airflow_provider_faceki.hooks.workflow_rules import are_records_stored
 from airflow_provider_faceki.links.faceki import FacekiOutputLink, FacekiRecordLink
 from airflow_provider_faceki.operators.faceki import check_output
 from airflow_provider_faceki.operators.images import _ImageOperator, images_fingerprint
@@ -376,11 +376,15 @@ class FacekiKycVerificationOperator(_ImageOperator):
             FACEKI does not return the rules now, an error is raised, because the rules possibly say that FACEKI stores
             no records. If ``is_decisive`` is false, the result is ``True`` instead of an error.
         """
+        from airflow_provider_faceki.api.endpoints.workflows import are_records_stored
+
         if not self.check_rules:
             return True
         with translate_errors():
             workflow_id = self.hook.workflow(self.workflow_id)
-            return are_records_stored(self.hook, workflow_id, is_decisive=is_decisive)
+            rules = self.hook.workflow_rules(workflow_id)
+            fetch = partial(self.hook.get_workflow_rules, workflow_id)
+            return are_records_stored(rules, fetch, is_decisive=is_decisive)
 
     def _reconcile_limit(self, context: Context, resubmit_at: float) -> WaitLimit:
         return WaitLimit(resubmit_at, "resubmit_after", self.resubmit_after).within(self, context)
