@@ -5,12 +5,12 @@ FACEKI refuses a row if it answers with an error instead of a decision. A mistak
 make FACEKI refuse every row. Therefore the guard first collects the refusals and does not report them as errors of
 their rows:
 
-- If a row succeeds, the rows themselves are the cause. The collected refusals then become errors of their rows.
-- If many rows are refused with the same error and no row succeeds, the batch is the cause. The batch then stops, and
-  none of these rows gets an error.
+- If a row succeeds, the rows themselves are the cause. The collected refusals become errors of their rows.
+- If many rows are refused with the same error and no row succeeds, the batch is the cause. The batch stops, and none of
+  these rows gets an error.
 
-A storage can also fail for every image. If many rows fail in the same way, and meanwhile the storage works for no row,
-the batch stops too.
+A failed storage can prevent the reading of every image. If the storage fails for many rows in the same way, and works
+for no row in between, the batch also stops.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from dataclasses import dataclass, field
 from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.batch.outcomes import Deferred, Failed, Refusal
 
-#: If no row has succeeded and this number of rows were refused with the same error, the batch stops. The cause is then
-#: assumed to be the batch and not the rows. The number is also used for the storage of the images: if the storage has
-#: not worked for any row in this try, the batch stops after this number of equal storage failures.
+#: If no row has succeeded, the batch stops after this number of rows that FACEKI refused with the same error. The cause
+#: is probably in the batch and not in the rows. The number also applies to the storage of the images: if the storage
+#: has worked for no row in this try, the batch stops after this number of equal failures of the storage.
 MIN_ALIKE = 20
-#: Number of equal storage failures in succession that stops the batch, if the storage has worked before in this try.
+#: If the storage of the images has worked for a row in this try, the batch stops after this number of equal failures of
+#: the storage without a success in between.
 MIN_ALIKE_LATER = 50
 
 
@@ -37,7 +38,7 @@ class ImageStorageError(OSError):
 
 @dataclass(slots=True)
 class SystemicErrorGuard:
-    """Decide whether the errors of rows concern only these rows, or the whole batch, which then has to stop.
+    """Guard that finds out whether the errors of rows concern the whole batch. If so, the batch has to stop.
 
     The guard collects the rows that FACEKI refused. It also counts the rows whose images the storage could not deliver.
 
@@ -54,7 +55,7 @@ class SystemicErrorGuard:
 
     @property
     def held(self) -> int:
-        """Number of rows that FACEKI refused and whose errors are not written to the output folder ``errors`` yet."""
+        """Number of collected rows. Their errors are not written to the output folder ``errors`` yet."""
         return len(self._held)
 
     @property
@@ -65,8 +66,10 @@ class SystemicErrorGuard:
     def hold(self, failed: Failed) -> bool:
         """Keep the refusal of a row until it is known whether the row or the whole batch is the cause.
 
-        The refusal is not kept in two cases. First, a row has already succeeded, so each later refusal concerns only
-        its own row. Second, only the row itself can cause an error of this kind.
+        The refusal is not kept in two cases:
+
+        - A row has already succeeded, so each later refusal concerns only its own row.
+        - The error is of a kind that only the row itself can cause.
 
         :returns: Whether the refusal was kept.
         """

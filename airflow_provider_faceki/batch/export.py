@@ -41,8 +41,8 @@ from airflow_provider_faceki.batch.table_writers import (
 if TYPE_CHECKING:
     from airflow_provider_faceki.hooks.faceki import FacekiHook
 
-#: Age limit in seconds of fetched data in the journal. A later try reuses data that is younger. Older data is fetched
-#: again, because a reviewer possibly changed the record.
+#: Age limit in seconds of fetched data in the journal. A later try reuses younger data. It fetches older data again,
+#: because a reviewer can have changed the record in the meantime.
 JOURNAL_TTL_SECONDS = 24 * 3600.0
 
 
@@ -94,15 +94,15 @@ class RecordExport:
     hook: FacekiHook
     options: ExportOptions
     is_killed: Callable[[], bool]
-    #: Number of records by decision, and number of failed rows by error code. Both counts are complete when all tables
-    #: are written.
+    #: Number of records by decision, and number of failed rows by error code. Both are counted when the tables are
+    #: written.
     decisions: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
-    #: Number of rows that were written to each table and to ``errors``.
+    #: Number of table rows that were written to each table and to ``errors``.
     written: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys((*TABLES, "errors"), 0)))
-    #: Number of rows that could not be fetched in this try. ``problem`` is the last exception that prevented the
-    #: fetching of one of these rows.
+    #: Number of input rows whose records this try could not fetch.
     unfinished: int = 0
+    #: Last exception that prevented this try from fetching records.
     problem: Exception | None = None
     journal: Journal = field(init=False)
     _store: AirflowObjectStore = field(init=False)
@@ -134,8 +134,8 @@ class RecordExport:
 
         :param read: Function that reads the identifiers from their beginning. It is called once for the first attempt.
             If some records could not be fetched, it is called once more for a second attempt.
-        :raises Exception: The error that stopped the export early, or that prevented the writing of a table. Fetched
-            records that are in the journal are not fetched again by the next try.
+        :raises Exception: The error that stopped the export early, or that prevented the writing of a table. The next
+            try uses the fetched records that are in the journal, and does not fetch them again.
         """
         self._runner = BatchRunner(
             self.options.concurrency,
@@ -181,9 +181,8 @@ class RecordExport:
     def _triage(self, row: Row, *, is_second_pass: bool) -> str | None:
         """Return the journal key of an input row if its records have to be fetched now. Otherwise return ``None``.
 
-        The result is ``None`` for a row that is already done or is not valid. In the second pass, the result is also
-        ``None`` for a row that the first pass did not postpone. If the row is not valid, its error is written to the
-        journal.
+        The records are not fetched if the row is done or not valid. The error of a row that is not valid is written to
+        the journal. The second pass fetches only the records of rows that the first pass has postponed.
         """
         index = self.journal.index
         mark_seen = partial(index.mark_seen, reading=1 + is_second_pass)
@@ -297,8 +296,8 @@ class RecordExport:
             for line in with_checkpoints(segment_log.lines(), lambda: raise_if_killed(self.is_killed)):
                 key = str(line.get("key"))
                 # A line of the journal is skipped in three cases. First, the line is too old or was written with other
-                # options. Second, an earlier line already contains the data of the same input row. Third, the input of
-                # this try does not contain the row.
+                # options. Second, the input of this try does not contain the row. Third, an earlier line already
+                # contains the data of the same input row.
                 if self._is_usable(line) and index.was_seen(key) and index.mark_recorded(key):
                     count += 1
                     self._add(line, tables)

@@ -7,12 +7,12 @@ storage. The folders under ``output_path`` are::
     results/part-….ndjson               one line for each verified row: a summary
     errors/part-….ndjson                one line for each row that cannot be verified: row, identifier, code, advice
     records/part-….ndjson               full records, only if they are requested
-    _journal/intents/part-….ndjson      write-ahead log: identifiers, written before the first of these rows is sent
-    _journal/cancelled/part-….ndjson    cancelled intents, of rows that FACEKI has certainly not verified
+    _journal/intents/part-….ndjson      write-ahead log: identifiers of rows that are about to be sent
+    _journal/cancelled/part-….ndjson    identifiers of rows that FACEKI has certainly not verified after their intents
     _journal/tombstones/part-….ndjson   names of segments to ignore, because an export's tables contain their rows
     _journal/tries/try-….json           the leases of all tries (lease.py)
 
-An intent is an entry for a row that is going to be sent. Each row is in one of three states:
+An intent is an entry for a row that is about to be sent. Each row is in one of three states:
 
 - Done: the row has a line in ``results`` or ``errors``.
 - Possibly sent and billed: the row is not done, and it has more intents than cancelled intents. The batch looks up the
@@ -91,8 +91,8 @@ class SegmentLog:
     def write(self) -> None:
         """Write the buffered lines to the storage as a segment. If this fails, the lines stay in the buffer.
 
-        A storage sometimes reports an error although it has written the file. Therefore the next call writes the failed
-        segment again, with the same name and the same lines.
+        A storage sometimes reports an error although it has written the file. Therefore the next call of this method
+        writes the failed segment again, with the same name and the same lines.
 
         :raises OSError: if the storage failed. The next call can succeed.
         :raises ValidationError: if the path of the folder is wrong.
@@ -109,7 +109,7 @@ class SegmentLog:
             self._segment = None
 
     def lines(self) -> Iterator[Mapping[str, object]]:
-        """Yield the lines of all segments in the storage, from all tries. Segments with a tombstone are omitted."""
+        """Yield the lines of all segments in the storage, from all tries. Segments in ``tombstones`` are omitted."""
         for uri in self._uris():
             if _name(uri) in self.tombstones:
                 continue
@@ -176,7 +176,7 @@ class RowIndex:
         return RowState(bool(done), float(since) if intents > 0 else None, bool(deferred))
 
     def add_intent(self, key: str, at: float) -> None:
-        """Record an intent: the row is going to be sent, at the Unix time ``at`` or later."""
+        """Record an intent: the row is about to be sent, at the Unix time ``at`` or later."""
         self._database.execute(
             "INSERT INTO rows (key, intents, sent_since) VALUES (?, 1, ?) ON CONFLICT (key) DO UPDATE "
             "SET intents = intents + 1, sent_since = min(sent_since, excluded.sent_since)",
@@ -184,10 +184,9 @@ class RowIndex:
         )
 
     def cancel_intent(self, key: str) -> None:
-        """Withdraw the row's last intent. Call this only if FACEKI has certainly not verified the row.
+        """Cancel the row's last intent. Call this only if FACEKI has certainly not verified the row after it.
 
-        An intent is written just before a row is sent. If a later try finds an intent, it treats the row as possibly
-        sent.
+        An intent is written just before a row is sent. A later try treats a row with an intent as possibly sent.
         """
         self._database.execute(
             "INSERT INTO rows (key, intents) VALUES (?, -1) ON CONFLICT (key) DO UPDATE SET intents = intents - 1",
@@ -195,7 +194,7 @@ class RowIndex:
         )
 
     def mark_done(self, key: str) -> bool:
-        """Record that the row has a result or an error. Return whether this was not recorded before."""
+        """Record that the row has a result or an error. If this was already recorded, return ``False``."""
         return self._raise_to("done", key)
 
     def mark_deferred(self, key: str) -> None:
@@ -203,15 +202,15 @@ class RowIndex:
         self._raise_to("deferred", key)
 
     def mark_recorded(self, key: str) -> bool:
-        """Mark the row, so that its data is not written to the output twice. Return whether it was not marked before.
+        """Mark the row, so that its data is not written to the output twice. If it is already marked, return ``False``.
 
-        A batch marks a row whose full FACEKI record is already written, or is being fetched. An export marks a row
-        whose data is already in the tables.
+        A batch marks a row when its full FACEKI record is fetched, or was written by an earlier try. An export marks a
+        row when its data is added to the tables.
         """
         return self._raise_to("recorded", key)
 
     def mark_seen(self, key: str, reading: int = 1) -> bool:
-        """Record that the row was read from the manifest. Return whether it was read for the first time in this pass.
+        """Record that the row was read from the manifest. If this pass has already read it, return ``False``.
 
         :param key: Key of the row.
         :param reading: Number of the pass over the manifest, starting at 1. Each pass reads the manifest once.
@@ -219,10 +218,7 @@ class RowIndex:
         return self._raise_to("seen", key, reading)
 
     def was_seen(self, key: str) -> bool:
-        """Return whether this try has read the row from the manifest.
-
-        A try can read the manifest twice. The result is true if the row occurred in one of these readings.
-        """
+        """Return whether this try has read the row from the manifest, in any pass."""
         found = self._database.execute("SELECT seen FROM rows WHERE key = ?", (_digest(key),))
         return bool((found.fetchone() or (0,))[0])
 
@@ -232,7 +228,7 @@ class RowIndex:
         return int(found[0]) if found else 0
 
     def count_unread(self) -> int:
-        """Return the number of postponed rows that the second pass has not read, and that are not done."""
+        """Return the number of postponed rows that are not done and that the second pass has not read."""
         found = self._database.execute(
             "SELECT count(*) FROM rows WHERE deferred = 1 AND done = 0 AND seen < 2"
         )
@@ -251,7 +247,7 @@ class RowIndex:
         return int(found.fetchone()[0])
 
     def _raise_to(self, column: str, key: str, value: int = 1) -> bool:
-        """Set a column of the row to ``value`` if the column has a lower value. Return whether it had a lower value."""
+        """Raise a column of the row to ``value``. If it already has this or a higher value, return ``False``."""
         changed = self._database.execute(
             f"INSERT INTO rows (key, {column}) VALUES (?, ?) ON CONFLICT (key) DO UPDATE "  # noqa: S608 - constants only
             f"SET {column} = excluded.{column} WHERE {column} < excluded.{column}",
@@ -280,9 +276,9 @@ class Journal:
         self.root = root.rstrip("/")
         self._is_usable = is_usable
         self._clock = clock or Clock()
-        # Each try is one writer. The names of its segments (files) contain the name of the writer, which is made here.
-        # The writer's name begins with a time stamp, so the segments of a later try come after those of earlier tries
-        # in sorted order. Its random part makes the name unique, even if two workers start a try at the same time.
+        # Each try is one writer. The names of its segments (files) contain the name of the writer. The writer's name
+        # begins with a time stamp, so in sorted order the segments of a later try come after those of earlier tries. A
+        # random part makes the writer's name unique, even if two workers start a try at the same time.
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._clock.time()))
         writer = f"{stamp}-{os.urandom(4).hex()}"
 
@@ -294,7 +290,8 @@ class Journal:
         self._intents, self._cancelled = segment_log("_journal/intents"), segment_log("_journal/cancelled")
         self._tombstones = segment_log("_journal/tombstones")
         self.index = RowIndex()
-        #: Number of done rows for each decision and for each error code, over all tries.
+        #: Number of decisions by name, and number of failed rows by error code, over all tries. An exported row has one
+        #: decision for each of its records. A verified row has one decision.
         self.decisions = Counter[str]()
         self.failures = Counter[str]()
         #: ``done`` is the number of done rows over all tries. ``found`` is the number of done rows that were not
@@ -335,11 +332,10 @@ class Journal:
     def delete(self) -> None:
         """Delete the segments (files) of results and errors. An export calls this when its tables contain their rows.
 
-        First, a tombstone for each of these segments is written. A tombstone is an entry with the name of a segment
-        that later tries ignore. Thus a segment is ignored even if it cannot be deleted. The tombstones are deleted
-        last.
+        First, a tombstone is written. It contains the names of these segments. A later try ignores the named segments,
+        even if they could not be deleted. The tombstone is deleted last.
 
-        :raises OSError: if the tombstones cannot be written. Then no segment is deleted.
+        :raises OSError: if the tombstone cannot be written. In this case no segment is deleted.
         """
         self._tombstones.add({"segments": self.results.names() + self.errors.names()})
         retry_storage(self._tombstones.write, self._clock.sleep)
@@ -424,8 +420,8 @@ def counted_as(decision: object) -> str:
 def hashed_key(key: str) -> str:
     """Return the hash of a row's key. The key is a text that identifies the row.
 
-    The journal of an export contains the hash instead of the key. The reason is that the key can contain a verification
-    link, which must stay secret.
+    The journal of an export contains the hash instead of the key, because the key can contain a verification link. A
+    link must stay secret.
     """
     return _digest(key).hex()
 

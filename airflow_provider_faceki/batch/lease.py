@@ -4,12 +4,17 @@
 Two tries that run at the same time would bill the same rows twice. This situation occurs if Airflow loses contact
 with a running worker and starts the next try on another worker. It also occurs if a suspended machine resumes.
 
-Each try writes a lease file before it reads the journal. The number in the file name is the fencing token. It is higher
-than all earlier numbers in the folder. Before a try sends rows, it writes to the journal that it intends to send them.
-Then it lists the folder again. If the folder contains a higher number, the try stops. So there are two cases. If the
-older try writes its intents before the newer try reads the journal, the newer try does not send these rows. If the
-older try writes its intents later, it finds the lease of the newer try and stops. In both cases no row is sent twice. A
-machine that is suspended between the check and the sending is an exception, which docs/batch.md describes.
+Each try writes a lease file before it reads the journal. The number in the file name is the fencing token. This number
+is higher than all earlier numbers in the folder. Before a try sends rows, it writes an intent for each of these rows to
+the journal. Then the try lists the folder of the lease files again. If the folder contains a higher number, the try
+stops. Therefore no row is sent twice:
+
+- If the older try writes its intents before the newer try reads the journal, the newer try finds these intents. It
+  treats the rows as possibly sent.
+- If the older try writes its intents later, it finds the lease file of the newer try and stops.
+
+There is one exception: the older try can be suspended after it has listed the folder, and before it has sent the rows.
+docs/batch.md describes what the older try can send in this case.
 
 This algorithm needs a storage that lists a file as soon as the file is written. S3, Google Cloud Storage and Azure do
 this. The algorithm needs neither locks nor synchronized clocks.
@@ -29,8 +34,8 @@ from airflow_provider_faceki.batch.store import Clock, ObjectStore, retry_storag
 
 T = TypeVar("T")
 
-#: Maximum age in seconds of the last successful check of the lease. Only the try that holds the lease on a batch is
-#: allowed to send rows. If the last check is older, the try checks its lease again before a billed call.
+#: Maximum age in seconds of the last successful check of the lease. If the last check is older, the try checks its
+#: lease again before it sends a row.
 MAX_UNCHECKED_SECONDS = 5.0
 
 
@@ -92,9 +97,9 @@ class Lease:
         :raises LeaseLostError: if a newer try has the lease.
         :raises OSError: if the storage failed.
         """
-        # The clock is read before the folder is listed, and this time is stored as the time of the check. If the
-        # process is suspended during the listing, the stored time is then old. Therefore the lease is checked again
-        # before a row is sent.
+        # The time before the listing is stored as the time of the check. If the process is suspended during the
+        # listing, the stored time is old when the process resumes. Therefore the lease is checked again before a row is
+        # sent.
         started_at = self._clock.boottime()
         if self._names()[-1:] != [self._name]:
             raise LeaseLostError("another try has begun to work on this output_path, so this one stops")

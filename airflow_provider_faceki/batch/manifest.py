@@ -71,8 +71,8 @@ def read_manifest(
             f"manifest: name it .ndjson, .csv or .parquet, or give its format ({', '.join(MANIFEST_FORMATS)})"
         )
     in_file = [columns[name] for name in required]
-    # A Parquet file is not read sequentially. Its columns are read in turns, and each column is in another place of the
-    # file.
+    # A Parquet file is not read from its beginning to its end, because each column is at another position in the file,
+    # and the columns are read in turns.
     with storage.open_binary(uri, conn_id, is_sequential=kind != "parquet") as file:
         for number, parsed in enumerate(_parse(file, kind, columns.values(), in_file), 1):
             yield _to_row(number, parsed, columns)
@@ -124,9 +124,9 @@ def split(
     """Split a manifest into shards (NDJSON files) of about the same size, and return the URIs of all shards.
 
     The identifier of a row determines its shard. If the row has no identifier, the row number determines the shard.
-    Therefore rows with the same identifier are in the same shard. There, the first of these rows is verified, and the
-    others become errors and are not billed. If rows are added to the end of the manifest later, the other rows stay in
-    their shards.
+    Therefore rows with the same identifier are in the same shard. In this shard, the first of these rows is verified.
+    The others become errors and are not billed. If rows are later added to the end of the manifest, the existing rows
+    stay in their shards.
 
     Empty shards are also written. Each row in a shard contains its row number in the manifest. If a row is unreadable,
     the shard contains the reason. The other parameters and errors are those of :func:`read_manifest`.
@@ -170,8 +170,8 @@ def shard_line(row: Row) -> bytes:
 def _problem_of_identifier(field: str, value: object) -> str:
     """Return the reason why ``value``, which is not a text, is not accepted as an identifier.
 
-    For example, a number is not accepted, because Jinja's native rendering possibly converted the text ``007`` to the
-    number 7. The number then possibly identifies another person.
+    For example, a number is not accepted. Jinja's native rendering converts the text ``1_000`` to the number 1000,
+    which can be the identifier of another person.
     """
     try:
         return check_identifier(f"an identifier, or an object's {field!r},", value)

@@ -66,11 +66,11 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Outcome: the row has a permanent error, which another try would find again.
+    """Outcome: the row has a permanent error. Another try would find the same error.
 
     :param line: JSON line for the row in the output folder ``errors``.
-    :param refusal: FACEKI's refusal, if its cause is possibly a mistake in the whole batch and not in this row; see
-        ``error_guard.py``. Otherwise it is ``None``.
+    :param refusal: FACEKI's refusal, if a mistake in the whole batch possibly caused it; see ``error_guard.py``. It is
+        ``None`` if the cause is certainly in this row.
     """
 
     line: Mapping[str, object]
@@ -107,11 +107,11 @@ class Deferred:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """FACEKI's refusal of one row, which possibly applies to every row of the batch.
+    """FACEKI's refusal of one row. FACEKI possibly refuses every row of the batch for the same reason.
 
     :param error: The error that FACEKI reported.
-    :param deferred: Outcome of the row if the refusal turns out to concern the whole batch, for example because of a
-        wrong setting. A later try then processes the row again.
+    :param deferred: Outcome of the row if FACEKI refuses the whole batch, for example because of a wrong setting. With
+        this outcome, a later try processes the row again.
     """
 
     error: FacekiError
@@ -166,8 +166,8 @@ class Triage(NamedTuple):
         if an earlier row has the same identifier, the key contains the row number and a hash of the row instead.
     :param line: Error line if the row cannot be processed, otherwise ``None``. The line never contains an invalid
         identifier.
-    :param is_first: Whether ``key`` is new in this pass over the manifest. The key of a row with a repeated identifier
-        contains its row number, so this key is usually new too.
+    :param is_first: Whether ``key`` is new in this pass over the manifest. Even if an earlier row has the same
+        identifier, ``key`` is usually new, because it contains the row number in this case.
     """
 
     key: str
@@ -224,8 +224,8 @@ def storage_line(row: Row, error: Exception) -> Mapping[str, object]:
 def refusal_of(row: Row, error: FacekiError, sent_by: float | None) -> Refusal | None:
     """Return a ``Refusal`` if FACEKI's refusal of a row possibly applies to every row of the batch.
 
-    A refusal can apply to every row if the batch contains a mistake, such as a wrong setting. If the refusal applies
-    only to this row, return ``None``.
+    For example, FACEKI refuses every row if a setting of the batch is wrong. If only this row can be the cause, return
+    ``None``.
     """
     if isinstance(error, WorkflowError) and "workflow_id" in row.values:
         return None

@@ -17,14 +17,15 @@ from airflow_provider_faceki.batch.parquet_pages import PageError, read_pages
 #: Maximum length of a line in bytes. A row of URIs has a few hundred bytes, so a longer line means that the file has
 #: another format.
 MAX_LINE_BYTES = 1024 * 1024
-#: If more than this number of consecutive bytes contain no row, reading stops with an error. These bytes are then one
-#: endless line, or blank lines.
+#: If more than this number of consecutive bytes contain no row, reading stops with an error. Such bytes are one endless
+#: line, or blank lines.
 MAX_BYTES_WITHOUT_ROW = 64 * 1024 * 1024
-#: In the check of ``MAX_BYTES_WITHOUT_ROW``, each blank line is counted as this number of bytes. The number is larger
-#: than the real length of a blank line, because a blank line takes as much time to read as any other line.
+#: In the check of ``MAX_BYTES_WITHOUT_ROW``, each blank line counts as at least this number of bytes, although it is
+#: shorter. The reason is that a blank line takes as much time to read as any other line.
 BLANK_LINE_BYTES = 1024
-#: Maximum number of lines that a CSV row has after its first line. If the row is longer than ``MAX_LINE_BYTES``, no
-#: further line is added either. If the row is still not complete, a closing quote is probably missing.
+#: A CSV row continues on the next line if a field contains a line break. At most this number of lines is added to the
+#: first line of a row. If the row is longer than ``MAX_LINE_BYTES``, no further line is added. If the row is not
+#: complete after the last added line, it is unreadable, because a closing quote is probably missing.
 MAX_FIELD_LINES = 100
 #: Maximum number of Parquet rows that are converted to Python objects at once. If the values are large, fewer rows are
 #: converted at once; see ``MAX_BATCH_BYTES``.
@@ -261,7 +262,7 @@ def _parse_csv(text: str) -> list[str] | None:
 
 
 def _decode(line: bytes) -> str:
-    # Bytes that are not UTF-8 are accepted here. If a used column contains them, a later check refuses the row.
+    # This function accepts bytes that are not UTF-8. If a used column contains them, a later check refuses the row.
     return line.decode("utf-8", errors="surrogateescape")
 
 
@@ -303,9 +304,7 @@ def _check_chunk(chunk: Any) -> None:
 def _check_pages(chunks: Iterator[Any], file: _ErrorRecorder) -> int:
     """Refuse Parquet pages that would need too much memory. Return the size in bytes of the largest dictionary page.
 
-    The caller needs this size, because one value of a dictionary page can occur in many rows, although each of these
-    rows needs only a few bytes in the file. The headers of the pages are checked, because the sizes in the footer of
-    the file can be wrong.
+    The sizes are read from the headers of the pages, because the sizes in the footer of the file can be wrong.
     """
     largest_pages: dict[str, int] = {}
     largest_value = 0
@@ -329,10 +328,10 @@ def _check_pages(chunks: Iterator[Any], file: _ErrorRecorder) -> int:
                     f"manifest: column {name!r} of the Parquet file has a delta encoding, which is not read because "
                     "its memory has no limit; write it with the encoding PLAIN, or with a dictionary"
                 )
-            # In a Parquet file, a dictionary page can contain each different value of a column once. The rows then only
-            # refer to these values. In the worst case, every row refers to the largest value. A value is never larger
-            # than its dictionary page. Therefore the size of the largest dictionary page is returned, and the caller
-            # assumes that each row contains a value of this size.
+            # A dictionary page contains each different value of a Parquet column once. A row needs only a few bytes in
+            # the file to refer to such a value. In the worst case, every row refers to the largest value. A value is
+            # never larger than its dictionary page. Therefore the caller assumes that each row contains a value of the
+            # size of the largest dictionary page.
             if page.is_dictionary:
                 largest_value = max(largest_value, page.size)
     return largest_value
@@ -353,8 +352,8 @@ def _cells(name: str, column: Any) -> list[object]:
         try:
             cells: list[object] = column.to_pylist()
         except (ValueError, OverflowError):
-            # One invalid value makes the conversion of the whole column fail. The values are then converted one by one,
-            # so that only the row with the invalid value is unreadable.
+            # One invalid value makes the conversion of the whole column fail. In this case, the values are converted
+            # one by one, so that only the row with the invalid value is unreadable.
             pass
         else:
             return cells

@@ -52,19 +52,18 @@ T = TypeVar("T")
 LoadImage = Callable[[str, str], Image]
 _Host: TypeAlias = "tuple[str, str] | None"
 
-#: Pauses in seconds before a verification is sent again. It is sent again if the storage of the images delivered only
-#: a part of an image, or if the storage of the output did not list the leases while the images were sent.
+#: Pauses in seconds before an incomplete request is sent again. A request remains incomplete if the storage of the
+#: images delivers only a part of an image, or if the lease cannot be checked while the images are sent.
 SEND_PAUSES_SECONDS = (0.5, 2.0)
-#: Assumed maximum difference in seconds between the clocks of FACEKI and of this machine. Because of such a difference,
-#: a record can seem to be created before its row was sent. A record that seems too old by at most this number of
-#: seconds is still accepted as the result of the row.
+#: Assumed maximum difference in seconds between the clocks of FACEKI and of this machine. If FACEKI's clock is
+#: behind, the creation time in a record can be earlier than the time at which its row was sent. Therefore a record is
+#: accepted as the result of a row even if its creation time is up to this number of seconds before the row was sent.
 CLOCK_MARGIN_SECONDS = 300.0
-#: After this number of consecutive rows with unreadable images, a failed read of an image is not repeated. Otherwise
-#: the repetitions would need seconds for each row while the storage is down.
+#: After this number of consecutive rows with unreadable images, a failed read of an image is not repeated. Without this
+#: limit, the repetitions would take seconds for each row while the storage is down.
 UNREADABLE_ROWS_BEFORE_NO_RETRY = 50
-#: Maximum number of workflows for which an identifier is stored in memory. The stored identifier belongs to one row of
-#: the workflow with the decision ACCEPTED. A lookup of this identifier shows whether FACEKI stores records of the
-#: workflow.
+#: Maximum number of workflows for which the identifier of one accepted row is kept in memory. The batch looks up this
+#: row to find out whether FACEKI stores records of the workflow.
 MAX_WORKFLOWS = 1000
 
 
@@ -76,7 +75,7 @@ class _StoppedError(Exception):
 class BatchOptions:
     """Options of a batch verification.
 
-    The options have the same names as parameters of ``FacekiBatchVerificationOperator``, which describes them.
+    ``FacekiBatchVerificationOperator`` describes these options. Its parameters have the same names.
 
     :param workflow_id: Workflow for rows that contain no workflow. If it is ``None``, such a row stops the batch.
     """
@@ -124,8 +123,8 @@ class VerificationGateway:
     :param hook: Hook for the calls to FACEKI.
     :param load_image: Function that returns a checked image for a name and a URI.
     :param options: Options of the batch.
-    :param fence: Function that raises an error if a newer try has started, because this try must then not send rows.
-        The function is called while the images are read for sending.
+    :param fence: Function that raises an error if a newer try has started. It is called while the images are sent,
+        because only the newest try is allowed to send rows.
     :param clock: Clock of this machine. Tests replace it.
     """
 
@@ -134,10 +133,10 @@ class VerificationGateway:
     options: BatchOptions
     fence: Callable[[], None]
     clock: Clock
-    #: To find out whether FACEKI stores records of a workflow, the batch looks up one row that has this workflow and
-    #: got the decision ACCEPTED. For each workflow, ``_accepted`` contains the identifier of this row and the Unix time
-    #: of its decision. ``_shows_records`` contains the result of the lookup, for each workflow.
+    #: For each workflow: the identifier of one row that got the decision ACCEPTED in this try, and the Unix time of the
+    #: decision. The batch looks up this row to find out whether FACEKI stores records of the workflow.
     _accepted: dict[str, tuple[str, float]] = field(default_factory=dict)
+    #: For each workflow: whether the lookup of the accepted row found a record.
     _shows_records: dict[str, bool] = field(default_factory=dict)
     _shows_records_lock: threading.Lock = field(default_factory=threading.Lock)
     #: For each storage: column name and URI of one image that was read successfully. If another image cannot be read,
@@ -176,7 +175,7 @@ class VerificationGateway:
         )
 
     def verify(self, endpoint: PerformKycVerification) -> KycVerification:
-        """Send the verification of a row to FACEKI and return the result. FACEKI bills this call."""
+        """Send the verification of a row to FACEKI and return the result. FACEKI bills the verification."""
         verification = self.hook.call(endpoint)
         if verification.decision is Decision.ACCEPTED and len(self._accepted) < MAX_WORKFLOWS:
             accepted = (endpoint.record_identifier, self.clock.time())
@@ -184,7 +183,7 @@ class VerificationGateway:
         return verification
 
     def find(self, row: Row, not_before: float | None) -> KycVerification | None:
-        """Return FACEKI's verification of the row. If there is none, return ``None``. FACEKI does not bill this call.
+        """Look up FACEKI's verification of the row. If there is none, return ``None``. FACEKI does not bill the lookup.
 
         :param not_before: Unix time. Older verifications are ignored. If it is ``None``, verifications of any age are
             found.
@@ -193,16 +192,19 @@ class VerificationGateway:
         return self.hook.call(FindKycVerification(record_identifier=identifier, not_before=not_before))
 
     def known_request_ids(self, row: Row) -> frozenset[str]:
-        """Return FACEKI's ids of all verifications that it stores for the row's identifier. This call is not billed."""
+        """Look up FACEKI's ids of the verifications with the row's identifier. FACEKI does not bill the lookup."""
         records = self.hook.call(FetchRecords(record_identifier=row.values["record_identifier"]))
         return frozenset(record.request_id for record in records if record.request_id)
 
     def stores_records(self, row: Row) -> bool:
-        """Return whether FACEKI stores the records of the row's workflow, as far as this is known.
+        """Return ``False`` if FACEKI seems to store no records of the row's workflow. Otherwise return ``True``.
 
-        The result is false in two cases: the rules of the workflow say that FACEKI stores no records, or the record of
-        another row with the decision ACCEPTED is missing. In both cases FACEKI possibly verified ``row`` although it
-        has no record of ``row``. In all other cases the result is true, even if nothing is known yet.
+        The result is ``False`` in two cases:
+
+        - The rules of the workflow say that FACEKI stores no records.
+        - Another row of this workflow got the decision ACCEPTED in this try, and FACEKI has no record of that row.
+
+        If the result is ``False``, FACEKI has possibly verified ``row`` even if it has no record of ``row``.
 
         :raises FacekiError: if FACEKI cannot be called now.
         """
@@ -217,19 +219,20 @@ class VerificationGateway:
         return latest(self.hook.call(FetchRecords(**by)))
 
     def records_testable_from(self) -> float:
-        """Return the Unix time from which a missing record of an accepted row means that FACEKI stores no records.
+        """Return the Unix time by which FACEKI must have stored the records of the rows in ``_accepted``.
 
-        Before this time, FACEKI possibly has not stored the record yet. The time is valid for all workflows of this
-        try. If no row has the decision ACCEPTED yet, return 0.
+        If the record of such a row is missing after this time, FACEKI stores no records of the workflow. If no row has
+        the decision ACCEPTED yet, return 0.
         """
         accepted_at = [accepted_at for _, accepted_at in self._accepted.values()]
         return max(accepted_at) + self.options.resubmit_after if accepted_at else 0.0
 
     def is_storage_healthy(self, row: Row) -> bool:
-        """Return whether each storage of the row's images can still deliver an image that it delivered before.
+        """Return ``True`` if each storage of the row's images works.
 
-        If each storage can do this, an unreadable image is an error of the row and not of the storage. If a storage has
-        delivered no image in this try, the result is false.
+        If the storages work, an unreadable image is an error of the row. To test a storage, the method again reads an
+        image that the storage has delivered in this try. If the storage has delivered no image yet, the result is
+        ``False``.
         """
         images = (place for name, place in row.values.items() if name.startswith(("selfie", "document_")))
         return all(self._is_readable(host) for host in set(map(_host_of, images)) if host is not None)
@@ -245,12 +248,11 @@ class VerificationGateway:
         return True
 
     def _are_records_stored(self, workflow_id: str) -> bool:
-        """Return whether the rules of a workflow say that FACEKI stores its records.
+        """Return ``False`` if the rules of a workflow say that FACEKI stores no records. Otherwise return ``True``.
 
-        If FACEKI has no rules of the workflow, or the endpoint of the rules is missing, the result is true.
+        If FACEKI has no rules of the workflow, or has no endpoint for rules, the result is ``True``.
 
-        :raises FacekiError: if FACEKI does not deliver the rules now. The result is then unknown, because the rules
-            possibly say that FACEKI stores no records.
+        :raises FacekiError: if FACEKI does not deliver the rules now, so that the result is unknown.
         """
         try:
             rules = self.hook.workflow_rules(workflow_id)
@@ -259,19 +261,18 @@ class VerificationGateway:
             return True
 
     def _shows_record(self, workflow_id: str) -> bool:
-        """Return whether FACEKI stores the records of a workflow, as far as this can be tested now.
+        """Return ``False`` if FACEKI lacks the record of a row that it has accepted. Otherwise return ``True``.
 
-        The rules of a workflow say whether FACEKI stores its records, but FACEKI does not document this part of the
-        rules. Therefore this method looks up the record of a row that got the decision ACCEPTED in this try. If FACEKI
-        returns the record, the result is true, otherwise it is false. If no row can be looked up yet, the result is
-        true.
+        The rules of a workflow say whether FACEKI stores records, but FACEKI does not document this part of the rules.
+        Therefore this method looks up the record of one accepted row of the workflow. If no row can be looked up yet,
+        the result is ``True``.
         """
         with self._shows_records_lock:
             if workflow_id not in self._shows_records:
                 identifier, accepted_at = self._accepted.get(workflow_id, ("", self.clock.time()))
                 if self.clock.time() < accepted_at + self.options.resubmit_after or not identifier:
-                    # Either no row of the workflow got the decision ACCEPTED yet, or FACEKI possibly needs more time to
-                    # store the record of this row.
+                    # Either FACEKI has accepted no row of the workflow yet, or it possibly needs more time to store the
+                    # record of the accepted row.
                     return True
                 found = self.hook.call(FindKycVerification(record_identifier=identifier))
                 self._shows_records[workflow_id] = found is not None
@@ -311,8 +312,8 @@ class VerificationGateway:
         except StorageError as error:
             raise error.without_uri(name) from None
         except Exception as error:  # noqa: BLE001 - a storage can raise any exception, and nothing is sent yet
-            # The text of the exception is omitted, because it possibly contains the file name, which often contains a
-            # person's name.
+            # The text of the exception is omitted, because it can contain the file name of the image. Such a file name
+            # often contains a person's name.
             raise OSError(f"{name} cannot be read now: {type(error).__name__}") from None
         self._readable[_host_of(place)] = (name, place)
         return with_fence(image, self.fence)
@@ -340,24 +341,24 @@ class RowProcessor:
 
     @property
     def _accepts_older_records(self) -> bool:
-        # An older record has the identifier of the row, but was created before this batch. If older records are
-        # accepted, each row is looked up before it is sent, and a record of any age is the result of the row.
+        # An older record has the identifier of the row, but FACEKI created it before the batch sent the row. If older
+        # records are accepted, each row is looked up before it is sent. If a record of any age is found, it is the
+        # result of the row.
         return self.options.resubmit != "always" and not self.options.assume_new
 
     def still_open(self, row: Row) -> Deferred:
-        """Return the outcome of a row that is not done, so that the row is processed again later.
+        """Return an outcome that postpones a row that an earlier try possibly sent.
 
-        This try has not sent the row, but an earlier try possibly sent it. An earlier try stops sending before this try
-        starts. Therefore the outcome contains the start of this try as the latest time at which the row was possibly
-        sent.
+        The outcome contains the latest time at which the row was possibly sent. This is the start of this try, because
+        an earlier try sends nothing after this time.
         """
         return Deferred(row, None, sent_by=self.started)
 
     def look_up(self, row: Row, since: float) -> Outcome:
         """Look up a row that an earlier try possibly sent.
 
-        If the lookup fails, or FACEKI has no record or no decision yet, the row is postponed to the second pass over
-        the manifest. An error that concerns every row ends the batch instead.
+        If FACEKI has no record or no decision yet, the row is postponed to the second pass over the manifest. If the
+        lookup fails, the row is also postponed. But if the error of the lookup concerns every row, the batch stops.
 
         :param since: Earliest Unix time at which the row was possibly sent.
         """
@@ -370,10 +371,19 @@ class RowProcessor:
         return _succeeded(row, found, is_billed=_is_since(found, since))
 
     def reconcile(self, row: Row, since: float) -> Outcome:
-        """Look up a possibly sent row, after FACEKI has had time to finish it.
+        """Look up a possibly sent row, after FACEKI has had time to finish it. Send the row again if this is allowed.
 
-        If FACEKI has no record of the row, send the row. If sending is not safe, return an error for the row instead;
-        see :meth:`_resubmit`.
+        If FACEKI has a record of the row, the record is the result. If FACEKI has no record, the first matching rule
+        applies:
+
+        1. ``resubmit`` is ``"always"``: The row is sent again.
+        2. ``resubmit`` is ``"never"``: The row gets an error.
+        3. FACEKI seems to store no records of the row's workflow: The row gets an error.
+        4. ``assume_new`` is true, and FACEKI has an older record with the row's identifier: The row gets an error.
+        5. In all other cases: The row is sent again.
+
+        The error says that the row was possibly sent and billed. If a request to FACEKI fails, the row is postponed, or
+        the batch stops.
 
         :param since: Earliest Unix time at which the row was possibly sent.
         """
@@ -386,14 +396,15 @@ class RowProcessor:
         return self._resubmit(row, since)
 
     def verify(self, row: Row, since: float, *, is_last: bool) -> Outcome:
-        """Send a row that no earlier try has sent, or any row if ``resubmit`` is ``"always"``.
+        """Send a row. By default, look up the row first.
 
-        By default, the row is looked up first. If FACEKI already has a record with its identifier, the row is not sent,
-        and the record is its result. If the record has no decision yet, the row is postponed to the second pass.
+        If the lookup finds a record with the row's identifier, the row is not sent, and the record is its result. If
+        the record has no decision yet, the row is postponed to the second pass. With ``assume_new`` or
+        ``resubmit="always"``, the row is sent without this lookup.
 
         :param since: Unix time at which the intent of the row was written. The row is sent after this time.
-        :param is_last: Whether this is the last pass of this try. In the last pass, an undecided record is a result
-            too.
+        :param is_last: Whether this is the last pass of this try. In the last pass, a record without a decision is also
+            a result.
         """
         try:
             known = self._known_request_ids(row)
@@ -424,16 +435,7 @@ class RowProcessor:
         return self.gateway.find(row, None if self._accepts_older_records else since - CLOCK_MARGIN_SECONDS)
 
     def _resubmit(self, row: Row, since: float) -> Outcome:
-        """Handle a row that was possibly sent before, and of which FACEKI has no record.
-
-        If the row can be sent safely, send it. Otherwise return an error for the row, which says that it was possibly
-        verified and billed. If a request to FACEKI fails, so that it is unknown whether sending is safe, postpone the
-        row or stop the batch.
-
-        By default, sending is safe unless FACEKI is known to store no records of the row's workflow. With
-        ``assume_new``, an older record with the row's identifier also makes sending unsafe. If the parameter
-        ``resubmit`` is ``"always"``, each row is sent. If it is ``"never"``, no row is sent.
-        """
+        """Send a possibly sent row again, or return an error for it; see :meth:`reconcile`."""
         try:
             problem = self._problem_of_resubmitting(row)
             if problem is None:
@@ -450,11 +452,10 @@ class RowProcessor:
     def _problem_of_resubmitting(self, row: Row) -> str | None:
         if self.options.resubmit == "always":
             return None
-        # An earlier lookup has found no record that FACEKI created after the row was sent. The following lookup also
-        # finds older records of the row's identifier. An older record usually belongs to another verification. But if
-        # FACEKI's clock differs by more than CLOCK_MARGIN_SECONDS, the record can belong to this row, and a second
-        # request would possibly be billed again. Therefore, if there is an older record, the row is not sent and gets
-        # an error.
+        # With ``assume_new``, the lookup before this one has ignored older records. The following lookup finds them. An
+        # older record usually belongs to another verification. But if FACEKI's clock is behind by more
+        # than CLOCK_MARGIN_SECONDS, the record can belong to this row. In this case, a second request would be billed
+        # again. Therefore a row with an older record is not sent and gets an error.
         if not self._accepts_older_records and self.gateway.find(row, None) is not None:
             return (
                 "FACEKI's record with this identifier belongs to another verification, or FACEKI's clock "

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Run one try of a batch: pass rows to worker threads, write their outcomes to the journal, and log the progress.
 
-The run ends early if the task is killed, if an error possibly concerns every row, if too many rows have errors, or if
-the processing of a row raises an unexpected exception.
+The run ends early if the task is killed, if too many rows have errors, or if an error probably concerns every row. It
+also ends early if the processing of a row raises an unexpected exception.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ ReadRows = Callable[[], Iterator[Row]]
 OnDone = Callable[[str, Mapping[str, object]], None]
 
 #: The journal is written to the storage after this number of buffered lines, or after this time in seconds. The lines
-#: are results and errors of rows. If the process crashes, the buffered lines are lost. But before a row is sent, an
-#: entry for it (an intent) is written to the storage. So the next try knows that the row was possibly sent, looks it up
-#: at FACEKI, and does not send it again. If FACEKI stores no records, the results in the lost lines cannot be restored.
+#: are results and errors of rows. If the process crashes, the buffered lines are lost. But the storage contains an
+#: intent for each sent row, because an intent is written before its row is sent. So the next try knows which rows it
+#: has to look up at FACEKI. If FACEKI stores no records, the lost results cannot be restored.
 FLUSH_LINES = 1000
 FLUSH_SECONDS = 2.0
 #: Maximum number of journal lines that are buffered while the storage fails. If there are more, the try ends.
@@ -54,11 +54,10 @@ MAX_BUFFERED_LINES = 10 * FLUSH_LINES
 KILL_GRACE_SECONDS = 2.5
 #: Maximum seconds between two checks whether the task was killed.
 POLL_SECONDS = 0.25
-#: The try ends after this number of consecutive rows with a temporary FACEKI error, because FACEKI is then probably
-#: down.
+#: After this number of consecutive rows with a temporary FACEKI error, the try ends, because FACEKI is probably down.
 FAILURES_BEFORE_DOWN = 50
-#: Minimum number of done rows for the check of ``max_error_rate`` while the batch runs. With fewer rows, the share of
-#: errors is not reliable. At the end of the batch, the check does not depend on this number.
+#: While the batch runs, ``max_error_rate`` is checked only if at least this number of rows are done. With fewer rows,
+#: the share of errors is not reliable. At the end of the batch, ``max_error_rate`` is checked for any number of rows.
 MIN_ROWS_FOR_ERROR_RATE = 100
 #: Seconds between two log lines about the progress.
 PROGRESS_SECONDS = 10.0
@@ -87,8 +86,8 @@ class Job:
 class WorkerPool:
     """Pool of daemon threads that process jobs. Only the thread that created the pool is allowed to call its methods.
 
-    ``ThreadPoolExecutor`` is not used, because it joins its threads when the process ends. One running upload would
-    then delay the end of a killed task for minutes.
+    ``ThreadPoolExecutor`` is not used, because Python waits for its threads when the process ends. One running upload
+    would delay the end of a killed task for minutes.
     """
 
     def __init__(self, size: int, work: Callable[[Job], Outcome]) -> None:
@@ -139,8 +138,8 @@ class WorkerPool:
                 # the main thread raises the error as the reason why the batch stops.
                 outcome = Crashed(RuntimeError(f"{type(error).__name__} in a worker thread"))
             self._outcomes.put(outcome)
-            # The last job and its outcome are deleted. Otherwise a thread that waits for its next job would keep them
-            # in memory, and possibly an image to which they refer.
+            # These two names are deleted before the thread waits for its next job. Otherwise the last job and its
+            # outcome, and possibly an image, would stay in memory during the wait.
             del job, outcome
 
 
@@ -170,7 +169,7 @@ class Progress:
         self._began = self._logged_at = self._clock.monotonic()
 
     def log_error(self, line: Mapping[str, object]) -> None:
-        """Log the error of a row. After ``MAX_LOGGED_ERRORS`` rows, log only one further line."""
+        """Log the error of a row. After ``MAX_LOGGED_ERRORS`` errors, log once that no further errors are logged."""
         self._logged_errors += 1
         if self._logged_errors <= MAX_LOGGED_ERRORS:
             log.warning("Row %s is an error: %s: %s", line.get("row"), line.get("code"), line.get("problem"))
@@ -217,7 +216,8 @@ class Progress:
 class BatchRunner:
     """Runner of one try of a batch: it passes jobs to worker threads and writes their outcomes to the journal.
 
-    The runner is a context manager. At the end of the ``with`` block it writes the finished rows, also after an error.
+    The runner is a context manager. At the end of the ``with`` block, it writes the finished rows, even if the block
+    raises an error.
 
     :param size: Number of worker threads.
     :param journal: Journal of the batch, already loaded.
@@ -295,9 +295,9 @@ class BatchRunner:
         retry_storage(operation, self._sleep)
 
     def checkpoint(self) -> None:
-        """Write the journal to the storage and log the progress, each if it is due. Long loops call this regularly.
+        """Write the journal to the storage if it is time to do so. Log the progress if it is time to do so.
 
-        If too many rows have errors, stop the batch.
+        If too many rows have errors, stop the batch. Long loops call this method regularly.
 
         :raises TaskKilledError: if the task was killed.
         :raises OSError: if the storage fails, and more than ``MAX_BUFFERED_LINES`` lines are buffered.
@@ -338,7 +338,7 @@ class BatchRunner:
 
     def _work(self, job: Job) -> Outcome:
         # If a worker thread finds an error that stops the whole batch, such as used-up credit, it sets a flag. The
-        # other threads then start no further job, even before the main thread has handled the error.
+        # other threads read the flag and start no further job. The main thread handles the error later.
         if self.is_stopping:
             return job.if_cancelled
         outcome = job.work()
@@ -417,8 +417,8 @@ class BatchRunner:
             )
 
     def _check_error_rate(self, min_rows: int) -> None:
-        # The guard (error_guard.py) keeps the refused rows until it knows whether the rows or the whole batch are the
-        # cause. Here, the kept rows are counted as errors.
+        # The guard (error_guard.py) keeps the refused rows until it knows whether the cause is in the rows or in the
+        # whole batch. This check counts the kept rows as errors.
         failed = self.journal.failures.total() + self._guard.held
         done = self.journal.done + self._guard.held
         if done >= min_rows and failed > self.max_error_rate * done:
@@ -434,8 +434,8 @@ class BatchRunner:
         :param grace: Maximum time in seconds to wait for the jobs in flight. ``None`` means no maximum. If Airflow
             kills the task during the wait, ``KILL_GRACE_SECONDS`` applies.
         """
-        # If the main thread has raised an exception, the batch stops. Worker threads that are looking up a row must
-        # then not send the row.
+        # If the main thread has raised an exception, the batch stops. After that, a worker thread that is looking up a
+        # row must not send the row.
         self._is_aborting |= grace is not None
         for job in self._pool.cancel_pending():
             self.on_deferred(job.if_cancelled)
@@ -472,8 +472,8 @@ def raise_if_killed(is_killed: Callable[[], bool]) -> None:
 
 
 def _printable(name: str) -> str:
-    # FACEKI possibly reports any text as a decision. Characters such as line breaks are replaced, so that each log
-    # entry stays on one line.
+    # FACEKI can report any text as a decision. Characters such as line breaks are replaced, so that each log entry
+    # stays on one line.
     return "".join(each if each.isprintable() else "?" for each in name[:_MAX_WORD_LENGTH])
 
 

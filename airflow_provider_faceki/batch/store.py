@@ -55,11 +55,12 @@ class ObjectStore(Protocol):
     """Storage of a batch. Tests use a storage in memory.
 
     Several threads call the operations. Each operation raises ``OSError`` if the storage fails, and
-    ``ValidationError`` if the path is wrong. A written file must be listed at once, because ``lease.py`` relies on it.
+    ``ValidationError`` if the path is wrong. As soon as a file is written, :meth:`list` must contain it, because
+    ``lease.py`` relies on this.
     """
 
     def write(self, uri: str, content: bytes) -> None:
-        """Write a whole file. An existing file is replaced, on local disks and object storages atomically."""
+        """Write a whole file, or replace an existing file. On local disks and object stores, replacing is atomic."""
 
     def read(self, uri: str) -> bytes:
         """Return the content of a file."""

@@ -32,7 +32,7 @@ class ColumnPolicy:
     """Rules that define which columns of the tables are written, dropped or hashed.
 
     :param choices: Mapping from ``table.column`` or ``table.*`` to ``keep`` (write), ``drop`` or ``hash``. ``table.*``
-        applies to all columns of the table with personal data. A choice for a single column has priority over
+        stands for those columns of the table that contain personal data. A choice for a single column has priority over
         ``table.*``. If a column has no choice, the default applies: ids, decisions, codes, flags and times are written,
         and all data about the person is dropped.
     :param hash_key: Secret key for ``hash``. The same value and the same key give the same hash in every run.
@@ -57,9 +57,8 @@ class ColumnPolicy:
         ``keep`` writes the values of the column, ``drop`` omits the column, and ``hash`` writes a hash of each value.
         """
         default = "drop" if column.personal else "keep"
-        # ``choices`` says which columns are written, dropped or hashed. The name ``table.*`` stands for all columns of
-        # the table that contain personal data. It has no effect on the other columns, because some of them are the ids
-        # that join the tables.
+        # ``table.*`` stands for those columns of the table that contain personal data. It has no effect on the other
+        # columns, because some of them contain the ids that join the tables.
         starred = self.choices.get(f"{table}.*", default) if column.personal else default
         return self.choices.get(f"{table}.{column.name}", starred)
 

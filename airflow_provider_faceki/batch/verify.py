@@ -1,14 +1,16 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Verify the rows of a manifest. By default, each row is billed only once, even if a try is interrupted.
 
-A try is one execution of the Airflow task. It reads the manifest once or twice, and each reading is called a pass. The
-first pass sends new rows to FACEKI. It also looks up the rows that an earlier try possibly sent. If some rows have no
-outcome after the first pass, a second pass follows. The second pass waits until FACEKI has had time to finish the sent
-rows. Then it looks up each row without an outcome. If FACEKI has no record of a row, the second pass sends the row,
-unless FACEKI possibly verified the row without storing a record.
+A try is one execution of the Airflow task. A try reads the manifest once or twice. Each reading is called a pass:
 
-The state of each row is stored only in the journal. The journal consists of files below ``output_path`` and of a
-temporary file on the local disk. So the memory does not grow with the number of rows.
+1. The first pass sends the new rows to FACEKI. By default, it does not send a row that an earlier try possibly sent. It
+   looks up the record of this row at FACEKI instead.
+2. The second pass is necessary only if some rows have no outcome after the first pass. It waits until FACEKI has had
+   time to finish the sent rows. Then it processes the rows without an outcome again. ``RowProcessor.reconcile`` lists
+   the conditions for sending a row again.
+
+The state of each row is stored only in the journal, so the memory does not grow with the number of rows. The journal
+consists of files below ``output_path`` and of a temporary file on the local disk.
 """
 
 from __future__ import annotations
@@ -46,10 +48,10 @@ from airflow_provider_faceki.batch.store import Clock, with_checkpoints
 
 log = logging.getLogger(__name__)
 
-#: Before rows are sent, their intents (entries of a write-ahead log) are written together in one file. The file
-#: contains at most ``INTENTS_PER_THREAD`` rows for each worker thread, and at most ``MAX_INTENTS_AT_ONCE`` rows in
-#: total. The limits are small, because the next try after a crash must look up each row with an intent and without an
-#: outcome.
+#: An intent is a journal entry for a row that is about to be sent. The intents of several rows are written together in
+#: one file, before the first of these rows is sent. The file contains at most ``INTENTS_PER_THREAD`` intents for each
+#: worker thread, and at most ``MAX_INTENTS_AT_ONCE`` intents in total. The limits are small, because after a crash the
+#: next try must look up each row that has an intent and no outcome.
 INTENTS_PER_THREAD = 4
 MAX_INTENTS_AT_ONCE = 200
 
@@ -78,10 +80,10 @@ class BatchVerification:
     on_done: OnDone = lambda outcome, line: None
     clock: Clock = field(default_factory=Clock)
     make_pool: MakePool = WorkerPool
-    #: Number of rows that this try could not finish, or whose full record it could not fetch. Rows of ``over_ceiling``,
-    #: and rows that were not read because the batch stopped, are not counted. ``problem`` is the last exception that
-    #: prevented the processing of a counted row.
+    #: Number of rows that this try could not finish, or whose full record it could not fetch. Rows that were not read
+    #: because the batch stopped are not counted. Rows that ``over_ceiling`` counts are not counted either.
     unfinished: int = 0
+    #: Last exception that prevented this try from processing a row.
     problem: Exception | None = None
     #: Number of rows that were not sent, because the limit ``max_verifications`` was reached.
     over_ceiling: int = 0
@@ -110,8 +112,8 @@ class BatchVerification:
 
         :param read: Function that reads the manifest from its beginning. It is called once for the first pass, and
             again if a second pass is necessary.
-        :raises Exception: The error that stopped the batch early. The results of the finished rows are already written,
-            unless the storage of the output has failed.
+        :raises Exception: The error that stopped the batch early. The results of the finished rows are already written.
+            If the storage of the output has failed, some of these results can be missing.
         """
         self._runner = BatchRunner(
             size=self.options.concurrency,
@@ -160,10 +162,10 @@ class BatchVerification:
             )
 
     def _triage(self, row: Row) -> RowState | None:
-        """Return the journal's state of a row, such as whether the row was possibly sent before.
+        """Return the state of a row in the journal. If the row must not be processed, return ``None``.
 
-        If the row already has a result or an error, or if the row is not valid, return ``None``, because the row must
-        not be processed. The error of a row that is not valid is written to the journal.
+        A row must not be processed if it already has a result or an error. A row that is not valid must not be
+        processed either. The error of a row that is not valid is written to the journal.
         """
         key, line, _ = outcomes.triage(row, self.journal.index.mark_seen)
         state = self.journal.index.state(key)
@@ -177,13 +179,12 @@ class BatchVerification:
     def _send(self, rows: list[Row], since_by_identifier: Mapping[str, float] | None = None) -> None:
         """Write an intent for each row to the journal, and then submit the rows to the worker threads.
 
-        An intent is a journal entry for a row that is going to be sent. If the limit ``max_verifications`` is reached,
+        An intent is a journal entry for a row that is about to be sent. If the limit ``max_verifications`` is reached,
         the remaining rows are counted in ``over_ceiling`` and not submitted.
 
         :param rows: Rows to send. This method empties the list.
-        :param since_by_identifier: Mapping for the rows that were possibly sent before. The key is the identifier of a
-            row. The value is the earliest Unix time at which the row was possibly sent. ``None`` in the first pass over
-            the manifest.
+        :param since_by_identifier: Earliest Unix time at which a row was possibly sent, by the identifier of the row.
+            The mapping contains only rows that were possibly sent before. It is ``None`` in the first pass.
         """
         counted = since_by_identifier or {}
         # The limit ``max_verifications`` does not apply to a row that was possibly sent before, because this row is
@@ -202,14 +203,13 @@ class BatchVerification:
             ready = []
 
     def _room_below_ceiling(self, wanted: int) -> int:
-        """Return how many of ``wanted`` new rows are within ``max_verifications``. Count these rows as billed."""
+        """Return how many of ``wanted`` new rows fit within ``max_verifications``. Count these rows as billed."""
         ceiling = self.options.max_verifications
         if ceiling is None:
             return wanted
         if self._charged_at_most + wanted > ceiling:
-            # Every row in flight is counted as billed until its outcome is known. With this count, the limit would be
-            # exceeded. But some rows in flight are possibly not billed. Therefore the method waits for their outcomes
-            # and counts again.
+            # Every row in flight is counted as billed until its outcome is known. Some of the outcomes can show that a
+            # row was not billed. Therefore the method waits for all outcomes and counts again.
             self._runner.drain()
             self._charged_at_most = self._count_charged()
         room = max(0, min(wanted, ceiling - self._charged_at_most))
@@ -219,9 +219,9 @@ class BatchVerification:
     def _count_charged(self) -> int:
         """Return the number of rows, over all tries, that were billed or possibly billed.
 
-        The journal also counts a row that FACEKI has just refused, because the row has an intent, and its error is not
-        written yet. This method subtracts the row if FACEKI has certainly not billed it. This is certain if ``sent_by``
-        is ``None``, and the row has no earlier intent.
+        ``journal.charged`` counts a refused row as possibly billed until its error is in the journal. The error guard
+        holds back the errors of some refused rows. Such a row is subtracted if FACEKI has certainly not billed it. This
+        is certain if ``sent_by`` is ``None``, and the row has only one intent.
         """
         refused = (row for row in self._runner.refused if row.sent_by is None)
         keys = (row_key(0, deferred.row.values["record_identifier"]) for deferred in refused)
@@ -232,9 +232,10 @@ class BatchVerification:
         try:
             self._runner.retry_storage(self._flush_intents)
         except ValidationError as error:
-            # The intents of the rows could not be written, because the path of the output folder is wrong, or because a
-            # newer try has the lease. It is not known which intents were written. Therefore no intent is cancelled, and
-            # later tries treat all of these rows as possibly sent.
+            # The rows are not sent, because the path of the output folder is wrong, or because a newer try has the
+            # lease. It is not known whether the storage contains their intents. Therefore no intent is cancelled. If
+            # the storage did not contain it, the intent of an earlier try would be cancelled instead. A later try
+            # treats each row with an intent as possibly sent.
             self._runner.abort(error)
             return
         now = self.clock.time()
@@ -279,8 +280,9 @@ class BatchVerification:
         """Return the Unix time at which the second pass can start."""
         if not self._sent_by:
             return 0.0
-        # Before a row is sent again, the record of another row with the decision ACCEPTED is looked up, to find out
-        # whether FACEKI stores records of the workflow. FACEKI needs time to store this record too.
+        # With ``if_absent``, the second pass looks up one accepted row before it sends any row again. This lookup shows
+        # whether FACEKI stores records of the workflow. Therefore the second pass starts only when FACEKI has had time
+        # to store the record of the accepted row.
         testable_from = self._processor.gateway.records_testable_from()
         return max(
             self._sent_by + self.options.resubmit_after,
@@ -320,9 +322,9 @@ class BatchVerification:
 
     def _check_lease(self) -> None:
         try:
-            # An OSError means that the storage cannot list the lease files. The lease is not necessarily lost, so the
-            # OSError is ignored. Before a billed call, the lease is checked again if the last successful check is too
-            # old. The row is sent only if that check succeeds.
+            # An OSError means that the storage cannot list the lease files. The OSError is ignored, because the lease
+            # is not necessarily lost. If the last successful check is too old, the lease is checked again before the
+            # next row is sent. The row is sent only if the new check succeeds.
             with suppress(OSError):
                 self.lease.ensure_held()
         except ValidationError as error:
