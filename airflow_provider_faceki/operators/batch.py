@@ -168,21 +168,24 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         ``True``.
     :param resize_to: Maximum length in pixels of the longer side. Larger images are reduced to this length, which
         needs the package extra ``images``. Default: images are sent unchanged.
-    :param resubmit: What happens to a row that was possibly sent before. ``"if_absent"`` (default): if FACEKI already
-        has a verification under the row's identifier, the row is not sent. If an earlier try possibly sent the row, but
-        FACEKI has no record of it after ``resubmit_after``, the row is sent again. If the workflow stores no records,
-        this row becomes an error row instead. ``"never"``: like ``"if_absent"``, but a row that would be sent again
-        becomes an error row. ``"always"``: the row is sent and billed, even if FACEKI already has a verification under
-        its identifier. With every value, a row that already has a result or an error in this batch is never sent again.
+    :param resubmit: What happens to a row whose identifier FACEKI already has, and to a row that was possibly sent
+        before. With every value, a row that already has a result or an error in this batch is never sent again.
+
+        - ``"if_absent"`` (default): If FACEKI has a verification under the row's identifier, it is the row's result,
+          and the row is not sent. If the row was possibly sent, and FACEKI has no record of it after
+          ``resubmit_after``, the row is sent again. But if the workflow stores no records, this row becomes an error
+          row instead.
+        - ``"never"``: Like ``"if_absent"``, but a row that would be sent again becomes an error row.
+        - ``"always"``: The row is sent and billed, even if FACEKI has a verification under the row's identifier.
     :param assume_new: Whether rows are sent without a previous lookup. This saves one free request for each row. Use it
         only for identifiers that FACEKI certainly does not have. Default ``False``.
     :param max_verifications: Maximum number of rows that are billed, over all tries and runs of the batch. Rows above
         the maximum are not sent, and the task fails. A later run with a higher maximum continues with these rows.
         Default: no limit.
     :param resubmit_after: Seconds to wait after a row was possibly sent. FACEKI is assumed to store the row's record
-        within this time. If there is still no record after this time, the row is treated as not sent. Default 150.
-    :param lookup_timeout: Maximum duration in seconds of the search for a row's record. The task searches for the
-        record at once if the answer to the row's request is lost. Default 30.
+        within this time. If there is no record after this time, the row is treated as not sent. Default 150.
+    :param lookup_timeout: If the answer to a row's request is lost, the task immediately searches for the row's record.
+        This is the maximum duration of the search in seconds. Default 30.
     :param max_error_rate: Share of error rows (0 to 1) above which the task fails. If the share is exceeded after 100
         finished rows or more, the task fails before the end of the manifest. Default 1, so the task never fails for
         this reason.
@@ -560,7 +563,7 @@ def _rows_left(journal: Journal, total: int) -> str:
 
 
 def _check_finished(unfinished: int, problem: Exception | None, total: int) -> None:
-    """If some rows have no outcome yet, raise a retryable error, so that the next try continues with these rows."""
+    """If some rows have no outcome yet, raise an error after which Airflow retries the task."""
     if not unfinished:
         return
     # The text of an unexpected exception is omitted, because it can contain the file name of an image, and such a name
@@ -573,7 +576,7 @@ def _check_finished(unfinished: int, problem: Exception | None, total: int) -> N
 
 
 def _check_any_succeeded(decisions: Mapping[str, int], failures: Mapping[str, int], errors_path: str) -> None:
-    """If all rows have failed, raise an error that Airflow does not retry."""
+    """If all rows have failed, raise an error after which Airflow does not retry the task."""
     if failures and not decisions:
         codes = ", ".join(f"{count} {code}" for code, count in sorted(failures.items()))
         raise api.ValidationError(f"no row succeeded ({codes}); see what_to_do in {errors_path}")
@@ -607,7 +610,7 @@ def _is_whole(value: object) -> TypeGuard[int]:
 
 
 def _check_text(field: str, value: object) -> None:
-    """Raise an error for a rendered value that is not an id. ``None`` and the empty text are allowed."""
+    """Raise an error if a rendered value is not a valid id. ``None`` and the empty text are allowed."""
     if value not in (None, ""):
         check_identifier(field, value)
 
