@@ -19,8 +19,8 @@ from airflow.providers.common.compat.sdk import conf
 log = logging.getLogger(__name__)
 
 _BACKENDS = ("statsd_on", "statsd_datadog_enabled", "otel_on")
-# Modules that possibly contain Airflow's ``Stats`` object. Airflow 3 has two such objects: one for tasks, and one for
-# its own processes, such as the triggerer.
+# Modules that contain a ``Stats`` object, depending on the version of Airflow. Airflow 3 has two such objects: one for
+# tasks, and one for its own processes, such as the triggerer.
 _MODULES = ("airflow.sdk.observability.stats", "airflow.observability.stats", "airflow.stats")
 #: Names of the endpoints that FACEKI charges. The names are repeated here, because parsing a DAG must not import the
 #: endpoint classes.
@@ -64,8 +64,8 @@ def incr(name: str, **tags: str) -> None:
 def incr_decision(decision: object) -> None:
     """Increment the counter of a decision.
 
-    :param decision: The decision. A decision that FACEKI does not document is counted as ``OTHER``. Otherwise the
-        number of metrics could become large, and unexpected text, such as a person's name, could reach the backend.
+    :param decision: The decision. A decision that FACEKI does not document is counted as ``OTHER``. Therefore the
+        number of metrics stays small, and unexpected text, such as a person's name, does not reach the backend.
     """
     if is_on():
         from airflow_provider_faceki.api.models import OTHER, Decision
@@ -97,7 +97,7 @@ def gauge(name: str, value: int, **tags: str) -> None:
 
 
 def _emit(kind: str, name: str, tags: dict[str, str], *values: int) -> None:
-    # Special characters in the values of tags are replaced, because they possibly have a special meaning in the
+    # Special characters in the values of tags are replaced, because they can have a special meaning in the
     # protocol of the metrics backend. A Connection id, for example, can contain such characters.
     tags = {tag: re.sub(r"[^A-Za-z0-9_-]", "_", value) for tag, value in tags.items()}
     try:
@@ -110,8 +110,8 @@ def _emit(kind: str, name: str, tags: dict[str, str], *values: int) -> None:
 def _stats() -> Any:
     """Return the ``Stats`` object that Airflow has configured in this process.
 
-    Airflow possibly has several ``Stats`` objects; see ``_MODULES``. If none of them is configured, return the last one
-    that exists.
+    The modules in ``_MODULES`` can contain several ``Stats`` objects. If none of them is configured, return the last
+    one that exists.
     """
     found = None
     for name in _MODULES:

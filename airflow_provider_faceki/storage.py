@@ -3,8 +3,8 @@
 
 A reader sees either the complete old content or the complete new content of a file. No content is logged.
 
-The functions of this module, and the files that they return, raise only the errors that ``storage_errors.py``
-lists. This is true when a file is opened and when it is read.
+The functions of this module raise only the errors that ``storage_errors.py`` lists. The same is true for the methods of
+the file objects that they return.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-# The two names below are imported at the top and not inside functions, so that each name is imported once. On Airflow
-# 2.11, each import of such a name first tries to import a module that does not exist. Meanwhile it holds an import
-# lock. If a process forked while another thread holds this lock, the child process would wait for the lock forever.
+# The two names below are imported at the top and not inside functions, so that each name is imported only once. On
+# Airflow 2.11, each import of such a name first tries to import a module that does not exist. During this attempt,
+# Python holds an import lock. If the process is forked while another thread holds this lock, the child process waits
+# for the lock forever.
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
 from fsspec.implementations.local import LocalFileSystem
 
@@ -56,10 +57,11 @@ if TYPE_CHECKING:
 #: Location of a file: its absolute local path, its URI, or a path object.
 FilePath: TypeAlias = "str | os.PathLike[str] | ObjectStoragePath"
 
-# Numbers of bytes that are requested from an object store in advance. The first number is for the check of an image.
-# The second number is for its upload. fsspec's default of 5 MiB is too much, because each image is opened twice: for
-# its check and for its upload.
+# Number of bytes that are requested from an object store in advance when an image is checked. The check needs only the
+# first bytes of the image. fsspec's default of 5 MiB would be too much.
 _HEADER_READ_AHEAD_BYTES = 4 * 1024
+# Number of bytes that are requested in advance when an image is uploaded. For the upload, the image is opened a second
+# time.
 _READ_AHEAD_BYTES = 256 * 1024
 # Number of bytes that are requested in advance for other files, such as a manifest. The default of s3fs, 50 MiB, is too
 # much, because a manifest stays open during the whole batch. With this default, the needed memory would grow with the
@@ -83,8 +85,8 @@ _PERMANENT_ERRNOS = frozenset(
     {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 )
 _ACCESS_ERRNOS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-# Class names and codes of the object store libraries' errors. These errors share no base class, so only their names and
-# codes show what they mean.
+# Class names and codes in the errors of object store libraries. These errors share no base class, so only their names
+# and codes show what they mean.
 _ACCESS_NAMES = re.compile(
     r"Credential|Unauthorized|Forbidden|AccessDenied|AuthError|Authentication|RefreshError|TokenRetrieval|SSOToken"
 )
@@ -143,12 +145,14 @@ class AccessPolicy:
     def hides_reasons(self) -> bool:
         """Whether error texts must hide that a file is missing or is not an image.
 
-        The result is true if the policy is for a manifest and has no ``prefixes``. If it were false, the writer of
-        the manifest could try any URIs, and could learn from the error texts which files exist.
+        The result is true if the policy is for a manifest and has no ``prefixes``. Without hidden reasons, the writer
+        of the manifest could try any URIs, and could learn from the error texts which files exist.
 
-        The result is false in two cases. If ``prefixes`` is set, the DAG's author has named the allowed folders, so the
-        writer of the manifest is allowed to learn which files the folders contain. If ``allow_local`` is true, the
-        DAG's author has written the URIs, so nothing must be hidden.
+        The result is false in two cases:
+
+        - ``prefixes`` is set: The DAG's author has named the allowed folders. So the writer of the manifest is allowed
+          to learn which files the folders contain.
+        - ``allow_local`` is true: The DAG's author has written the URIs. So it is not necessary to hide anything.
         """
         return self.prefixes is None and not self.allow_local
 
@@ -164,8 +168,8 @@ class AccessPolicy:
     def allows_remote(self, uri: str) -> bool:
         """Return whether the policy allows a file in a remote storage.
 
-        The file must be below one of ``prefixes``. If the URI names a Connection, it must be one of ``conn_ids``. If
-        ``prefixes`` or ``conn_ids`` is ``None``, its condition does not apply.
+        The file must be below one of ``prefixes``, or ``prefixes`` must be ``None``. If the URI names a Connection,
+        this Connection must be one of ``conn_ids``, or ``conn_ids`` must be ``None``.
         """
         conn_id = _user_part(uri)
         if conn_id and self.conn_ids is not None and conn_id not in self.conn_ids:
@@ -183,8 +187,8 @@ class AccessPolicy:
 #: Policy that allows all files. It applies to URIs that the DAG's author writes.
 UNRESTRICTED = AccessPolicy()
 
-#: Error text if a policy does not allow a file. If the policy hides reasons, the text is also used if the file is
-#: missing or is not an image. So the writer of a URI cannot find out which files exist.
+#: Error text if a policy does not allow a file. If the policy hides reasons, a missing file and a file that is not an
+#: image have the same error text. So the writer of a URI cannot find out which files exist.
 NOT_ALLOWED = (
     "no image can be read from there: it is missing, is not an image, or is not one of those that the task allows "
     "(allowed_image_prefixes, allowed_image_conn_ids)"
@@ -289,11 +293,11 @@ def image(
 def open_binary(uri: FilePath, conn_id: str | None = None, *, is_sequential: bool = True) -> BinaryIO:
     """Open a file for reading. ``uri`` and ``conn_id`` have the same meaning as for :func:`write_json`.
 
-    The returned object has the methods of a local binary file, even if the storage's own files do not have them.
-    These methods raise only the errors that ``storage_errors.py`` lists.
+    The returned object has all methods of a local binary file, even if the storage library's file object lacks some of
+    them. These methods raise only the errors that ``storage_errors.py`` lists.
 
-    :param is_sequential: Whether the file is read from its beginning to its end. If it is read at changing positions,
-        bytes that are requested in advance are often not needed, so fewer bytes are requested in advance.
+    :param is_sequential: Whether the file is read from its beginning to its end. If it is ``False``, fewer bytes are
+        requested in advance, because these bytes are often not needed.
     """
     read_ahead = _FILE_READ_AHEAD_BYTES if is_sequential else _BUFFER_BYTES
     return _open(_resolve(uri, conn_id), read_ahead)
@@ -444,15 +448,16 @@ def _connect(uri: str, conn_id: str | None) -> _File:
 def _own_filesystem(path: ObjectStoragePath) -> Any:
     """Return the filesystem of a path. If a parent process has created it, create a new one.
 
-    Airflow keeps the filesystem of each Connection for the life of a process, and a forked child inherits it. But
-    fsspec refuses to use an asynchronous filesystem of another process (S3, GCS and Azure).
+    Airflow keeps the filesystem of each Connection for the life of a process, and a forked child process inherits it.
+    But for S3, GCS and Azure, fsspec raises an error if a child process uses the filesystem of its parent process.
     """
     filesystem = path.fs
     try:
-        # fsspec's own check, which raises the error.
+        # If another process has created the filesystem, reading this attribute raises fsspec's RuntimeError.
         getattr(filesystem, "loop", None)
     except RuntimeError:
-        # From Airflow 3.2 on, the id of the Connection is an attribute of the path. Earlier, it is an option.
+        # From Airflow 3.2 on, the id of the Connection is an attribute of the path. In earlier versions, it is one of
+        # the storage options.
         store = attach(path.protocol, getattr(path, "conn_id", path.storage_options.get("conn_id")))
         vars(store).pop("fs", None)
         filesystem = store.fs
@@ -472,8 +477,8 @@ def _check_shape(text: str, *, is_folder: bool) -> None:
     elif scheme.lower() in _LOCAL_SCHEMES and host:
         raise ValidationError(f"storage path {redact_uri(text)}: a local file's URI begins with {scheme}:///")
     elif "?" in host or "#" in host:
-        # A host ends at these characters, so the "@" after them is a part of the key. The check of the allowed folders
-        # would take the text after this "@" for the host.
+        # A host ends at these characters, so an "@" after them is a part of the key. But the check of the allowed
+        # folders would treat the text after this "@" as the host. Therefore such a URI is refused.
         raise ValidationError(f"storage path {redact_uri(text)}: {_ALLOWED}")
     if not (key or (is_folder and host)) or key.endswith("/"):
         raise ValidationError(f"storage path {redact_uri(text)}: this is a folder; name a file in it")
@@ -537,10 +542,10 @@ def _open(file: _File, read_ahead: int) -> BinaryIO:
 
 
 class _TranslatingReader(io.RawIOBase):
-    """Wrapper of a storage's own file. It converts the storage's exceptions to the errors of ``storage_errors.py``.
+    """Wrapper of a storage library's file object. It converts exceptions to the errors of ``storage_errors.py``.
 
     The caller gets a ``BufferedReader`` around this wrapper. The ``BufferedReader`` adds the methods of a local file
-    that the storage's own file lacks.
+    that the library's file object lacks.
     """
 
     def __init__(self, file: BinaryIO, translate: Callable[[], AbstractContextManager[None]]) -> None:
@@ -582,10 +587,10 @@ def _upload(file: _File, source: BinaryIO) -> None:
         shutil.copyfileobj(source, target)
         target.close()
     except BaseException:
-        # If the copy fails, the upload is discarded and not closed, because closing it would publish an incomplete
-        # object. Python closes a file that is not referenced any more. Therefore the file is first marked as closed, so
-        # that the upload does not complete even if ``discard`` fails. An error of ``discard`` is ignored, because the
-        # first error is more important.
+        # If the copy fails, the upload is discarded. It is not closed, because closing it would publish an incomplete
+        # object. Python also closes a file when nothing refers to it any more. Therefore the file is first marked as
+        # closed, so that nothing is published even if ``discard`` fails. An error of ``discard`` is ignored, because
+        # the first error is more important.
         if isinstance(target, AbstractBufferedFile):
             target.closed = True
             with suppress(Exception):
@@ -641,9 +646,9 @@ def _is_invalid(error: Exception, labels: frozenset[str], *, is_local: bool) -> 
 
 
 def error_labels(error: BaseException | None) -> frozenset[str]:
-    """Return the class names, codes and HTTP statuses of an error and of up to four errors that caused it.
+    """Return the class names, codes and HTTP statuses of an error and of its causes.
 
-    The further errors are the cause of the error, the cause of this cause, and so on.
+    The causes are the cause of the error, the cause of this cause, and so on, at most four.
     """
     found: set[str] = set()
     for _ in range(5):
