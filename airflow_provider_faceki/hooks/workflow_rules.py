@@ -22,10 +22,9 @@ log = logging.getLogger(__name__)
 #: Seconds for which the rules of a workflow are cached. The rules say which images the workflow requires. Users
 #: change the rules by hand in FACEKI's portal, so the rules change rarely.
 CACHE_TTL_SECONDS = 600.0
-#: Seconds for which a ``WorkflowError`` is cached. If the request fails for a reason that does not prevent a
-#: verification, the result ``None`` is cached for the same time. Other errors, such as wrong credentials, are not
-#: cached. The time is shorter than ``CACHE_TTL_SECONDS``, because a user is possibly repairing the workflow at this
-#: moment.
+#: Seconds for which a ``WorkflowError`` or the result ``None`` is cached. ``None`` means that the request for the rules
+#: failed for a reason that does not prevent a verification. Other errors, such as wrong credentials, are not cached.
+#: The time is shorter than ``CACHE_TTL_SECONDS``, because a user possibly repairs the workflow soon.
 NEGATIVE_CACHE_TTL_SECONDS = 60.0
 #: Maximum number of workflows in the cache. A full cache is emptied. A manifest usually contains few different workflow
 #: ids, but it can contain a different id in each row.
@@ -58,8 +57,7 @@ def cached_rules(key: Key, fetch: Callable[[], WorkflowRules]) -> WorkflowRules 
     :returns: The rules. The result is ``None`` if the request for the rules fails for a reason that does not prevent a
         verification, such as an unknown URL or no answer. When such a request fails, a warning is logged.
     :raises WorkflowError: if FACEKI answers that the workflow is unknown or has no rules.
-    :raises FacekiError: if the request fails for another reason that also prevents a verification, such as wrong
-        credentials.
+    :raises FacekiError: if the request fails for any other reason, such as wrong credentials.
     """
     if len(_locks) >= MAX_CACHED_WORKFLOWS:
         _locks.clear()
