@@ -73,7 +73,11 @@ class WholeAirflow:
             # of 5 s. After five timeouts the task fails.
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "120",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
-            "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL": "600",
+            (
+                "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL"
+                if AIRFLOW_3
+                else "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL"
+            ): "600",
             "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
             # After this number of seconds without a heartbeat, the other services treat a killed triggerer as dead.
             "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
