@@ -6,7 +6,7 @@ deferred try resumes in another process, the count starts from 0 there. Outside 
 counted separately.
 
 The module also remembers charged calls whose outcome is unknown: calls that are running, and calls that an error such
-as ``AirflowTaskTimeout`` has ended.
+as ``AirflowTaskTimeout`` has interrupted.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 # The two names below are imported at the top and not inside functions, so that each name is imported once. On Airflow
-# 2.11, each import of such a name first tries to import a module that does not exist. Meanwhile it holds an import
-# lock. If a process forked while another thread holds this lock, the child process would wait for the lock forever.
+# 2.11, each import of such a name first tries to import a module that does not exist. During this attempt, the thread
+# holds an import lock. If another thread forked the process at this moment, the child process would wait for the lock
+# forever.
 from airflow.providers.common.compat.sdk import AirflowException, get_current_context
 
 from airflow_provider_faceki.api.errors import ChargeLimitError, FacekiError
@@ -92,9 +93,9 @@ def _charging(conn_id: str, maximum: int | None) -> Iterator[None]:
 
 @contextmanager
 def _counting(key: tuple[str, str], maximum: int) -> Iterator[None]:
-    """Count the call that runs inside this context. It is a call of a kind that FACEKI charges for.
+    """Count the charged call that runs inside this context.
 
-    If the call fails and FACEKI has certainly not acted on it, the count is reduced again.
+    If the call fails and FACEKI has certainly not acted on the call, the count is reduced again.
 
     :raises ChargeLimitError: if the limit is reached.
     """

@@ -18,12 +18,12 @@ An execution works in this order:
 4. It writes its own intent.
 
 If the intents of steps 1 and 3 differ, another execution has possibly sent the call after step 2. In this case the
-execution does not send the call. A finished call also leaves an intent, so this comparison also finds a call that has
-already ended.
+execution does not send the call. The intent remains in the store after the call has finished. Therefore the comparison
+detects a call of another execution even if this call has already finished.
 
-While a call is sent, the execution renews the time in its intent, and checks that its nonce is still stored. Other
-executions wait for the record of the call, and their waiting time starts at the time in the intent. Because the time in
-the intent is renewed, their waiting time does not end during the upload.
+While a verification is sent, the execution renews the time in its intent, and checks that its nonce is still stored.
+Other executions wait for the record of the verification, and their waiting time starts at the time in the intent.
+Because the time in the intent is renewed, their waiting time does not end during the upload.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ T = TypeVar("T")
 MIN_FENCE_SECONDS = 1.0
 #: Maximum seconds between the read of the intent and the end of the write after it. Another execution waits at least
 #: this long after its own write. If the write of this execution takes longer, the other execution has possibly ended
-#: its wait before this write.
+#: its wait before this write, and sends the call. Therefore this execution does not send the call.
 _MAX_WRITE_SECONDS = MIN_FENCE_SECONDS
-#: The wait after the write takes at least the duration of the read and the write, multiplied by this number.
+#: Factor for the wait after the write. The wait takes at least this factor times the duration of the read and write.
 _FENCE_FACTOR = 3.0
 #: While a verification is sent, its images are read in pieces. This is the maximum number of seconds between two
 #: reads. If more time passes, the process was suspended, and it stops sending.
@@ -81,7 +81,7 @@ _MATCHES_KEY = "faceki_matches"
 class FenceError(api.ValidationError):
     """Error: another execution possibly sends the verification, so this execution stops sending.
 
-    The cause is a suspension of this process, another execution's intent, or a failure of the task state store.
+    The cause is a suspension of this process, the intent of another execution, or a failed or slow task state store.
     """
 
 
@@ -111,16 +111,15 @@ class ChargedCallState:
 
     @lazy_property
     def _intent(self) -> Any:
-        """The intent in the store, at the time of this execution's first read. An earlier try possibly wrote it.
+        """The intent in the store, as this object has last read, written or removed it.
 
-        The methods of this object that write, read again or remove the intent also change this value. Until such a
-        method is called, this value does not show changes that another execution makes in the store.
+        If another execution changes the intent in the store, this value does not change.
         """
         return self._load(self._pending_key)
 
     @property
     def intent_at(self) -> float | None:
-        """Unix time in the intent: the last time at which an execution was possibly sending the call."""
+        """Unix time in the intent. An execution renews this time while it sends a verification."""
         at = self._intent.get("at") if isinstance(self._intent, Mapping) else None
         return at if isinstance(at, int | float) else None
 
@@ -132,9 +131,10 @@ class ChargedCallState:
 
     @property
     def was_made_before_retry(self) -> bool:
-        """Whether this try is an automatic retry, after an earlier try finished the charged call or gave it up.
+        """Whether an earlier try has ended the charged call, and Airflow has started this try as an automatic retry.
 
-        If a person has cleared the task after the earlier try, the result is ``False``.
+        A call is ended if :meth:`finish` or :meth:`give_up` was called. If a person has cleared the task after the
+        earlier try, this try is not an automatic retry, and the result is ``False``.
         """
         intent = self._intent
         if not isinstance(intent, Mapping) or not intent.get("is_finished"):
@@ -149,8 +149,8 @@ class ChargedCallState:
 
     @property
     def _max_tries(self) -> int | None:
-        # Airflow does not change this number when it retries a task. It changes the number when a task is cleared, to
-        # the number of the last try plus the task's retries.
+        # Airflow does not change this number when it retries a task. When a task is cleared, Airflow sets this number
+        # to the number of the last try plus the task's retries.
         return getattr(self._ti, "max_tries", None)
 
     @property
@@ -179,21 +179,23 @@ class ChargedCallState:
                 )
 
     def resubmit_at(self, resubmit_after: float, started_at: float) -> float | None:
-        """Return the Unix time by which FACEKI has finished the call, if an earlier try has sent it.
+        """Return the Unix time at which FACEKI has finished a call that an earlier try possibly sent.
 
-        If a lookup at this time or later finds no record, no earlier try has sent the call. If no earlier try has
-        started a call without finishing it, return ``None``. Without a task state store, it is unknown whether an
-        earlier try has started a call. In this case, only the first try gets ``None``.
+        If a lookup at this time or later finds no record, no earlier try has sent the call. The result is ``None`` if
+        no intent is stored, or if :meth:`finish` or :meth:`give_up` has ended the call.
+
+        Without a task state store, each earlier try has possibly sent the call. Therefore, in this case, the result is
+        ``None`` only in the first try.
 
         :param resubmit_after: Maximum seconds that FACEKI needs to finish a call after the last byte is sent.
         :param started_at: Unix time at which this try started.
         """
         # FACEKI needs at most ``resubmit_after`` seconds after the last byte of a call. It is not known when an earlier
-        # try sent the last byte. The time in its intent is possibly too early, because the earlier try was possibly
-        # suspended after it wrote the intent, and sent the last byte much later. However, an earlier try sends nothing
-        # after the start of this try; see ``MAX_SUSPENSION_SECONDS``. Therefore the seconds are counted from the start
-        # of this try. If the intent is newer, another execution of this try has written it, and the seconds are counted
-        # from the intent.
+        # try sent the last byte. If the earlier try was suspended after it wrote its intent, it sent the last byte much
+        # later than the time in the intent. However, an earlier try sends nothing after the start of this try; see
+        # ``MAX_SUSPENSION_SECONDS``. Therefore the seconds are counted from the start of this try. If the intent is
+        # newer than this start, another execution of this try has written it. Then the seconds are counted from the
+        # time in the intent.
         if self._store is None:
             return started_at + resubmit_after if self._ti.try_number > 1 else None
         since = self.intent_at
@@ -202,9 +204,9 @@ class ChargedCallState:
     def acquire(self) -> bool:
         """Write an intent before the call is sent, and return whether this execution is allowed to send the call.
 
-        ``False`` means that another execution of this task instance sends or has sent the call. If Airflow's task state
-        store responds so slowly that this is unknown, the result is also ``False``. Without a task state store, the
-        result is always ``True``.
+        ``False`` means that another execution of this task instance sends or has sent the call. The result is also
+        ``False`` if Airflow's task state store responds so slowly that another execution possibly sends the call.
+        Without a task state store, the result is always ``True``.
         """
         self._checked_at = self._renewed_at = time.clock_gettime(_CLOCK)
         if self._store is None:
@@ -235,8 +237,8 @@ class ChargedCallState:
     def send(self, hook: FacekiHook, endpoint: Endpoint[T]) -> T:
         """Send the call. :meth:`acquire` must have returned ``True`` before.
 
-        If the call fails and FACEKI has certainly not processed it, the stored intent is removed. After a
-        :class:`FenceError`, the intent remains.
+        If FACEKI has certainly not processed a failed call, the stored intent is removed, so that the next try sends
+        the call. After a :class:`FenceError`, the intent remains.
 
         :raises AirflowException: in three cases: an image could not be read, an image has changed, or another execution
             possibly sends the call; see :class:`FenceError`. In all three cases FACEKI has not received the complete
@@ -247,8 +249,7 @@ class ChargedCallState:
         try:
             return hook.call(endpoint)
         except FenceError as error:
-            # The stored intent means that the call was possibly sent. It is not removed here, because it possibly
-            # already belongs to the next try.
+            # The stored intent is not removed, because the next try has possibly already replaced it by its own intent.
             raise AirflowException(str(error)) from None
         except api.ValidationError as error:
             self.clear()
@@ -265,10 +266,12 @@ class ChargedCallState:
         """Check that no other execution sends the verification. Call this method often while the verification is sent.
 
         If a worker is suspended, Airflow starts the next try. When the worker resumes, two tries exist, and both would
-        send the verification. The method also renews the intent, if it is old.
+        send the verification.
 
-        :raises FenceError: if this process was suspended so long that the next try has possibly sent the verification,
-            if the stored intent is of another execution, or if the intent cannot be renewed in time.
+        Every ten seconds, the method also renews the time in the intent.
+
+        :raises FenceError: in three cases: this process was suspended so long that the next try has possibly sent the
+            verification, the stored intent belongs to another execution, or the intent cannot be renewed in time.
         """
         now = time.clock_gettime(_CLOCK)
         if now - self._checked_at > self._max_pause:
@@ -318,9 +321,9 @@ class ChargedCallState:
     def finish(self) -> None:
         """Mark the call as finished and its result as saved, so that the call is not sent again.
 
-        Airflow possibly executes one try several times. A later execution finds the intent and does not send the call.
-        Airflow possibly also starts a retry after the try has ended. The retry does not send the same call either; see
-        :attr:`was_made_before_retry`. Only if a person clears the task, a new call is sent.
+        - If Airflow executes the same try again, the new execution finds the intent and does not send the call.
+        - If Airflow retries the task, the retry does not send the call; see :attr:`was_made_before_retry`.
+        - If a person clears the task, the task sends a new call.
         """
         self._end(is_given_up=False)
 
@@ -351,7 +354,7 @@ class ChargedCallState:
     def load(self) -> api.KycVerification | None:
         """Return the outcome that an earlier try saved, or ``None``.
 
-        If only FACEKI's answer was saved and not the full record, the outcome contains little more than the decision.
+        The outcome contains only ids, the decision and FACEKI's codes, because the full record is never saved.
         """
         return api.KycVerification.from_dict(self._load(self._outcome_key))
 
@@ -380,11 +383,12 @@ class ChargedCallState:
     def load_matches(self, location: str, size: Callable[[], int | None]) -> list[api.KycVerification] | None:
         """Return the records that an earlier try found with the same image, or ``None`` if no such records are saved.
 
-        If an earlier try has used the records and a person has cleared the task since then, return ``None`` too.
+        If a person clears the task after :meth:`finish_matches`, the saved records are no longer valid, and the result
+        is ``None``.
 
         :param location: URI of the image.
-        :param size: Function that returns the current size of the image in bytes, or ``None`` if it is unknown. If this
-            size or the saved size is unknown, only the URIs are compared.
+        :param size: Function that returns the current size of the image in bytes, or ``None`` if the size is unknown.
+            If the current size or the saved size is unknown, only the URIs are compared.
         """
         saved = self._load(_MATCHES_KEY)
         found = saved.get("found") if isinstance(saved, Mapping) else None
@@ -414,6 +418,6 @@ class ChargedCallState:
 
 
 def digest(*values: object) -> str:
-    """Return a short hash that distinguishes values but does not show them. For example, a URI can contain a name."""
+    """Return a short hash of values. The hash does not show the values, which possibly contain the name of a person."""
     text = chr(0).join(map(str, values))
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]

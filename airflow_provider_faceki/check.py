@@ -1,9 +1,12 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Check a FACEKI Connection by ``airflow faceki check`` or ``python -m airflow_provider_faceki.check``.
 
-Exit status 0 means that the Connection is usable. Exit status 1 means that the user must change the settings that the
-output names. Exit status 2 has several possible causes: a call failed with all settings that the check has tried, the
-Connection does not exist, the report file cannot be opened, or the command has a wrong argument.
+The exit status is one of these numbers:
+
+- 0: The Connection is usable.
+- 1: The user must change the settings that the output names.
+- 2: A call failed with all settings that the check has tried, the Connection does not exist, the report file cannot be
+  opened, or the command has a wrong argument.
 
 For every ``airflow`` command, Airflow 3.2 and later import this module to find the commands ``airflow faceki``. To keep
 all these commands fast, this module imports the code of the check only when a check runs.

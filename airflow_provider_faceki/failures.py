@@ -16,11 +16,13 @@ These errors fail a task at once, because another try cannot help:
 - Any error with ``needs_consent``: FACEKI has possibly acted on the call already. With another try, FACEKI would
   possibly act or charge a second time.
 
-All other errors are raised again, so the task's ``retries`` apply to them. These are connection failures, lost answers,
-throttling, a failing service, and answers that are unreadable or have an unknown code. Two further errors are retried
-although they are not transient. NotFoundError is retried, because the person possibly finishes before the next try.
-OutcomeUnknownError is retried, because the next try searches for a record before it sends. However, the operators for
-face search and face analysis fail after an OutcomeUnknownError, because their calls leave no record.
+All other errors are raised again, so the task's ``retries`` apply to them:
+
+- Connection failures, lost answers, throttling, a failing service, and unreadable answers.
+- ResponseError of no subclass: FACEKI answered with an unknown code and HTTP status 2xx.
+- NotFoundError: the person possibly finishes before the next try.
+- OutcomeUnknownError: the next try searches for a record before it sends. The operators for face search and face
+  analysis are an exception. They fail at once, because their calls leave no record.
 """
 
 from __future__ import annotations
@@ -37,8 +39,8 @@ def is_task_retryable(error: api.FacekiError) -> bool:
     if error.needs_consent:
         return False
     # A ResponseError that belongs to no subclass has a code that this provider does not know. A retry is safe, because
-    # the next try of a verification first searches for its outcome, and a charged call without a record raises another
-    # error.
+    # the next try of a verification first searches for the outcome. A charged call that leaves no record raises an
+    # OutcomeUnknownError instead.
     is_unexplained = type(error) is api.ResponseError
     return (
         error.is_transient or is_unexplained or isinstance(error, api.NotFoundError | api.OutcomeUnknownError)
@@ -46,14 +48,14 @@ def is_task_retryable(error: api.FacekiError) -> bool:
 
 
 def is_gateway_error(error: api.FacekiError) -> bool:
-    """Return whether a proxy or firewall, and not FACEKI, possibly refused a request.
+    """Return True if the error is a refusal that possibly comes from a proxy or firewall, and not from FACEKI.
 
-    Such a refusal is a 4xx answer without a FACEKI code, and possibly affects all requests. If the result is ``True``,
-    polling continues. For status 401 the result is ``False``, because polling would send wrong credentials repeatedly.
-    For status 413 the result is ``False``, because the cause is the size of one request.
+    Such a refusal has a 4xx status and no FACEKI code, and possibly affects all requests. For status 401, the result is
+    ``False``, because wrong credentials must not be sent repeatedly. For status 413, the result is ``False``, because
+    the cause is the size of one request.
 
-    A :class:`ConfigurationError` with a 4xx status means that the URL of the token request does not exist. A proxy or
-    firewall possibly sent this answer too, so the result is ``True``.
+    A :class:`ConfigurationError` with a 4xx status means that the URL of the token request does not exist. For this
+    error, the result is ``True``, because the answer possibly comes from a proxy or firewall.
     """
     status = error.http_status or 0
     refused = isinstance(error, api.AuthenticationError | api.InvalidRequestError | api.ConfigurationError)
@@ -61,11 +63,11 @@ def is_gateway_error(error: api.FacekiError) -> bool:
 
 
 def is_definite_answer(error: api.FacekiError) -> bool:
-    """Return whether an error is FACEKI's own answer to a request for records, and so shows that FACEKI works.
+    """Return True if the error to a request for records is FACEKI's own answer, which shows that FACEKI works.
 
-    An example is the answer that a link is expired. The result is ``False`` for refused credentials, because FACEKI
-    then possibly did not look for the records. The result is also ``False`` for a code that this provider does not
-    know.
+    Such an answer has a FACEKI code, such as the code of an expired link. For refused credentials, the result is
+    ``False``, because FACEKI possibly did not look for the records. For an unknown code with HTTP status 2xx, the
+    result is ``False``, because nobody knows what the answer means.
     """
     is_known = isinstance(error, api.ResponseError) and type(error) is not api.ResponseError
     return (
@@ -82,38 +84,6 @@ def is_poll_retryable(error: api.FacekiError) -> bool:
     Polling is free, so it also continues if a proxy or firewall possibly refused the request.
     """
     return is_task_retryable(error) or is_gateway_error(error)
-
-
-def are_rules_unavailable(error: api.FacekiError) -> bool:
-    """Return whether a verification can go on although the request for the workflow's rules failed with ``error``.
-
-    The rules say which images a workflow requires. FACEKI does not document the endpoint of the rules, which is known
-    only from SDKs. Therefore a missing endpoint, a failing service, an unreadable answer or a missing answer does not
-    prevent a verification, but throttling (HTTP 429) does. FACEKI itself checks the rules during the verification.
-
-    :param error: Error of the request for the rules, after all retries of the request.
-    """
-    no_answer = error.is_transient and not isinstance(error, api.RateLimitError)
-    return no_answer or are_rules_missing(error)
-
-
-def are_rules_missing(error: api.FacekiError) -> bool:
-    """Return whether the endpoint of a workflow's rules is missing or unreadable, and not only down for some time.
-
-    Another request then probably ends with the same error. So the rules remain unknown.
-
-    :param error: Error of the request for the rules, after all retries of the request.
-    """
-    from airflow_provider_faceki.api.codes import REFUSED
-
-    # FACEKI uses the same code for a refused token and for an unknown URL. Only the HTTP status distinguishes them.
-    no_such_url = (
-        isinstance(error, api.AuthenticationError)
-        and error.code == REFUSED
-        and error.http_status not in {401, 403}
-    )
-    no_such_url |= isinstance(error, api.InvalidRequestError) and error.http_status in {404, 405}
-    return no_such_url or isinstance(error, api.NotFoundError | api.UnexpectedResponseError)
 
 
 def fail_if_declined(record: api.VerificationRecord | None) -> None:

@@ -197,7 +197,7 @@ def to_openlineage(lineage: Lineage) -> Any:
 def _name(uri: str) -> tuple[str, str]:
     """Return the namespace and the name of a dataset for OpenLineage.
 
-    The lineage of Airflow's other providers contains names and namespaces of the same form.
+    Both have the same form as in the lineage of Airflow's other providers.
     """
     scheme, _, rest = uri.partition("://")
     host, slash, path = rest.partition("/")

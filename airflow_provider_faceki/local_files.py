@@ -3,10 +3,11 @@
 
 Only the owner can read the written files, because they can contain personal data.
 
-If the system supports it (Linux ``O_TMPFILE``), a file has no name until it is complete, so a killed task leaves no
-file behind. On other systems, and during the replacement of an existing file, the file has the temporary name
-``.faceki-….part``. A killed task can leave a file with this name. A later process deletes this file before it first
-writes to the folder, if the file is older than a minute and the filesystem has locks.
+On Linux, most filesystems support files without a name (``O_TMPFILE``). On such a filesystem, a new file gets its name
+when it is complete, so a killed task leaves no file behind. On other filesystems, and during the replacement of an
+existing file, the file has the temporary name ``.faceki-….part``. A killed task can leave a file with this name. When a
+later process writes to the same folder for the first time, it deletes such files if they are older than a minute. On a
+filesystem without locks, it deletes no such file, because only a lock shows whether a file is still being written.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _MIN_PART_AGE_SECONDS = 60.0
 #: Maximum number of folders for which this process remembers that it has already deleted abandoned temporary files.
 _MAX_SWEPT_FOLDERS = 10_000
 _swept_folders: set[str] = set()
-# O_PATH, which only Linux has, also opens a folder that this process is allowed to search but not to list.
+# Only Linux has O_PATH. With O_PATH, a process can open a folder whose content it is not allowed to list.
 _FOLDER_FLAGS = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 
 
@@ -37,8 +38,8 @@ def open_regular(path: str, *, follows_links: bool = True) -> BinaryIO:
     """Open a regular file for reading, without buffering.
 
     :param path: Absolute path of the file.
-    :param follows_links: Whether the path can contain symbolic links. If it is false, a path with a symbolic link is
-        refused.
+    :param follows_links: Whether symbolic links in the path are followed. With ``False``, a path with a symbolic link
+        is refused.
     :raises OSError: if the file cannot be opened, or is a folder, device, pipe or socket. Reading a device, pipe or
         socket possibly never ends.
     """
@@ -85,11 +86,11 @@ def check_replaceable(path: str) -> None:
 
 
 def check_folder_writable(path: str) -> None:
-    """Refuse a path in a folder in which this process is not allowed to create files. Nothing is written.
+    """Check whether this process is allowed to create files in the folder of ``path``. Nothing is written.
 
     If the folder does not exist, the nearest existing path above it is checked, because the folder is created there.
 
-    :raises PermissionError: if the path is refused.
+    :raises PermissionError: if this process is not allowed to create files there.
     """
     folder = os.path.dirname(path)
     while not os.path.lexists(folder):
@@ -165,8 +166,8 @@ def _link(handle: int, name: str, folder: int) -> None:
     def link(as_name: str) -> None:
         # The file has no name yet, and gets its name by a hard link. /proc contains a symbolic link to the open file.
         # ``os.link`` must follow this symbolic link, so that the new name refers to the file and not to the symbolic
-        # link. If the folder arguments (``src_dir_fd``, ``dst_dir_fd``) are given, Python calls linkat(2), which
-        # follows it. Otherwise Python calls link(2), which does not follow it.
+        # link. With the folder arguments (``src_dir_fd``, ``dst_dir_fd``), Python calls linkat(2), which follows the
+        # symbolic link. Without them, Python calls link(2), which does not follow the symbolic link.
         os.link(
             f"/proc/self/fd/{handle}", as_name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=True
         )
@@ -211,14 +212,14 @@ def _copy(source: BinaryIO, file: BinaryIO) -> None:
 
 
 def _new_part_name() -> str:
-    # The name of the temporary file is not derived from the target name, because a name that is longer than the target
-    # name is possibly too long.
+    # The temporary name does not contain the target name. A long target name with an addition would possibly be too
+    # long for the filesystem.
     return f"{_PART_PREFIX}{secrets.token_hex(8)}{_PART_SUFFIX}"
 
 
 def _lock(handle: int) -> None:
     # A process locks its temporary file while it writes the file. The system removes the lock when this process ends.
-    # Therefore, if another process can lock a file that is not new, the writing process has ended, and the file can be
+    # If another process can lock a file that is not new, then the writing process has ended, and the file can be
     # deleted. Errors are ignored, because some filesystems have no locks.
     with suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -234,7 +235,7 @@ def _delete_abandoned_parts(folder: int) -> None:
 
 
 def _delete_if_abandoned(part: str, folder: int) -> None:
-    # The file is opened for writing, because on NFS another file cannot be locked exclusively.
+    # The file is opened for writing, because NFS refuses an exclusive lock of a file that is opened only for reading.
     handle = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
         status = os.fstat(handle)

@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from typing import Any
+
+from airflow.providers.common.compat.sdk import conf
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +48,6 @@ class RequestMetrics:
 @cache
 def is_on() -> bool:
     """Return whether the administrator has enabled at least one backend for metrics."""
-    # Airflow is imported only here, because the code of a batch imports this module and also works without Airflow.
-    from airflow.providers.common.compat.sdk import conf
-
     return any(conf.getboolean("metrics", name, fallback=False) for name in _BACKENDS)
 
 
@@ -72,6 +72,18 @@ def incr_decision(decision: object) -> None:
 
         word = str(decision)
         incr("decisions", decision=word if word in Decision.__members__ else OTHER)
+
+
+def count_row(outcome: str, line: Mapping[str, object]) -> None:
+    """Increment the counters of a row that a batch has finished, and of the decision of the row.
+
+    :param outcome: ``succeeded`` or ``failed``.
+    :param line: Line of the row in the journal of the batch.
+    """
+    incr("batch_rows", outcome=outcome)
+    # The line of an error, and the line of an exported row, contain no field ``decision``.
+    if "decision" in line:
+        incr_decision(line["decision"])
 
 
 def gauge(name: str, value: int, **tags: str) -> None:

@@ -29,9 +29,9 @@ MAX_PIXELS = 250_000_000
 #: that needs more is refused.
 MAX_DECODED_BYTES = 256 * 1024 * 1024
 
-#: Maximum number of scans of a JPEG, and maximum number of all its segments. Encoders write at most a few dozen scans
-#: and a few dozen segments. The decoding time grows with both numbers. For example, decoding a file of 100 kB with 1000
-#: scans of a large image would take a minute.
+#: Maximum number of scans of a JPEG, and maximum number of its segments. A JPEG file consists of segments. A scan is a
+#: segment with image data. Encoders write at most a few dozen scans and a few dozen segments. The decoding time grows
+#: with both numbers. For example, decoding a file of 100 kB with 1000 scans of a large image would take a minute.
 MAX_SCANS = 100
 MAX_SEGMENTS = 1000
 
@@ -53,7 +53,7 @@ _SIXTEEN_BIT_WHITE = 65535
 # Maximum number of bytes between two segments of a JPEG before its first scan. Pillow reads such bytes one by one.
 _MAX_PADDING_BYTES = 4096
 # Pattern of the marker at the start of a JPEG segment, and of the marker at the end of the JPEG. The pattern does not
-# match the markers that belong to no segment.
+# match other markers, such as the restart markers inside a scan.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"
 _FRAMES = {bytes([0xFF, kind]) for kind in range(0xC0, 0xD0)} - {b"\xff\xc4", b"\xff\xc8", b"\xff\xcc"}
@@ -71,9 +71,9 @@ def resized(name: str, image: Image, longest: int, max_bytes: int) -> Image:
     :param longest: Maximum length of the longer side in pixels.
     :param max_bytes: Maximum size of the result in bytes.
     :raises ConfigurationError: if Pillow is not installed (extra ``images``).
-    :raises ValidationError: if Pillow cannot read the image, the image has too many pixels, scans or segments or would
-        need too much memory, or the result is still too large. Every HEIC image is refused, because Pillow has no
-        reader for HEIC.
+    :raises ValidationError: if the image has too many pixels, scans or segments, if it would need too much memory, or
+        if the result is larger than ``max_bytes``. The error is also raised for an image that Pillow cannot read.
+        Pillow has no reader for HEIC, so it can read no HEIC image.
     :raises OSError: if the storage of the image fails.
     """
     try:
@@ -179,8 +179,8 @@ def _needed_bytes(image: ImageFile, full_size: tuple[int, int], *, has_many_scan
     """Return the memory in bytes that Pillow needs to decode an opened JPEG or PNG and to convert its pixels."""
     a_pixel = _PIXEL_BYTES.get(image.mode, 4)
     if _has_transparency(image):
-        # The needed memory includes two copies of the image. For the first copy, the image is converted to RGBA.
-        # For the second copy, Pillow multiplies the colours by alpha, before it shrinks the image.
+        # The needed memory includes copies of the image. An image in another mode than RGBA is first copied into the
+        # mode RGBA. In a further copy, Pillow multiplies the colours by alpha before it shrinks the image.
         a_pixel += 4 + (0 if image.mode == "RGBA" else 4)
     elif image.mode.startswith("I;16"):
         a_pixel += 4 + 4
@@ -205,7 +205,7 @@ def _averaging_bytes(size: tuple[int, int], longest: int, pixel_bytes: int) -> i
 
 
 def _scan_count(name: str, file: BinaryIO) -> int:
-    """Return the number of scans of a JPEG that a decoder reads.
+    """Return the number of scans that a decoder reads from a JPEG.
 
     If the first scan contains the whole image, a decoder reads only this scan. Like decoders, this function skips bytes
     that belong to no segment.
@@ -287,9 +287,10 @@ def _to_eight_bits(image: PillowImage, scales: tuple[int, ...]) -> PillowImage:
     """Return an image of large integers or floats as an image with 256 shades of grey.
 
     :param image: Pillow image in mode ``F``.
-    :param scales: Numbers that possibly stand for white, in ascending order. The file does not say which number stands
-        for white. Therefore the first number that is not below the brightest pixel is used. If all these numbers are
-        too low, 65535 (white in 16 bits) is tried. If 65535 is also too low, the brightest pixel is white.
+    :param scales: Numbers that are usual as the value of white, in ascending order. The file does not say which value
+        is white. Therefore the first of these numbers that is not below the brightest pixel is used as white. If all
+        these numbers are too low, 65535 (white in 16 bits) is tried. If 65535 is also too low, the brightest pixel is
+        white.
     """
     low, high = cast("tuple[float, float]", image.getextrema())
     white = next((scale for scale in (*scales, _SIXTEEN_BIT_WHITE) if high <= scale), high)

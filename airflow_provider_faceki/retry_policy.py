@@ -8,15 +8,17 @@ Use the policy as ``@task(retries=3, retry_policy=FACEKI_RETRY_POLICY)``. The po
 older versions of Airflow, this module does not define the name ``FACEKI_RETRY_POLICY``.
 
 The operators of this provider do not need the policy. They fail at once after errors that another try cannot solve. If
-an earlier try possibly sent a charged call, they look for its result before they send it again, or they fail. Your own
-task does not look for an earlier result. Therefore the policy does not repeat your task after a charged call with an
-unknown outcome. If an ``execution_timeout`` interrupts a charged call, the outcome of the call is also unknown.
+an earlier try possibly sent a charged call, an operator does not simply send the call again. It first looks for the
+result of the call, or it fails. Your own task does not look for an earlier result. Therefore the policy does not repeat
+your task after a charged call with an unknown outcome. If an ``execution_timeout`` interrupts a charged call, the
+outcome of the call is unknown.
 
 The policy does not cover an error that happens after the end of a charged call, for example in your own code. The next
 try then makes the charged call again.
 
-A ``RawCall`` is a call for which you choose the HTTP method and the path. If its request must not be sent twice and
-possibly reached FACEKI, the policy does not repeat your task either.
+A ``RawCall`` is a call for which you choose the HTTP method and the path. Its parameter ``idempotent`` says whether the
+request can be sent twice. If ``idempotent`` is false and the request possibly reached FACEKI, the policy does not
+repeat your task. By default, ``idempotent`` is true only for GET and HEAD.
 """
 
 from __future__ import annotations
@@ -53,10 +55,10 @@ else:
             max_tries: int,
             context: Context | None = None,
         ) -> RetryDecision:
-            """Return whether Airflow retries the task after a FACEKI error, and after which time.
+            """Return whether Airflow retries the task after an error, and after which time.
 
-            If an error has interrupted a charged call, the task fails. For all other errors that are not FACEKI errors,
-            return the result of Airflow's default policy.
+            If the outcome of a charged call is unknown, the task fails, whatever the error is. After an error that is
+            not a FACEKI error, Airflow's default policy applies.
             """
             if has_unknown_outcome(context):
                 kind = type(exception).__name__

@@ -3,21 +3,12 @@
 
 A reader sees either the complete old content or the complete new content of a file. No content is logged.
 
-The functions of this module, and the files that they return, raise only the following errors. This is true when a file
-is opened and when it is read::
-
-    ValidationError                   the path is wrong, so a retry does not help
-    └── StorageFileNotFoundError      the file or bucket does not exist
-    StorageError (an OSError)         the path is possibly right
-    ├── StorageUnavailableError       the storage failed; the same request can succeed later
-    └── StorageAccessError            the storage refused: permissions, or credentials that are wrong or expired
-
-The error texts contain no credentials and no sent content. ``StorageError.reason`` also contains no file name.
+The functions of this module, and the files that they return, raise only the errors that ``storage_errors.py``
+lists. This is true when a file is opened and when it is read.
 """
 
 from __future__ import annotations
 
-import copy
 import errno
 import io
 import json
@@ -29,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 # The two names below are imported at the top and not inside functions, so that each name is imported once. On Airflow
@@ -50,6 +41,13 @@ from airflow_provider_faceki.local_files import (
     check_replaceable,
     open_regular,
     write_atomically,
+)
+from airflow_provider_faceki.storage_errors import (
+    StorageAccessError,
+    StorageError,
+    StorageFileNotFoundError,
+    StorageUnavailableError,
+    redact_uri,
 )
 
 if TYPE_CHECKING:
@@ -72,8 +70,6 @@ _BUFFER_BYTES = 64 * 1024
 # memory, because s3fs keeps several copies of a part. So the default of s3fs, 50 MiB, is too much. S3 allows at most
 # 10 000 parts, so a file of up to 48 GiB can be uploaded. Google Cloud Storage requires a multiple of 256 KiB.
 _UPLOAD_PART_BYTES = 5 * 1024 * 1024
-# Maximum number of characters of a path in an error text. S3 does not allow longer keys.
-_MAX_SHOWN_CHARACTERS = 1024
 
 _ALLOWED = "give the absolute path or the URI of a file, such as s3://bucket/key"
 _LOCAL_SCHEMES = ("file", "local")
@@ -101,51 +97,6 @@ _ACCESS_CODES = frozenset(
 _INVALID_NAMES = re.compile(r"ParamValidation|InvalidBucketName")
 _INVALID_CODES = frozenset({"InvalidBucketName", "KeyTooLongError", "InvalidURI"})
 _MISSING_CODES = frozenset({"404", "410", "NoSuchKey", "NoSuchBucket"})
-
-
-class StorageError(OSError):
-    """A storage operation failed. The path is possibly right, so the same operation can succeed later.
-
-    :param doing: Name of the operation, for example ``read``.
-    :param uri: URI of the file. The error text does not show credentials of the URI.
-    :param reason: Reason of the failure, without the file's name.
-    """
-
-    def __init__(self, doing: str, uri: str, reason: str) -> None:
-        super().__init__(f"cannot {doing} {redact_uri(uri)} now: {reason}")
-        self.reason = reason
-
-    def without_uri(self, name: str) -> Self:
-        """Return a copy of the error whose text contains ``name`` instead of the file's URI.
-
-        The URI possibly contains a person's name.
-        """
-        error = copy.copy(self)
-        error.args = (f"{name} cannot be read now: {self.reason}",)
-        return error
-
-    def __reduce__(self) -> tuple[object, ...]:
-        # This method makes the error picklable. By default, pickle would call the class with the error text alone, but
-        # the class requires more arguments.
-        return _restore_error, (type(self), self.args, self.reason)
-
-
-def _restore_error(kind: type[StorageError], args: tuple[object, ...], reason: str) -> StorageError:
-    error = kind.__new__(kind, *args)
-    error.args, error.reason = args, reason
-    return error
-
-
-class StorageUnavailableError(StorageError):
-    """The storage failed. The same request can succeed later."""
-
-
-class StorageAccessError(StorageError):
-    """The storage refused the request. Permissions are missing, or credentials are wrong or expired."""
-
-
-class StorageFileNotFoundError(ValidationError):
-    """The file or bucket does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,7 +290,7 @@ def open_binary(uri: FilePath, conn_id: str | None = None, *, is_sequential: boo
     """Open a file for reading. ``uri`` and ``conn_id`` have the same meaning as for :func:`write_json`.
 
     The returned object has the methods of a local binary file, even if the storage's own files do not have them.
-    These methods raise the errors of this module.
+    These methods raise only the errors that ``storage_errors.py`` lists.
 
     :param is_sequential: Whether the file is read from its beginning to its end. If it is read at changing positions,
         bytes that are requested in advance are often not needed, so fewer bytes are requested in advance.
@@ -389,24 +340,6 @@ def delete(uri: FilePath, conn_id: str | None = None) -> None:
 def size(uri: FilePath, conn_id: str | None = None) -> int:
     """Return the size of a file in bytes. ``uri`` and ``conn_id`` have the same meaning as for :func:`write_json`."""
     return _file_size(_resolve(uri, conn_id))
-
-
-def without_uri(message: str, uri: str) -> str:
-    """Return the error text ``message`` with the URI ``uri`` removed or replaced by ``…``."""
-    shown = redact_uri(uri)
-    return message.replace(f" ({shown})", "").replace(shown, "…")
-
-
-def redact_uri(uri: str) -> str:
-    """Return ``uri`` in quotation marks and without credentials.
-
-    Two parts are removed, because they can contain credentials: the part of a URI before the ``@``, and everything
-    after the ``?`` or ``#`` of an ``http`` or ``https`` address. A text that is longer than any usual path is cut.
-    """
-    text = re.sub(r"://[^/]*@", "://…@", uri)
-    if text.lower().startswith("http"):
-        text = re.sub(r"[?#].*", "?…", text, flags=re.DOTALL)
-    return repr(text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}…")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -604,7 +537,7 @@ def _open(file: _File, read_ahead: int) -> BinaryIO:
 
 
 class _TranslatingReader(io.RawIOBase):
-    """Wrapper of a storage's own file. It converts the storage's exceptions to the errors of this module.
+    """Wrapper of a storage's own file. It converts the storage's exceptions to the errors of ``storage_errors.py``.
 
     The caller gets a ``BufferedReader`` around this wrapper. The ``BufferedReader`` adds the methods of a local file
     that the storage's own file lacks.
@@ -662,7 +595,7 @@ def _upload(file: _File, source: BinaryIO) -> None:
 
 @contextmanager
 def _translate_errors(doing: str, file: _File) -> Iterator[None]:
-    """Replace every error of a storage by an error of this module."""
+    """Replace every error of a storage by an error of ``storage_errors.py``."""
     try:
         yield
     except (StorageError, ValidationError):

@@ -30,7 +30,7 @@ class FacekiTaskMixin:
     faceki_conn_id: str
     template_fields: Sequence[str]
 
-    #: Names of the optional template fields that had a value when the DAG was parsed.
+    #: Names of the template fields that must not render to an empty value; see :meth:`_remember_given`.
     _given: frozenset[str] = frozenset()
     #: Names of attributes that belong to one execution of the task. A copy of the task does not contain these
     #: attributes.
@@ -58,15 +58,17 @@ class FacekiTaskMixin:
         return float(start.timestamp()) if start else time.time()
 
     def _begins_new_try(self, context: Context, try_number: object) -> bool:
-        """Return whether a task that resumes after a deferral runs in a later try than the deferred one.
+        """Return ``True`` if a resumed task belongs to a later try than the task that was deferred.
 
-        If a resumed task is cleared while it is running, Airflow 3 does not begin the next try with ``execute``. The
-        next try resumes with the event, the arguments and the start time of the earlier try. None of them is valid for
-        the next try. Therefore, if the result is ``True``, the caller must call ``execute``. This method then also sets
-        the start time of the try to the current time, so that the time limits of the task begin again.
+        If a task is cleared after it has resumed, Airflow 3 does not begin the next try with ``execute``. Airflow
+        resumes the next try with the event, the arguments and the start time of the earlier try. None of these values
+        is valid for the next try.
 
-        :param try_number: Try number that the task passed to Airflow before the deferral. If it is missing, the result
-            is ``False``.
+        If the result is ``True``, the caller must call ``execute``. In this case the method sets the start time of the
+        try to the current time, so that the time limits of the task begin again.
+
+        :param try_number: Try number that the task passed to Airflow before the deferral. If the number is missing, the
+            result is ``False``.
         """
         if isinstance(try_number, bool) or not isinstance(try_number, int):
             return False
@@ -103,14 +105,14 @@ class FacekiTaskMixin:
         """Remember which of the named template fields the author of the DAG has set.
 
         Call this method at the end of ``__init__``. The method :meth:`check_rendered` later refuses a remembered field
-        that renders to an empty value.
+        that renders to an empty value. A field with the value ``None`` is not remembered.
 
-        :param names: Names of template fields that the author is allowed to omit.
+        :param names: Names of template fields.
         """
         self._given |= {name for name in names if getattr(self, name) is not None}
 
     def check_rendered(self) -> None:
-        """Refuse an optional argument that the author of the DAG has set and that rendered to an empty value.
+        """Refuse an argument that the author of the DAG has set, if its template rendered to an empty value.
 
         A text for a missing value, such as ``'None'``, counts as empty. An empty value is not replaced by the default
         of the argument, because the author has not chosen the default.

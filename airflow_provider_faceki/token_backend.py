@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import ConfigurationError, FacekiError
 from airflow_provider_faceki.api.tokens.shared import SUSPEND_SECONDS, DirectoryTokenBackend
+from airflow_provider_faceki.storage_errors import redact_uri
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.api.tokens.shared import TokenBackend
@@ -35,11 +36,13 @@ def token_backend(uri: str) -> TokenBackend:
     return ObjectStorageTokenBackend(uri)
 
 
-#: S3 answers with these error codes if it has not created an object because of another client. For these codes, s3fs
-#: does not raise a FileExistsError, but :meth:`create` returns ``False`` as if the object existed. S3 answers with the
-#: first code while another client deletes the object. Then the object does not exist any more. This does no harm,
-#: because the caller tries to create the object again after a short pause. Some servers with the API of S3 send the
-#: second code without the element ``Condition``, which s3fs needs to recognize that the object exists.
+#: Error codes of S3 that mean that another client has prevented the creation of an object. s3fs does not always convert
+#: them into a FileExistsError. For both codes, :meth:`create` returns ``False``, as if the object existed.
+#:
+#: - ``ConditionalRequestConflict``: Another client is deleting the object, so it possibly does not exist any more. The
+#:   result ``False`` does no harm, because the caller tries to create the object again after a short pause.
+#: - ``PreconditionFailed``: The object exists. s3fs recognizes this only if the answer contains the element
+#:   ``Condition``. Some servers with the API of S3 do not send this element.
 _LOST_CODES = frozenset({"ConditionalRequestConflict", "PreconditionFailed"})
 
 
@@ -66,7 +69,7 @@ class ObjectStorageTokenBackend:
     @property
     def place(self) -> str:
         """The location of the token store, as log messages show it. It does not contain the Connection id."""
-        return storage.redact_uri(self._uri)
+        return redact_uri(self._uri)
 
     @property
     def needs_connect(self) -> bool:
@@ -81,8 +84,8 @@ class ObjectStorageTokenBackend:
         the token store. In a task, the hook calls it on the task's thread. In a triggerer, the hook calls it through
         asgiref. The other methods are called on other threads and never look up a Connection.
 
-        A failed lookup is repeated at the earliest after ``SUSPEND_SECONDS``. Its error is not raised here. The other
-        methods raise an error with the same reason, and the token store logs it.
+        A failed lookup is repeated at the earliest after ``SUSPEND_SECONDS``. This method does not raise the error of
+        the lookup. The other methods raise an error with the same reason, and the token store logs the reason.
         """
         if not self.needs_connect:
             return
@@ -149,9 +152,9 @@ class _Attempt(NamedTuple):
 
 
 _NO_ATTEMPT = _Attempt(None, "its Connection has not been looked up in this process")
-#: Results of the lookups in this process, by URI. All backends with the same URI share the results. This is necessary
-#: because several clients with the same token store use only the backend of the first client, but each hook calls
-#: :meth:`connect` of the backend of its own client.
+#: Results of the lookups in this process, by URI. All backends with the same URI share the results. Each hook calls
+#: :meth:`connect` of the backend of its own client. But if several clients have the same token store, tokens are read
+#: and written only by the backend of the first client. This backend needs the result too.
 _attempts: dict[str, _Attempt] = {}
 
 # A filesystem of fsspec does not work in a forked child process. Therefore the child process looks up the Connection

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Python client library for FACEKI, which does not need Airflow.
+"""Python client library for FACEKI. It works without Airflow.
 
 The file ``__init__.pyi`` lists the public names. Each name is imported on first use. Therefore the import of this
 package in a DAG file does not load an HTTP library.

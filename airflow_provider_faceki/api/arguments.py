@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Checks of a call's arguments. They run before any request is sent, after Airflow has rendered the templates.
+"""Checks of arguments. They run before any request is sent.
 
-An argument is possibly a link, or personal data such as the number of an identity card. Therefore most error messages
-contain the name of the argument and not its value. Only :func:`check_bool`, :func:`check_one_of` and
-:func:`check_seconds` show the value, because they check settings. The check of identifiers is
-:func:`airflow_provider_faceki.api.values.check_identifier`.
+The value of an argument is possibly a link, or personal data such as the number of an identity card. Therefore most
+error messages contain only the name of the argument. The messages of :func:`check_bool`, :func:`check_one_of` and
+:func:`check_seconds` contain the value as well, because these three functions check settings. The check of identifiers
+is :func:`airflow_provider_faceki.api.values.check_identifier`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from urllib.parse import quote, unquote, urlsplit
 
 from airflow_provider_faceki.api.errors import ValidationError
 
-#: If FACEKI's answer to a verification is lost, the record of the verification is looked up for this number of seconds.
-#: By default, the verification call waits at most two minutes for the answer, like FACEKI's own apps. FACEKI performs
-#: the verification during these two minutes. So 60 seconds more are usually enough for the record to appear. The
-#: verification operator has the same default. This constant is defined in this module, so that parsing a DAG file does
-#: not import the code of the verification call.
+#: Seconds for which the record of a verification is looked up after FACEKI's answer was lost. By default, the
+#: verification call waits at most two minutes for the answer, like FACEKI's own apps. FACEKI performs the verification
+#: during these two minutes. So 60 seconds more are usually enough for the record to appear. The verification operator
+#: has the same default. This constant is defined in this module, so that parsing a DAG file does not import the code of
+#: the verification call.
 DEFAULT_LOOKUP_TIMEOUT_SECONDS = 60.0
-#: Maximum length of a URL or path in characters. Many servers refuse a longer one with HTTP 414.
+#: Maximum length of a URL or path in characters. Many servers refuse a longer URL with HTTP 414.
 MAX_URL_CHARACTERS = 8000
-#: If a key of a caller's mapping is longer than this number of characters, an error message shows only its beginning.
+#: Maximum number of characters of a mapping's key that an error message shows. The rest of a longer key is cut off.
 MAX_SHOWN_CHARACTERS = 100
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -49,7 +49,7 @@ def check_one_of(name: str, value: object, allowed: Collection[str]) -> None:
 
 
 def check_exactly_one(**values: object) -> str:
-    """Return the name of the only argument with a value other than ``None``.
+    """Return the name of the only argument that has a value. ``None`` means that an argument has no value.
 
     :raises ValidationError: if no argument, or more than one argument, has a value.
     """
@@ -82,7 +82,7 @@ def check_scalars(name: str, mapping: object) -> None:
 
 
 def check_seconds(name: str, value: object) -> None:
-    """Raise an error if ``value`` is not a finite number of seconds, or if it is negative."""
+    """Raise an error if ``value`` (seconds) is negative, infinite, NaN or not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ValidationError(f"{name} must be a number of seconds from 0, not {value!r}")
 
@@ -99,8 +99,8 @@ def check_minutes(name: str, value: object) -> None:
 
 def check_files(name: str, files: object) -> None:
     """Raise an error if ``files`` is not a mapping of the names of multipart parts to :class:`File` objects."""
-    # Airflow imports this module when it parses a DAG file. Parsing uploads no files, so the code for uploads is
-    # imported only here.
+    # This import is inside the function, because Airflow imports this module each time it parses a DAG file. Parsing a
+    # DAG file does not need the code for uploads.
     from airflow_provider_faceki.api.uploads import File
 
     if not isinstance(files, Mapping):
@@ -112,9 +112,10 @@ def check_files(name: str, files: object) -> None:
 
 
 def check_part_names(name: str, parts: Iterable[object]) -> None:
-    """Raise an error if a name of a multipart part is not text of 1 to 100 ASCII letters, digits and ``_ . - [ ]``.
+    """Raise an error if the name of a multipart part is not allowed.
 
-    Other characters would possibly make the part's header invalid.
+    A name is text of 1 to 100 characters. The allowed characters are ASCII letters, digits and ``_ . - [ ]``. Another
+    character could make the header of the part invalid.
     """
     for part in parts:
         if not isinstance(part, str) or not re.fullmatch(r"[A-Za-z0-9_.\[\]-]{1,100}", part):
@@ -138,8 +139,8 @@ def _is_sendable(value: object) -> bool:
     try:
         str(value).encode()
     except ValueError:
-        # The value cannot be sent. The ValueError has two possible causes. UTF-8 cannot encode a text with a lone
-        # surrogate, which is half of a surrogate pair. And Python does not convert an integer with thousands of digits
+        # The ValueError has two possible causes. Either the text contains a lone surrogate (half of a surrogate pair),
+        # which UTF-8 cannot encode. Or the value is an integer with thousands of digits, which Python does not convert
         # to text.
         return False
     return True
@@ -181,7 +182,7 @@ def path_segment(name: str, value: str) -> str:
 def is_web_url(value: object) -> bool:
     """Return whether ``value`` is an absolute http or https URL.
 
-    It must be printable, without spaces, and not longer than :data:`MAX_URL_CHARACTERS`.
+    The URL must be printable, contain no spaces, and have at most :data:`MAX_URL_CHARACTERS` characters.
     """
     if not isinstance(value, str) or not value.isprintable() or " " in value:
         return False

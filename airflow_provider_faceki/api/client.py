@@ -69,18 +69,19 @@ class FacekiClient(_SharedValue):
     :param service: URLs, paths and field names of the FACEKI installation.
     :param transport: Timeouts, TLS and proxy settings.
     :param retry: Rules for sending a failed request again.
-    :param token_directory: Directory in which the processes of one host share the encrypted access token. It is created
-        with mode 0700. If ``token_directory`` and ``token_backend`` are ``None``, the token is stored in the memory of
-        this process only.
+    :param token_directory: Directory in which the processes of one host share the encrypted access token. The directory
+        is created with mode 0700. If both ``token_directory`` and ``token_backend`` are ``None``, the token is stored
+        in the memory of this process only.
     :param token_backend: Storage through which several hosts share the encrypted access token. If ``token_directory``
-        is set too, it is a cache for this storage.
+        is also set, the directory is a cache for this storage.
     :param secret_masker: Functions that mask access tokens and the ids of new links in log lines. The default is
         ``None``, because this package itself writes no log lines that contain secrets.
     :param warn: Function that logs a warning. It is called with one sentence if ``token_directory`` or
         ``token_backend`` cannot be used.
     :param observer: Object that counts requests for metrics. It is called for each request.
-    :param charge_limit: Function that returns a context manager. Each charged call calls the function and runs inside
-        the returned context manager. If the call is not allowed, the context manager raises an error.
+    :param charge_limit: Function that returns a context manager. The client calls the function for each charged call of
+        FACEKI's API, and performs the charged call inside the context manager. If the charged call is not allowed, the
+        context manager raises an error.
     """
 
     client_id: str
@@ -100,7 +101,7 @@ class FacekiClient(_SharedValue):
         """Perform one call of FACEKI's API and return its typed result.
 
         :param endpoint: The call with its arguments, such as ``FetchRecords(request_id=...)``.
-        :raises FacekiError: if the call failed. The tree in ``api/errors.py`` shows its subclasses.
+        :raises FacekiError: if the call failed. The tree in ``api/errors.py`` shows the subclasses of ``FacekiError``.
         """
         with self._charging(endpoint):
             return self._driver.run(session.call(self._session, endpoint))

@@ -2,8 +2,8 @@
 """FACEKI's response codes, with their published names, their meanings and the error class of each.
 
 The source ``DOCS`` means https://docs.faceki.com/data-fields/verification-data/error-codes . The source ``SDK`` means
-FACEKI's own mobile SDKs, which still contain the codes of the older V2 API. This module contains only codes from these
-two sources. The number 5012 is the only assumption.
+FACEKI's own mobile SDKs, which still contain the codes of the older V2 API. All codes of this module are from these two
+sources. The only exception is the number 5012, which is an assumption.
 """
 
 from __future__ import annotations

@@ -24,10 +24,11 @@ Each line of the tree shows a class, the problem and, after the colon, the recom
         ├── ServiceError          FACEKI failed: try again if the call is idempotent
         └── UnexpectedResponseError  the answer has an unknown format or content: check the URL and the paths
 
-The messages and the ``repr`` of these errors contain no body, header, URL query or secret. The only parts of FACEKI's
-answer that they contain are codes, ids that FACEKI assigns, and JSON keys that look like field names. A pickle of an
-error also contains the attributes of the error, except the secret attributes. One attribute, ``record_identifier``, is
-the caller's own identifier, which is possibly personal data.
+The messages and the ``repr`` of these errors contain no body, header, URL query or secret. From FACEKI's answer, they
+contain only the HTTP status, codes and their names, ids that FACEKI assigns, and JSON keys that look like field names.
+
+A pickle of an error contains all attributes of the error except the secret attributes. Therefore a pickle can contain
+personal data: the attribute ``record_identifier`` is the caller's own identifier, which is possibly personal data.
 """
 
 from __future__ import annotations
@@ -54,10 +55,8 @@ class FacekiError(Exception):
         is used.
     :param conn_id: Id of the Airflow Connection. The Airflow hook sets it.
 
-    The attribute ``idempotent`` describes the failed call. It is ``True`` by default. :class:`RawCall` sets it to
-    ``False`` if a second call would possibly have a second effect or cost. For a :class:`RawCall`, nobody can look up
-    whether FACEKI acted on it. Therefore, if ``idempotent`` is ``False`` and ``is_ambiguous`` is ``True``, only a
-    person can decide to repeat the call.
+    The attribute ``idempotent`` has a meaning only for a failed :class:`RawCall`. It is ``False`` if a second call
+    could have a second effect or cost. For the errors of all other calls, it is always ``True``.
     """
 
     #: Whether the same request can succeed if it is sent again later without any change.
@@ -92,8 +91,8 @@ class FacekiError(Exception):
     def needs_consent(self) -> bool:
         """Whether only a person can decide to repeat the call.
 
-        This is the case if FACEKI has possibly acted on the call, and if a second call would possibly have a second
-        effect or cost.
+        This property is true if ``is_ambiguous`` is true and ``idempotent`` is false. The failed call was then a
+        :class:`RawCall`. The provider cannot look up whether FACEKI acted on a :class:`RawCall`.
         """
         return self.is_ambiguous and not self.idempotent
 
@@ -168,9 +167,10 @@ class OutcomeUnknownError(FacekiError):
 class ResponseError(FacekiError):
     """FACEKI answered, and the answer reports a failure or cannot be used."""
 
-    #: Whether the JSON body of the answer itself reports the failure. It is ``False`` if only the HTTP status reports
-    #: the failure. For a :class:`NotFoundError`, it is ``True`` only if the answer has code 8013 or is one of FACEKI's
-    #: envelopes with a code (see :mod:`.protocol.envelope`).
+    #: Whether the JSON body of the answer reports the failure. ``False`` means that only the HTTP status reports the
+    #: failure. For a :class:`NotFoundError`, the value is ``True`` only in two cases: the body has code 8013, or the
+    #: body has one of FACEKI's own JSON formats (envelopes) and contains a code. The reason is that web servers and
+    #: proxies also send JSON with HTTP status 404. The module :mod:`.protocol.envelope` describes the envelopes.
     is_stated: bool = False
     #: Whether the answer possibly means that FACEKI refused the access token.
     may_refuse_token: bool = False
@@ -201,10 +201,10 @@ class LinkError(ResponseError):
 
 
 class NotFoundError(ResponseError):
-    """FACEKI has no such record: the answer has code 8013, code 404 or HTTP status 404, or it is an empty list.
+    """FACEKI has no such record: the answer has code 8013, code 404 or HTTP status 404, or the answer is an empty list.
 
     If :attr:`is_stated` is ``False``, the answer does not prove that FACEKI has no such record. For example, a wrong
-    URL or a proxy is a possible cause of an HTTP status 404 without a code.
+    URL or a proxy can cause an HTTP status 404 without a code.
     """
 
 

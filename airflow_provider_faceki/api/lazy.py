@@ -10,12 +10,15 @@ T = TypeVar("T")
 
 
 class lazy_property(functools.cached_property[T]):  # noqa: TID251 - a decorator; only this class uses it
-    """``functools.cached_property`` without a lock, as in Python 3.12.
+    """``functools.cached_property`` without its lock, as in Python 3.12.
 
-    In Python 3.11, all instances of a class share one lock. If a thread holds this lock while another thread forks the
-    process, the child process waits for the lock for ever. If one instance computes its value slowly, all other
-    instances have to wait. Without the lock, several threads possibly compute the same value at the same time. All
-    these threads get the value that was stored first.
+    In Python 3.11, all instances of a class share one lock for each property. This lock causes two problems:
+
+    * While one instance computes its value, all other instances have to wait.
+    * If another thread forks the process during the computation, the lock is never released in the child process.
+
+    Without the lock, several threads can compute the value of one instance at the same time. All these threads get the
+    value that was stored first.
     """
 
     @overload

@@ -27,8 +27,8 @@ from airflow_provider_faceki.api.values import (
     is_missing,
 )
 
-#: If FACEKI's text of a decision is not a single short word, this value replaces the text, because the text is possibly
-#: personal data.
+#: Decision that replaces FACEKI's text if the text is not a single short word. Such a text possibly contains personal
+#: data.
 OTHER = "OTHER"
 
 #: Fields other than ``decision`` that possibly contain the decision. In these fields only a documented decision is
@@ -50,22 +50,22 @@ _WEAK_RECORD_FIELDS = frozenset(
 _CREATED_FIELDS = ("createdAt", "created", "created_on", "creationDate")
 _CODE_FIELDS = ("code", "errorCode", "error_code", "responseCode", "statusCode", "id", "value")
 
-# A number in this range is a Unix time in seconds, from 2001 to 2286. A number in this range multiplied by 1000 is a
-# Unix time in milliseconds.
+# A number from 1e9 to 1e10 is read as a Unix time in seconds (years 2001 to 2286). A number from 1e12 to 1e13 is read
+# as a Unix time in milliseconds.
 _MIN_EPOCH_SECONDS, _MAX_EPOCH_SECONDS = 1e9, 1e10
-# A creation time from FACEKI is possibly incomplete. This module then possibly reads it as a time that is too early. A
-# time without a zone is read as UTC, which is up to 12 hours too early. A date without a time is read as midnight,
-# which is up to 24 hours too early. This constant is the maximum error in seconds: 12 hours, 24 hours and a reserve of
-# two hours. The method `is_older_than` adds it to an incomplete time, so that no record seems older than it is.
+# Seconds that `is_older_than` adds to an incomplete creation time, so that no record seems older than it is. A time
+# without a zone is read as UTC, so the real time is up to 12 hours later. A date without a time is read as midnight, so
+# the real time is up to 24 hours later. The constant is the sum of 12 hours, 24 hours and a reserve of two hours.
 _MAX_ZONE_ERROR_SECONDS = 38 * 3600.0
 
 
 class Decision(StrEnum):
     """FACEKI's decision about a verification.
 
-    An undocumented single word becomes a member with this word as its value. A longer text becomes ``OTHER``, because
-    it is possibly a sentence about the person. The webhook page documents the three decisions:
-    https://docs.faceki.com/data-fields/verification-data/ekyc-webhook-structure .
+    FACEKI documents the three decisions below:
+    https://docs.faceki.com/data-fields/verification-data/ekyc-webhook-structure . An undocumented single word becomes a
+    decision with this word as its value. Any other text becomes a decision with the value ``OTHER``, because the text
+    is possibly a sentence about the person.
     """
 
     ACCEPTED = "ACCEPTED"
@@ -80,8 +80,8 @@ class Decision(StrEnum):
         known = cls.__members__.get(word.upper())
         if known is not None:
             return known
-        # The word is not one of the documented decisions. A new member is created for it on each call, and it is not
-        # registered in the enum. Otherwise each unknown word from FACEKI would make the enum larger, without limit.
+        # For an undocumented word, each call creates a new object and does not add it to the members of the enum. If
+        # the words were added, the enum could grow without limit.
         unknown = str.__new__(cls, word)
         unknown._name_ = word
         unknown._value_ = word
@@ -89,10 +89,10 @@ class Decision(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether no further change of the decision is expected. It is true for every decision except REVIEW.
+        """Whether the decision is final. Every decision except REVIEW is final.
 
-        It is also true for an undocumented decision. A pipeline can forward such a decision to a person. If the
-        pipeline waited for a documented decision instead, it could wait forever.
+        An undocumented decision is final, because a pipeline can forward it to a person. A pipeline that waited for a
+        documented decision could wait forever.
         """
         return self is not Decision.REVIEW
 
@@ -105,7 +105,7 @@ class CodeSummary(TypedDict):
 
 
 class Summary(TypedDict):
-    """Summary of a record. It is safe in XCom, because it contains no name, document, image or free text."""
+    """Summary of a record. It is safe in XCom, because it contains no person's name, document, image or free text."""
 
     request_id: str | None
     record_identifier: str | None
@@ -120,8 +120,11 @@ class Summary(TypedDict):
 def is_record(document: Mapping[str, Json]) -> bool:
     """Return whether a JSON object is a verification record.
 
-    An object is a record if it has a field that only records have, at least two fields that are usual in records, or a
-    documented decision in the field ``status``.
+    An object is a record if at least one of these conditions is true:
+
+    * The object has a field that only records have, such as ``requestId``.
+    * The object has at least two fields that are usual in records, such as ``link`` and ``images``.
+    * The field ``status`` of the object contains a documented decision.
     """
     if document.get("requestId") or document.get("decision"):
         return True
@@ -135,9 +138,8 @@ def is_record(document: Mapping[str, Json]) -> bool:
 class VerificationRecord:
     """The complete record of one verification of one person.
 
-    The properties return only ids, decisions, codes, flags and times. Therefore summaries contain only these values.
-    Only :attr:`document` contains free text. Personal data is also in :attr:`document` only, unless the caller's own id
-    is personal data.
+    :attr:`document` contains free text and personal data. The other attributes are only ids, the decision, codes, flags
+    and times. One of these ids, :attr:`record_identifier`, is chosen by the caller, so it is possibly personal data.
 
     :param document: The record as FACEKI sent it, including unknown fields. FACEKI sends ages and dates as text, which
         is often empty. Country codes have two letters in fields whose name ends with ``_iso``, and three letters in
@@ -155,8 +157,7 @@ class VerificationRecord:
         decision: str | None,
         codes: Iterable[int],
     ) -> VerificationRecord:
-        """Return a record with only these fields, for a verification without a complete record.
-
+        """Return a record that has only the given fields. Use this method if the complete record is not available.
         :param record_identifier: The caller's own id.
         :param request_id: FACEKI's id of the verification.
         :param decision: The decision, as FACEKI spells it.
@@ -185,7 +186,8 @@ class VerificationRecord:
     def record_identifier(self) -> str | None:
         """The caller's own id of the verification. ``None`` if the field is not a valid identifier.
 
-        For example, the text ``undefined``, which one of FACEKI's SDKs sends, means a missing value.
+        An example of an invalid identifier is ``undefined``. One of FACEKI's SDKs sends this text if the app sets no
+        identifier.
         """
         return as_identifier(self._sent("record_identifier"))
 
@@ -203,9 +205,13 @@ class VerificationRecord:
     def decision(self) -> Decision | None:
         """The decision, or ``None`` if the record has no decision yet.
 
-        The decision is read from the field ``decision``. If this field has no value, a documented decision is read from
-        ``status`` and similar fields. If there is no field ``decision``, nested objects with this field are read too.
-        If the nested objects have different decisions, these decisions are ignored.
+        The decision is read from the first of these three places that contains a decision:
+
+        1. The field ``decision`` of the record.
+        2. The field ``status`` or a similar field of the record. Only a documented decision is accepted.
+        3. The field ``decision`` of the objects inside the record. Only a documented decision is accepted. This place
+           is not read if the record has a field ``decision``, even an empty one. If the objects have different
+           decisions, the result is ``None``.
         """
         word = _decision_text(field(self.document, "decision"))
         if word is not None:
@@ -225,9 +231,9 @@ class VerificationRecord:
 
     @property
     def code_summaries(self) -> list[CodeSummary]:
-        """FACEKI's codes that explain the decision. A code consists of a number and a published name.
+        """FACEKI's codes that explain the decision, each with its number and its published name.
 
-        If only the name or only the number is known, the code is included nevertheless.
+        If only one of the two is known, the other is ``None``.
         """
         codes: list[CodeSummary] = []
         items = field(self.document, "errorCodes", "error_code")
@@ -264,10 +270,10 @@ class VerificationRecord:
         return _time(field(self.document, "updatedAt", "updated", "updated_on"))
 
     def is_older_than(self, moment: float) -> bool:
-        """Return whether FACEKI certainly created this record before ``moment``, a Unix time.
+        """Return True if FACEKI certainly created this record before ``moment``, a Unix time.
 
-        A creation time without a zone is possibly in any zone. A date without a time means any hour of that day.
-        Therefore 38 hours are added to such an incomplete time. This is more than the maximum error.
+        If the creation time has no time zone or no time of day, 38 hours are added to it before the comparison, because
+        the real time is possibly later. If the record has no creation time, the result is False.
         """
         created = self.created_at
         if created is None:
@@ -293,9 +299,9 @@ class VerificationRecord:
     def matches(self, name: str, value: str) -> bool | None:
         """Return whether this record matches the filter of a request for records.
 
-        FACEKI possibly ignores a filter that it does not know, and returns records of other people. Therefore the
-        records have to be checked. If the record contains no readable id to compare with the filter, the result is
-        ``None``.
+        FACEKI possibly ignores an unknown filter and returns records of other people. Therefore each returned record
+        has to be checked with this method. If the record contains no readable id to compare with the filter, the result
+        is ``None``.
 
         :param name: Filter: ``request_id``, ``record_identifier``, ``link`` or ``face_id``.
         :param value: Value of the filter.
@@ -328,9 +334,9 @@ class VerificationRecord:
 def latest(records: Iterable[VerificationRecord]) -> VerificationRecord | None:
     """Return the record with the newest creation time, or ``None`` if there are no records.
 
-    A record without a readable time is treated as older than a record with a time. If several records have the newest
-    time, the last of these records is returned. One link can have several records, because a person can use a link more
-    than once.
+    One link can have several records, because a person can use a link more than once. A record without a readable time
+    counts as older than a record with a time. If several records have the newest time, the last of them in ``records``
+    is returned.
     """
     # The order is reversed, because `max` returns the first of several records with the same time.
     return max(reversed(list(records)), key=_created, default=None)
@@ -339,10 +345,9 @@ def latest(records: Iterable[VerificationRecord]) -> VerificationRecord | None:
 def final_record(
     records: Iterable[VerificationRecord], *, wait_for_review: bool
 ) -> VerificationRecord | None:
-    """Return the newest record if its decision is final, otherwise ``None``. After ``None``, the caller waits longer.
-
+    """Return the newest record if its decision is final. Otherwise return ``None``, so that the caller waits longer.
     :param records: FACEKI's records of the verification. The iterable is empty if no record exists yet.
-    :param wait_for_review: Whether to wait after the decision REVIEW until a person has decided. If it is false, the
+    :param wait_for_review: Whether the caller waits until a person has decided about a REVIEW. With ``False``, the
         decision REVIEW is treated as final.
     """
     newest = latest(records)

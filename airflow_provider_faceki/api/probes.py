@@ -1,10 +1,12 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Test requests that find out which settings a FACEKI installation needs.
 
-Settings are needed if the installation differs from FACEKI's documentation. One test request creates a link, and FACEKI
-possibly charges it. By default, this request is not sent. As far as is known, FACEKI does not charge the other test
-requests. The result of the test requests is a list of findings. A finding contains names of JSON keys, statuses and
-codes, and never a secret, an id or personal data.
+Settings are needed if the installation differs from FACEKI's documentation. The result of the test requests is a list
+of findings. A finding contains names of JSON keys, statuses and codes. It never contains a secret, an id or personal
+data.
+
+One test request creates a link. FACEKI possibly charges this request, so it is not sent by default. As far as is known,
+FACEKI does not charge the other test requests.
 """
 
 from __future__ import annotations
@@ -56,9 +58,9 @@ from airflow_provider_faceki.api.values import parse_json
 #: wrong token are not counted. The requests contain random identifiers, so no record matches. The answers show whether
 #: FACEKI knows the path and the filter, and how FACEKI reports that there is no record.
 MAX_RECORDS_REQUESTS = 100
-#: Number of requests that are kept back from :data:`MAX_RECORDS_REQUESTS`, so that enough requests remain to test each
-#: filter of records, such as ``request_id``. A test sends one request, and a second request if the answer is null. If
-#: FACEKI refuses the token, each of these two requests is sent once more. So one test needs up to four requests.
+#: Part of :data:`MAX_RECORDS_REQUESTS` that is reserved for the test of each filter of records, such as ``request_id``.
+#: One test sends one request, and a second request if the answer is null. If FACEKI refuses the token, each of these
+#: two requests is sent once more. So one test needs up to four requests.
 _NEEDED_RECORDS_REQUESTS = 4 * len(FILTER_PLACEHOLDERS)
 #: Texts that describe the test requests that FACEKI does not charge, as far as is known. The request that creates a
 #: verification link is not included. The command ``airflow faceki check`` shows these texts to the user before it sends
@@ -90,18 +92,14 @@ _PLACES = (
 #: Pattern of the JSON keys that a finding is allowed to show. A key that is possibly an id does not match.
 _KEY = re.compile(r"[A-Za-z_]{1,40}[0-9]{0,2}")
 _MAX_KEYS = 12
-# Answer of a finding if the workflow id in the Connection is too long, or a text for a missing value, such as "null".
-# In this case, no request with the workflow id is sent.
+# Answer of a finding if the workflow id in the Connection is not valid. For example, it is too long, or it is a text
+# for a missing value, such as "null". In this case, no request with the workflow id is sent.
 _NO_WORKFLOW_ID = "the Connection's default workflow is not a valid id"
 _WORKFLOW_SETTING = {"workflow_id": "the id in FACEKI's portal"}
 
 
 class Level(StrEnum):
-    """Result of one finding of the command ``airflow faceki check``.
-
-    The result says whether the user has to change a setting of the Airflow Connection. If the check could not find this
-    out, the result is :attr:`OPEN`.
-    """
+    """Level of a finding. It says whether the user has to change a setting of the Airflow Connection."""
 
     #: The settings of the Connection work, so the user does not have to change them.
     OK = "ok"
@@ -160,7 +158,7 @@ _LINK = partial(
 
 
 class _FixedTokenStore(MemoryTokenStore):
-    """Token store whose token is never removed, so that a refused token does not cause a request for another token."""
+    """Token store that keeps its token, even if FACEKI refuses the token. So the client requests no other token."""
 
     def invalidate(self, token: AccessToken) -> None:
         pass
@@ -185,7 +183,7 @@ class _Recorder:
 
 @dataclass(frozen=True, repr=False)
 class _ProbeClient(FacekiClient):
-    """Client with a fixed access token. It sends each request at most twice and describes the last answer."""
+    """Client with a fixed access token. It repeats a request only once, and only if FACEKI refuses the token."""
 
     token: AccessToken | None = None
     recorder: _Recorder | None = None
@@ -244,7 +242,8 @@ class Diagnosis:
         The first finding is about the access token. If FACEKI returns no access token, no other finding is yielded,
         because the other test requests need a token.
 
-        :param make_link: Whether to create a verification link too. FACEKI possibly charges its creation.
+        :param make_link: Whether the request that creates a verification link is sent. FACEKI possibly charges this
+            request.
         """
         token = self.token()
         yield token
@@ -396,8 +395,8 @@ class Diagnosis:
         before = self._recorder.sent
         outcome = self._probe(endpoint, service)
         if isinstance(outcome.error, UnexpectedResponseError) and NULL_ADVICE in outcome.error.message:
-            # The request contains a new random identifier, so FACEKI cannot find a record. If the answer contains null,
-            # FACEKI uses null to report that it has found no record.
+            # No record has the random identifier of the request. So the null in the answer means that FACEKI has found
+            # no record.
             outcome = self._probe(endpoint, replace(service, null_result="no_record"))
         self._records_requests += self._recorder.sent - before
         if outcome.result:
@@ -506,8 +505,8 @@ def _setting_row(
     :param question: The question that the finding answers.
     :param changes: All settings that the user has to change, with their new values.
     :param names: Names of the settings that the finding is about.
-    :param shape: Description of the answer that FACEKI sends if it has no record. The finding shows this description.
-        If ``shape`` is empty, the finding shows no description.
+    :param shape: Description of the answer that FACEKI sends if it has no record. The finding contains this
+        description. An empty text means that the finding contains no description.
     """
     settings = {name: changes[name] for name in names if name in changes}
     answer = "otherwise" if settings else "as configured"

@@ -11,7 +11,7 @@ from __future__ import annotations
 class SecretText(str):
     """A ``str`` with a ``repr`` that shows only the length.
 
-    A slice of the text, or a text that contains it, is an ordinary ``str`` with the usual ``repr``.
+    Slicing, formatting and joining return an ordinary ``str``, whose ``repr`` shows the content.
     """
 
     __slots__ = ()

@@ -102,14 +102,15 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "images": (_REQUEST, _POSITION, *_plain("text", "documentName", "side", "key"), _OTHER),
 }
 
-#: For each table except ``verifications``: name of the field in a record. The field contains the rows of the table.
+#: For each table except ``verifications``: name of the record's field that contains the rows of the table.
 _ITEMS = {"documents": "document_data", "aml_hits": "aml", "images": "images"}
 
 
-# The columns of each table. Each column is followed by two names, which are the place of its value in FACEKI's record.
-# If the second name is empty, the value is in the field with the first name. Otherwise the field with the first name
-# contains an object, and the value is in the object's field with the second name. The first name is in lower case and
-# without `_`, as `plain` returns it.
+# For each table, one item for each column: the column, an outer field name and an inner field name. The two names say
+# which field of FACEKI's record contains the value of the column. If the inner name is empty, this is the outer field.
+# If the inner name is not empty, the outer field contains an object, and the inner field of this object contains the
+# value. For example, `selfie_data.liveness_pass` has the names `selfiedata` and `liveness_pass`. The function `plain`
+# removes the `_` from the outer name.
 _SOURCES = {
     table: [
         (column, plain(column.source.partition(".")[0]), column.source.partition(".")[2])

@@ -70,8 +70,7 @@ class Image(File):
 
     @classmethod
     def checked(cls, name: str, opener: Callable[[], BinaryIO], size: int, max_bytes: int) -> Image:
-        """Check the size and the first bytes of an image, and return the image. Refuse a file of another kind.
-
+        """Check the size and the first bytes of an image, and return the image.
         :param name: Name of the argument that contains the image, for the error message.
         :param opener: Function that opens the image at its first byte.
         :param size: Size of the image in bytes.
@@ -112,11 +111,13 @@ def check_image(name: str, value: object) -> None:
 
 
 def with_fence(image: Image, fence: Callable[[], None]) -> Image:
-    """Return the image with a fence, which is a function that is called after each read of the image.
+    """Return a copy of the image that calls ``fence`` after each read of the image.
 
-    A process can be suspended while it sends the image. In the meantime, another process possibly sends the same
-    request. When the suspended process resumes, the fence raises a ``ValidationError``. The request of this process
-    then remains incomplete, so FACEKI cannot act on it.
+    The fence prevents that FACEKI receives the same request from two processes. For example, process A is suspended
+    while it sends the image, and process B sends the request in the meantime. When process A resumes, the fence raises
+    an error. The request of process A remains incomplete, so FACEKI cannot act on it.
+
+    :param fence: Function that raises a ``ValidationError`` if this process must not send the image any more.
     """
     return replace(image, open=lambda: cast("BinaryIO", _FencedFile(image.open(), fence)))
 

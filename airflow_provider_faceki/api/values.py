@@ -2,8 +2,9 @@
 """Validation of single values, such as identifiers and codes. Parsing of JSON, and its conversion for a database.
 
 The ``as_…`` functions return only numbers, and printable texts of limited length. They never return FACEKI's free text.
-Do not log the results of :func:`as_identifier` and :func:`as_link_id`, because the caller's own identifier is possibly
-personal data, and because anyone with the id of a link can use the link.
+
+Do not log the results of two of these functions. The result of :func:`as_identifier` is possibly personal data. The
+result of :func:`as_link_id` is the id of a link, and anyone with this id can use the link.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ MAX_IDENTIFIER_LENGTH = 512
 MAX_JSON_DEPTH = 100
 #: Maximum nesting depth of stored JSON. MySQL accepts 100 levels.
 MAX_STORED_DEPTH = 64
-#: Largest absolute value that is accepted as a response code. A larger number does not count as a code. The maximum has
-#: nine digits, because every number of nine digits fits into a 32-bit integer.
+#: Largest absolute value of a response code. It has nine digits, because every number of nine digits fits into a 32-bit
+#: integer.
 MAX_CODE = 999_999_999
 
 # Texts, in lower case, that Python, Jinja, JSON, YAML, SQL dumps, JavaScript, pandas, pyarrow, R and spreadsheets write
@@ -112,8 +113,8 @@ def check_identifier(name: str, value: object) -> str:
     """Return ``value`` if it is a valid identifier for FACEKI.
 
     The error text contains the name of the argument. It does not contain the value, because the value is possibly a
-    link, or personal data such as the number of an identity card. Only if the value is a text for a missing value, such
-    as ``'None'``, the error text contains it.
+    link, or personal data such as the number of an identity card. There is one exception: a text for a missing value,
+    such as ``'None'``, is shown in the error text.
 
     :param name: Name of the argument, for the error message.
     :param value: Value of the argument, after template rendering.
@@ -155,8 +156,8 @@ def is_identifier(value: object) -> bool:
 def as_identifier(value: object) -> str | None:
     """Return ``value`` if :func:`check_identifier` accepts it, otherwise ``None``.
 
-    The value comes from a response of FACEKI. An example is the record identifier, which is the caller's own id of a
-    verification.
+    Use this function for identifiers in FACEKI's answers, because a wrong identifier in an answer must not cause an
+    error.
     """
     return value if isinstance(value, str) and is_identifier(value) else None
 
@@ -164,8 +165,8 @@ def as_identifier(value: object) -> str | None:
 def as_faceki_id(value: object) -> str | None:
     """Return ``value`` if it has the form of an id that FACEKI assigns, otherwise ``None``.
 
-    FACEKI documents that ids are UUIDs. This function also accepts other ids. An id has at most 128 characters, which
-    are ASCII letters, digits and the characters ``._:-``. It begins with a letter or a digit.
+    FACEKI documents that its ids are UUIDs. This function also accepts other ids. An id has 1 to 128 characters, which
+    are ASCII letters, digits and ``._:-``. An id begins with a letter or a digit.
     """
     return value if isinstance(value, str) and re.fullmatch(_FACEKI_ID, value) else None
 
@@ -223,7 +224,8 @@ def as_word(value: object) -> str | None:
 def as_code(value: object) -> int | None:
     """Return ``value`` as a response code, or ``None``.
 
-    A code is a whole number of at most nine digits. Text or a float with such a number is accepted too.
+    A code is a whole number of at most nine digits. A text such as ``"8013"`` and a float such as ``8013.0`` are
+    accepted.
     """
     if isinstance(value, str) and re.fullmatch(_CODE, value):
         return int(value)

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from airflow_provider_faceki import api
+from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.batch.outcomes import Deferred, Failed, Refusal
 
 #: If no row has succeeded and this number of rows were refused with the same error, the batch stops. The cause is then
@@ -114,7 +114,7 @@ class SystemicErrorGuard:
         self._refusals.clear()
         return held
 
-    def _systemic_refusal(self) -> api.FacekiError | None:
+    def _systemic_refusal(self) -> FacekiError | None:
         if not self._refusals:
             return None
         kind, count = self._refusals.most_common(1)[0]
@@ -141,7 +141,7 @@ class SystemicErrorGuard:
         )
 
 
-def _kind(error: api.FacekiError) -> tuple[object, ...]:
+def _kind(error: FacekiError) -> tuple[object, ...]:
     return (type(error), error.code, error.http_status)
 
 

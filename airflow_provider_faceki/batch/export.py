@@ -21,15 +21,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from airflow_provider_faceki import __version__, api, storage
+from airflow_provider_faceki import __version__, api, metrics, storage
 from airflow_provider_faceki.api.tables import TABLES, table_rows
 from airflow_provider_faceki.batch import outcomes
+from airflow_provider_faceki.batch.airflow_store import AirflowObjectStore, write_file
 from airflow_provider_faceki.batch.journal import Journal, counted_as, hashed_key
-from airflow_provider_faceki.batch.manifest import Row, row_key
 from airflow_provider_faceki.batch.outcomes import Abort, Deferred, Failed, Outcome, Succeeded
+from airflow_provider_faceki.batch.rows import Row, row_key
 from airflow_provider_faceki.batch.runner import BatchRunner, Job, Progress, ReadRows, raise_if_killed
 from airflow_provider_faceki.batch.schema import TABLE_FORMATS
-from airflow_provider_faceki.batch.store import ObjectStore, retry_storage, with_checkpoints, write_file
+from airflow_provider_faceki.batch.store import retry_storage, with_checkpoints
 from airflow_provider_faceki.batch.table_writers import (
     ColumnPolicy,
     NdjsonWriter,
@@ -104,12 +105,12 @@ class RecordExport:
     unfinished: int = 0
     problem: Exception | None = None
     journal: Journal = field(init=False)
-    _store: ObjectStore = field(init=False)
+    _store: AirflowObjectStore = field(init=False)
     _runner: BatchRunner = field(init=False)
     _rows: int = 0
 
     def __post_init__(self) -> None:
-        self._store = ObjectStore(self.options.output_conn_id)
+        self._store = AirflowObjectStore(self.options.output_conn_id)
         root = f"{self.options.output_path.rstrip('/')}/_journal/{self.options.run}"
         self.journal = Journal(root, self._store, self._is_usable)
 
@@ -143,6 +144,7 @@ class RecordExport:
             self.is_killed,
             self.options.max_error_rate,
             self._on_deferred,
+            metrics.count_row,
         )
         with self._runner:
             self._fetch(read(), is_second_pass=False)

@@ -34,7 +34,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from airflow_provider_faceki.api.errors import ValidationError
-from airflow_provider_faceki.batch.manifest import row_key
+from airflow_provider_faceki.batch.rows import row_key
 from airflow_provider_faceki.batch.store import Clock, ObjectStore, retry_storage, with_checkpoints
 
 log = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ class RowState(NamedTuple):
 class RowIndex:
     """Index of the states of all rows.
 
-    The state of a row is stored under the hash of the row's key; see :func:`~.manifest.row_key`. The states are in a
+    The state of a row is stored under the hash of the row's key; see :func:`~.rows.row_key`. The states are in a
     temporary SQLite file, so that the memory does not grow with the number of rows.
     """
 

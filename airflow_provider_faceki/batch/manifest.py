@@ -11,12 +11,12 @@ import json
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import IO, BinaryIO
 
 from airflow_provider_faceki import lineage, storage
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.api.values import check_identifier, is_missing
+from airflow_provider_faceki.batch.airflow_store import write_file
 from airflow_provider_faceki.batch.readers import (
     ParsedRow,
     UnreadableRow,
@@ -24,8 +24,8 @@ from airflow_provider_faceki.batch.readers import (
     read_ndjson,
     read_parquet,
 )
+from airflow_provider_faceki.batch.rows import Row, row_key, short_hash
 from airflow_provider_faceki.batch.schema import MANIFEST_FORMATS, REQUIRED_COLUMNS
-from airflow_provider_faceki.batch.store import write_file
 
 #: Number of identifiers that are read at once. If the identifiers are XComs of mapped tasks, one database query reads
 #: this number.
@@ -43,49 +43,6 @@ _FORMAT_OF_SUFFIX = {"ndjson": "ndjson", "jsonl": "ndjson", "csv": "csv", "parqu
 # reason, and a hash of the content.
 _NUMBER_FIELD, _PROBLEM_FIELD = "airflow_provider_faceki:row", "airflow_provider_faceki:problem"
 _HASH_FIELD = "airflow_provider_faceki:hash"
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Row:
-    """One row of a manifest.
-
-    :param number: Number of the row in the manifest, starting at 1. A header and blank lines are not counted.
-    :param values: Text by column, without surrounding whitespace. Empty values are omitted.
-    :param problem: Reason why the row cannot be read. If it is set, ``values`` is empty.
-    :param content_hash: Hash of the content of a row that cannot be read. It is empty if the content is unknown.
-    """
-
-    number: int
-    values: Mapping[str, str]
-    problem: str | None = None
-    content_hash: str = ""
-
-    def to_shard_line(self) -> bytes:
-        """Return this row as one NDJSON line of a shard, which is a file with a part of the manifest.
-
-        :func:`read_manifest` reads the line and restores the row with its original number.
-        """
-        content = self.values
-        if self.problem:
-            content = {_PROBLEM_FIELD: self.problem, _HASH_FIELD: self.content_hash}
-        return json.dumps({_NUMBER_FIELD: self.number, **content}).encode() + b"\n"
-
-
-def row_key(number: int, identifier: str | None) -> str:
-    """Return the key of a row. It contains the identifier, or the row number if ``identifier`` is ``None``."""
-    return f"id {identifier}" if identifier is not None else f"row {number}"
-
-
-def invalid_row_key(row: Row, code: str) -> str:
-    """Return the journal key of a row that cannot be processed.
-
-    The key contains a hash of the row. So two different rows have different keys, even if they have the same number in
-    two manifests of the same batch.
-
-    :param code: Error code of the row.
-    """
-    content = json.dumps([row.problem, row.content_hash, sorted(row.values.items())])
-    return f"row {row.number} {code} {_short_hash(content)}"
 
 
 def read_manifest(
@@ -189,7 +146,7 @@ def split(
         ]
         for row in read_manifest(uri, columns, conn_id, manifest_format, required):
             key = row_key(row.number, row.values.get("record_identifier"))
-            files[_shard_of(key, shards)].write(row.to_shard_line())
+            files[_shard_of(key, shards)].write(shard_line(row))
         root = folder.rstrip("/")
         written = [
             write_file(f"{root}/shard-{number:03d}-of-{shards:03d}.ndjson", file, output_conn_id)
@@ -197,6 +154,17 @@ def split(
         ]
     lineage.collect(lineage.Lineage(lineage.datasets({uri: None}), lineage.datasets({root: None})), split)
     return written
+
+
+def shard_line(row: Row) -> bytes:
+    """Return a row as one NDJSON line of a shard, which is a file with a part of the manifest.
+
+    :func:`read_manifest` reads the line and restores the row with its original number.
+    """
+    content = row.values
+    if row.problem:
+        content = {_PROBLEM_FIELD: row.problem, _HASH_FIELD: row.content_hash}
+    return json.dumps({_NUMBER_FIELD: row.number, **content}).encode() + b"\n"
 
 
 def _problem_of_identifier(field: str, value: object) -> str:
@@ -221,7 +189,7 @@ def _parse(
 
 def _to_row(number: int, parsed: ParsedRow, columns: Mapping[str, str]) -> Row:
     if isinstance(parsed, UnreadableRow):
-        return Row(number, {}, parsed.problem, _short_hash(parsed.content))
+        return Row(number, {}, parsed.problem, short_hash(parsed.content))
     number_in_manifest = parsed.get(_NUMBER_FIELD)
     if isinstance(number_in_manifest, int) and not isinstance(number_in_manifest, bool):
         number, problem = number_in_manifest, parsed.get(_PROBLEM_FIELD)
@@ -244,14 +212,7 @@ def _to_row(number: int, parsed: ParsedRow, columns: Mapping[str, str]) -> Row:
 
 
 def _wrong(number: int, problem: str, value: object) -> Row:
-    return Row(number, {}, problem, _short_hash(repr(value)))
-
-
-def _short_hash(content: str | bytes) -> str:
-    # The hash is so short that many contents have the same hash. Therefore nobody can find out the content by trying
-    # all possible contents.
-    data = content if isinstance(content, bytes) else content.encode(errors="surrogatepass")
-    return hashlib.blake2b(data, digest_size=4).hexdigest()
+    return Row(number, {}, problem, short_hash(repr(value)))
 
 
 def _shard_of(key: str, shards: int) -> int:

@@ -12,33 +12,48 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-from airflow_provider_faceki import api
+from airflow_provider_faceki.api.errors import (
+    AuthenticationError,
+    ChargeLimitError,
+    ConfigurationError,
+    FacekiError,
+    InvalidRequestError,
+    LinkError,
+    NotFoundError,
+    OutcomeUnknownError,
+    QuotaError,
+    TlsError,
+    UnexpectedResponseError,
+    ValidationError,
+    VerificationError,
+    WorkflowError,
+)
 from airflow_provider_faceki.api.values import check_identifier, is_missing
-from airflow_provider_faceki.batch.manifest import Row, invalid_row_key, row_key
+from airflow_provider_faceki.batch.rows import Row, invalid_row_key, row_key
 
 #: For each error class: the word that is written as the error code if FACEKI reported no error number, and advice for
 #: the user. The first matching class is used, so a class is listed before its base class.
-_ERRORS: tuple[tuple[type[api.FacekiError], str, str], ...] = (
+_ERRORS: tuple[tuple[type[FacekiError], str, str], ...] = (
     (
-        api.OutcomeUnknownError,
+        OutcomeUnknownError,
         "OUTCOME_UNKNOWN",
         "look for it in FACEKI's portal; if it is not there, put the row into a new batch, under a new identifier",
     ),
     (
-        api.ValidationError,
+        ValidationError,
         "INVALID_INPUT",
         "correct the row, or the image that it names, and put it into a new batch",
     ),
-    (api.InvalidRequestError, "INVALID_REQUEST", "correct the row, and put it into a new batch"),
+    (InvalidRequestError, "INVALID_REQUEST", "correct the row, and put it into a new batch"),
     (
-        api.WorkflowError,
+        WorkflowError,
         "WORKFLOW",
         "correct the workflow in FACEKI's portal, and put the row into a new batch",
     ),
-    (api.VerificationError, "NOT_PASSED", "ask the person for other images"),
-    (api.LinkError, "LINK", "make another link"),
-    (api.NotFoundError, "NOT_FOUND", "check the id, or ask again later"),
-    (api.UnexpectedResponseError, "UNEXPECTED_RESPONSE", "check the URLs and paths in the Connection"),
+    (VerificationError, "NOT_PASSED", "ask the person for other images"),
+    (LinkError, "LINK", "make another link"),
+    (NotFoundError, "NOT_FOUND", "check the id, or ask again later"),
+    (UnexpectedResponseError, "UNEXPECTED_RESPONSE", "check the URLs and paths in the Connection"),
 )
 
 
@@ -99,7 +114,7 @@ class Refusal:
         wrong setting. A later try then processes the row again.
     """
 
-    error: api.FacekiError
+    error: FacekiError
     deferred: Deferred
 
 
@@ -113,7 +128,7 @@ class Abort:
     """
 
     row: Row
-    error: api.FacekiError
+    error: FacekiError
     sent_by: float | None
 
 
@@ -139,7 +154,7 @@ def check_row(row: Row) -> tuple[str, str, str] | None:
         return "NO_IDENTIFIER", "the row has no identifier", "give each row its own identifier"
     try:
         check_identifier("the identifier", identifier)
-    except api.ValidationError as error:
+    except ValidationError as error:
         return "BAD_IDENTIFIER", error.message, "give each row its own identifier"
     return None
 
@@ -184,7 +199,7 @@ def triage(
     return Triage(key, _line(row.number, identifier, *problem), mark_seen(key))
 
 
-def error_line(row: Row, error: api.FacekiError) -> Mapping[str, object]:
+def error_line(row: Row, error: FacekiError) -> Mapping[str, object]:
     """Return the line that is written to the output folder ``errors`` for a row with an error.
 
     The error has one of three reasons. FACEKI has refused the row, the row contains an invalid value or image, or the
@@ -206,33 +221,27 @@ def storage_line(row: Row, error: Exception) -> Mapping[str, object]:
     return _line(row.number, row.values.get("record_identifier"), "STORAGE", str(error), advice)
 
 
-def refusal_of(row: Row, error: api.FacekiError, sent_by: float | None) -> Refusal | None:
+def refusal_of(row: Row, error: FacekiError, sent_by: float | None) -> Refusal | None:
     """Return a ``Refusal`` if FACEKI's refusal of a row possibly applies to every row of the batch.
 
     A refusal can apply to every row if the batch contains a mistake, such as a wrong setting. If the refusal applies
     only to this row, return ``None``.
     """
-    if isinstance(error, api.WorkflowError) and "workflow_id" in row.values:
+    if isinstance(error, WorkflowError) and "workflow_id" in row.values:
         return None
-    kinds = api.WorkflowError | api.InvalidRequestError | api.NotFoundError
+    kinds = WorkflowError | InvalidRequestError | NotFoundError
     return Refusal(error, Deferred(row, None, sent_by)) if isinstance(error, kinds) else None
 
 
-def is_systemic(error: api.FacekiError) -> bool:
+def is_systemic(error: FacekiError) -> bool:
     """Return whether an error, such as used-up credit, would also occur for the other rows."""
-    kinds = (
-        api.QuotaError
-        | api.AuthenticationError
-        | api.ChargeLimitError
-        | api.ConfigurationError
-        | api.TlsError
-    )
+    kinds = QuotaError | AuthenticationError | ChargeLimitError | ConfigurationError | TlsError
     return isinstance(error, kinds)
 
 
-def is_transient(error: api.FacekiError) -> bool:
+def is_transient(error: FacekiError) -> bool:
     """Return whether a row that failed with ``error`` can succeed in a later attempt."""
-    return error.is_transient or isinstance(error, api.OutcomeUnknownError)
+    return error.is_transient or isinstance(error, OutcomeUnknownError)
 
 
 def _line(number: int, identifier: str | None, code: str, problem: str, advice: str) -> Mapping[str, object]:

@@ -10,14 +10,30 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
-from airflow_provider_faceki import api, storage
-from airflow_provider_faceki.api.uploads import with_fence
+from airflow_provider_faceki.api.endpoints.records import FetchRecords
+from airflow_provider_faceki.api.endpoints.verification import (
+    Document,
+    FindKycVerification,
+    KycVerification,
+    PerformKycVerification,
+    check_documents,
+)
+from airflow_provider_faceki.api.endpoints.workflows import WorkflowRules, are_records_stored
+from airflow_provider_faceki.api.errors import (
+    ConfigurationError,
+    FacekiError,
+    OutcomeUnknownError,
+    ValidationError,
+    WorkflowError,
+)
+from airflow_provider_faceki.api.models import Decision, VerificationRecord, latest
+from airflow_provider_faceki.api.protocol.session import Endpoint
+from airflow_provider_faceki.api.uploads import Image, with_fence
 from airflow_provider_faceki.batch import outcomes
 from airflow_provider_faceki.batch.lease import Lease, LeaseLostError, LeaseUncheckedError
-from airflow_provider_faceki.batch.manifest import Row
 from airflow_provider_faceki.batch.outcomes import (
     Abort,
     Deferred,
@@ -26,13 +42,14 @@ from airflow_provider_faceki.batch.outcomes import (
     Recorded,
     Succeeded,
 )
+from airflow_provider_faceki.batch.rows import Row
 from airflow_provider_faceki.batch.store import Clock, retry_storage
-from airflow_provider_faceki.hooks.workflow_rules import are_records_stored
+from airflow_provider_faceki.storage_errors import StorageAccessError, StorageError, without_uri
 
-if TYPE_CHECKING:
-    from airflow_provider_faceki.hooks.faceki import FacekiHook
+T = TypeVar("T")
 
-LoadImage = Callable[[str, str], "api.Image"]
+#: Function that loads and checks an image. Its arguments are a name for error messages, and the image's URI.
+LoadImage = Callable[[str, str], Image]
 _Host: TypeAlias = "tuple[str, str] | None"
 
 #: Pauses in seconds before a verification is sent again. It is sent again if the storage of the images delivered only
@@ -60,6 +77,8 @@ class BatchOptions:
     """Options of a batch verification.
 
     The options have the same names as parameters of ``FacekiBatchVerificationOperator``, which describes them.
+
+    :param workflow_id: Workflow for rows that contain no workflow. If it is ``None``, such a row stops the batch.
     """
 
     concurrency: int
@@ -74,6 +93,30 @@ class BatchOptions:
     max_verifications: int | None
 
 
+class BatchHook(Protocol):
+    """The calls to FACEKI that a batch verification makes. The class ``FacekiHook`` has these methods."""
+
+    def call(self, endpoint: Endpoint[T]) -> T:
+        """Perform one call to FACEKI and return its typed result.
+
+        :raises FacekiError: if the call fails.
+        """
+
+    def get_workflow_rules(self, workflow_id: str) -> WorkflowRules:
+        """Fetch the rules of a workflow.
+
+        :raises FacekiError: if the call fails.
+        """
+
+    def workflow_rules(self, workflow_id: str) -> WorkflowRules | None:
+        """Return the rules of a workflow, possibly from a cache.
+
+        If the request for the rules fails for a reason that does not prevent a verification, return ``None``.
+
+        :raises FacekiError: if the request fails for another reason.
+        """
+
+
 @dataclass(slots=True, repr=False)
 class VerificationGateway:
     """The calls to FACEKI and to the image storage for one batch. The class is thread-safe.
@@ -86,7 +129,7 @@ class VerificationGateway:
     :param clock: Clock of this machine. Tests replace it.
     """
 
-    hook: FacekiHook
+    hook: BatchHook
     load_image: LoadImage
     options: BatchOptions
     fence: Callable[[], None]
@@ -103,7 +146,7 @@ class VerificationGateway:
 
     def endpoint(
         self, row: Row, not_before: float | None, known_request_ids: frozenset[str]
-    ) -> api.PerformKycVerification:
+    ) -> PerformKycVerification:
         """Check a row and its images, and return the call that verifies the row. Do not send the call yet.
 
         :param not_before: Unix time. A record that FACEKI created before this time belongs to another verification.
@@ -121,8 +164,8 @@ class VerificationGateway:
         if self.options.check_rules:
             rules = self.hook.workflow_rules(workflow_id)
             if rules is not None:
-                api.check_documents(rules, documents)
-        return api.PerformKycVerification(
+                check_documents(rules, documents)
+        return PerformKycVerification(
             workflow_id=workflow_id,
             selfie=selfie,
             documents=documents,
@@ -132,26 +175,26 @@ class VerificationGateway:
             not_before=not_before,
         )
 
-    def verify(self, endpoint: api.PerformKycVerification) -> api.KycVerification:
+    def verify(self, endpoint: PerformKycVerification) -> KycVerification:
         """Send the verification of a row to FACEKI and return the result. FACEKI bills this call."""
         verification = self.hook.call(endpoint)
-        if verification.decision is api.Decision.ACCEPTED and len(self._accepted) < MAX_WORKFLOWS:
+        if verification.decision is Decision.ACCEPTED and len(self._accepted) < MAX_WORKFLOWS:
             accepted = (endpoint.record_identifier, self.clock.time())
             self._accepted.setdefault(endpoint.workflow_id, accepted)
         return verification
 
-    def find(self, row: Row, not_before: float | None) -> api.KycVerification | None:
+    def find(self, row: Row, not_before: float | None) -> KycVerification | None:
         """Return FACEKI's verification of the row. If there is none, return ``None``. FACEKI does not bill this call.
 
         :param not_before: Unix time. Older verifications are ignored. If it is ``None``, verifications of any age are
             found.
         """
         identifier = row.values["record_identifier"]
-        return self.hook.call(api.FindKycVerification(record_identifier=identifier, not_before=not_before))
+        return self.hook.call(FindKycVerification(record_identifier=identifier, not_before=not_before))
 
     def known_request_ids(self, row: Row) -> frozenset[str]:
         """Return FACEKI's ids of all verifications that it stores for the row's identifier. This call is not billed."""
-        records = self.hook.call(api.FetchRecords(record_identifier=row.values["record_identifier"]))
+        records = self.hook.call(FetchRecords(record_identifier=row.values["record_identifier"]))
         return frozenset(record.request_id for record in records if record.request_id)
 
     def stores_records(self, row: Row) -> bool:
@@ -166,12 +209,12 @@ class VerificationGateway:
         workflow_id = self._workflow(row)
         return self._are_records_stored(workflow_id) and self._shows_record(workflow_id)
 
-    def record(self, identifier: str, request_id: str | None) -> api.VerificationRecord | None:
+    def record(self, identifier: str, request_id: str | None) -> VerificationRecord | None:
         """Return the full record of a verification. If FACEKI stores no record, return ``None``."""
         # FACEKI's response to a verification sometimes contains no request id, for example if an image was refused. In
         # this case, the record is selected by the identifier.
         by: dict[str, str] = {"request_id": request_id} if request_id else {"record_identifier": identifier}
-        return api.latest(self.hook.call(api.FetchRecords(**by)))
+        return latest(self.hook.call(FetchRecords(**by)))
 
     def records_testable_from(self) -> float:
         """Return the Unix time from which a missing record of an accepted row means that FACEKI stores no records.
@@ -210,8 +253,9 @@ class VerificationGateway:
             possibly say that FACEKI stores no records.
         """
         try:
-            return are_records_stored(self.hook, workflow_id)
-        except api.WorkflowError:
+            rules = self.hook.workflow_rules(workflow_id)
+            return are_records_stored(rules, partial(self.hook.get_workflow_rules, workflow_id))
+        except WorkflowError:
             return True
 
     def _shows_record(self, workflow_id: str) -> bool:
@@ -229,44 +273,42 @@ class VerificationGateway:
                     # Either no row of the workflow got the decision ACCEPTED yet, or FACEKI possibly needs more time to
                     # store the record of this row.
                     return True
-                found = self.hook.call(api.FindKycVerification(record_identifier=identifier))
+                found = self.hook.call(FindKycVerification(record_identifier=identifier))
                 self._shows_records[workflow_id] = found is not None
             return self._shows_records[workflow_id]
 
     def _workflow(self, row: Row) -> str:
-        workflow_id = (
-            row.values.get("workflow_id") or self.options.workflow_id or self.hook.settings.workflow_id
-        )
+        workflow_id = row.values.get("workflow_id") or self.options.workflow_id
         if not workflow_id:
-            raise api.ConfigurationError(
+            raise ConfigurationError(
                 f"row {row.number} has no workflow: set the workflow_id of the row, of the task or of "
                 "the Connection"
             )
         return workflow_id
 
-    def _documents(self, values: Mapping[str, str]) -> Iterator[api.Document]:
+    def _documents(self, values: Mapping[str, str]) -> Iterator[Document]:
         for number in (1, 2, 3):
             front, back = f"document_{number}_front", f"document_{number}_back"
             if front in values:
-                yield api.Document(
+                yield Document(
                     self._image(front, values), self._image(back, values) if back in values else None
                 )
             elif back in values:
-                raise api.ValidationError(f"{back} is given without {front}")
+                raise ValidationError(f"{back} is given without {front}")
 
-    def _image(self, name: str, values: Mapping[str, str]) -> api.Image:
+    def _image(self, name: str, values: Mapping[str, str]) -> Image:
         if name not in values:
-            raise api.ValidationError(f"{name} is missing")
+            raise ValidationError(f"{name} is missing")
         place = values[name]
         try:
             image = self.load_image(name, place)
-        except api.ValidationError as error:
+        except ValidationError as error:
             # The URI is removed from the error message, because the file name of an image often contains a person's
             # name.
-            raise api.ValidationError(storage.without_uri(error.message, place)) from None
-        except api.FacekiError:
+            raise ValidationError(without_uri(error.message, place)) from None
+        except FacekiError:
             raise
-        except storage.StorageError as error:
+        except StorageError as error:
             raise error.without_uri(name) from None
         except Exception as error:  # noqa: BLE001 - a storage can raise any exception, and nothing is sent yet
             # The text of the exception is omitted, because it possibly contains the file name, which often contains a
@@ -321,7 +363,7 @@ class RowProcessor:
         """
         try:
             found = self._find(row, since)
-        except api.FacekiError as error:
+        except FacekiError as error:
             return _lookup_failed(row, error, sent_by=self.started)
         if found is None or found.decision is None:
             return self.still_open(row)
@@ -337,7 +379,7 @@ class RowProcessor:
         """
         try:
             found = self._find(row, since)
-        except api.FacekiError as error:
+        except FacekiError as error:
             return _lookup_failed(row, error, sent_by=None)
         if found is not None:
             return _succeeded(row, found, is_billed=_is_since(found, since))
@@ -361,7 +403,7 @@ class RowProcessor:
                     return _succeeded(row, found, is_billed=False)
                 if found is not None:
                     return Deferred(row, None, sent_by=None, is_pending=True)
-        except api.FacekiError as error:
+        except FacekiError as error:
             return _lookup_failed(row, error, sent_by=None)
         return self._send(row, since, known, is_last=is_last)
 
@@ -373,12 +415,12 @@ class RowProcessor:
         identifier, request_id = str(line.get("record_identifier")), line.get("request_id")
         try:
             record = self.gateway.record(identifier, request_id if isinstance(request_id, str) else None)
-        except api.FacekiError as error:
+        except FacekiError as error:
             return Deferred(row_of(line), error, sent_by=self.started)
         document = dict(record.document) if record is not None else None
         return Recorded({"record_identifier": identifier, "request_id": request_id, "record": document})
 
-    def _find(self, row: Row, since: float) -> api.KycVerification | None:
+    def _find(self, row: Row, since: float) -> KycVerification | None:
         return self.gateway.find(row, None if self._accepts_older_records else since - CLOCK_MARGIN_SECONDS)
 
     def _resubmit(self, row: Row, since: float) -> Outcome:
@@ -397,9 +439,9 @@ class RowProcessor:
             if problem is None:
                 known = self._known_request_ids(row)
                 return self._send(row, since, known, is_last=True)
-        except api.FacekiError as error:
+        except FacekiError as error:
             return _lookup_failed(row, error, sent_by=None)
-        unknown = api.OutcomeUnknownError(f"the row may have been sent and billed, and {problem}")
+        unknown = OutcomeUnknownError(f"the row may have been sent and billed, and {problem}")
         return _failed(outcomes.error_line(row, unknown), is_billed=None)
 
     def _known_request_ids(self, row: Row) -> frozenset[str]:
@@ -427,7 +469,7 @@ class RowProcessor:
     def _send(self, row: Row, since: float, known: frozenset[str], *, is_last: bool) -> Outcome:
         try:
             endpoint = self._endpoint(row, since, known)
-        except api.FacekiError as error:
+        except FacekiError as error:
             return _not_sent(row, error)
         except OSError as error:
             return self._unreadable(row, error, is_last=is_last)
@@ -440,20 +482,20 @@ class RowProcessor:
             return Deferred(row, None, sent_by=None)
         except LeaseUncheckedError as error:
             return Deferred(row, error, sent_by=None)
-        except api.ValidationError as error:
+        except ValidationError as error:
             # The images were readable a moment ago, and now they are not. Either the storage fails, or another
             # process is changing the images. Both can be temporary, so the row is processed again in the second pass
             # or in the next try. The row gets an error only in the last pass of this try, and only if the storage
             # works.
             is_own = is_last and self.gateway.is_storage_healthy(row)
             return _failed(outcomes.error_line(row, error)) if is_own else Deferred(row, error, sent_by=None)
-        except api.FacekiError as error:
+        except FacekiError as error:
             return _refused(row, error, sent_by=self.clock.time() if error.is_ambiguous else None)
         except OSError as error:
             # The lease could not be checked, so the row was not sent.
             return Deferred(row, error, sent_by=None)
 
-    def _endpoint(self, row: Row, since: float, known: frozenset[str]) -> api.PerformKycVerification:
+    def _endpoint(self, row: Row, since: float, known: frozenset[str]) -> PerformKycVerification:
         not_before = None if self._accepts_older_records else since - CLOCK_MARGIN_SECONDS
         make = partial(self.gateway.endpoint, row, not_before, known)
         try:
@@ -471,25 +513,23 @@ class RowProcessor:
         # If the storage refuses access, its credentials have possibly expired. Therefore the row gets no error, and the
         # next try processes it again.
         is_own = (
-            is_last
-            and not isinstance(error, storage.StorageAccessError)
-            and self.gateway.is_storage_healthy(row)
+            is_last and not isinstance(error, StorageAccessError) and self.gateway.is_storage_healthy(row)
         )
         return _failed(outcomes.storage_line(row, error)) if is_own else Deferred(row, error, sent_by=None)
 
-    def _perform(self, endpoint: api.PerformKycVerification) -> api.KycVerification:
+    def _perform(self, endpoint: PerformKycVerification) -> KycVerification:
         for pause in SEND_PAUSES_SECONDS:
             try:
                 return self._perform_once(endpoint)
             except LeaseLostError:
                 raise
-            except api.ValidationError:
+            except ValidationError:
                 # An image file was shorter than expected, or the lease could not be checked, while the row was sent.
                 # FACEKI received an incomplete request and did not process it, so the row can be sent again.
                 self.clock.sleep(pause)
         return self._perform_once(endpoint)
 
-    def _perform_once(self, endpoint: api.PerformKycVerification) -> api.KycVerification:
+    def _perform_once(self, endpoint: PerformKycVerification) -> KycVerification:
         if self.is_stopped():
             raise _StoppedError
         return self.gateway.verify(endpoint)
@@ -500,7 +540,7 @@ def row_of(line: Mapping[str, object]) -> Row:
     return Row(0, {"record_identifier": str(line.get("record_identifier"))})
 
 
-def _succeeded(row: Row, verification: api.KycVerification, *, is_billed: bool) -> Succeeded:
+def _succeeded(row: Row, verification: KycVerification, *, is_billed: bool) -> Succeeded:
     # The output line contains the identifier from the manifest row, because FACEKI possibly returns a different one.
     # The output line does not contain the link of the verification, because only the person who is verified is allowed
     # to open it.
@@ -513,20 +553,20 @@ def _failed(line: Mapping[str, object], *, is_billed: bool | None = False) -> Fa
     return Failed({**line, "billed": is_billed})
 
 
-def _is_since(found: api.KycVerification, since: float) -> bool:
+def _is_since(found: KycVerification, since: float) -> bool:
     created_at = found.record.created_at
     return created_at is None or created_at.timestamp() >= since - CLOCK_MARGIN_SECONDS
 
 
-def _not_sent(row: Row, error: api.FacekiError) -> Outcome:
+def _not_sent(row: Row, error: FacekiError) -> Outcome:
     # If a row contains no workflow, a workflow error is about the default workflow of the batch. The same error would
     # occur for every other row without a workflow. Therefore the batch stops.
-    if isinstance(error, api.WorkflowError) and "workflow_id" not in row.values:
+    if isinstance(error, WorkflowError) and "workflow_id" not in row.values:
         return Abort(row, error, sent_by=None)
     return _refused(row, error, sent_by=None)
 
 
-def _refused(row: Row, error: api.FacekiError, sent_by: float | None) -> Outcome:
+def _refused(row: Row, error: FacekiError, sent_by: float | None) -> Outcome:
     if outcomes.is_systemic(error):
         return Abort(row, error, sent_by)
     if outcomes.is_transient(error):
@@ -535,7 +575,7 @@ def _refused(row: Row, error: api.FacekiError, sent_by: float | None) -> Outcome
     return Failed(line, outcomes.refusal_of(row, error, sent_by))
 
 
-def _lookup_failed(row: Row, error: api.FacekiError, sent_by: float | None) -> Outcome:
+def _lookup_failed(row: Row, error: FacekiError, sent_by: float | None) -> Outcome:
     # After a failed lookup, the row gets no error, because FACEKI has possibly verified and billed it.
     return Abort(row, error, sent_by) if outcomes.is_systemic(error) else Deferred(row, error, sent_by)
 

@@ -18,10 +18,9 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
 
-from airflow_provider_faceki import api, metrics
+from airflow_provider_faceki.api.errors import FacekiError, ValidationError
 from airflow_provider_faceki.batch.error_guard import SystemicErrorGuard
 from airflow_provider_faceki.batch.journal import Journal
-from airflow_provider_faceki.batch.manifest import Row
 from airflow_provider_faceki.batch.outcomes import (
     Abort,
     Crashed,
@@ -31,12 +30,16 @@ from airflow_provider_faceki.batch.outcomes import (
     Recorded,
     Succeeded,
 )
+from airflow_provider_faceki.batch.rows import Row
 from airflow_provider_faceki.batch.store import Clock, retry_storage
 
 log = logging.getLogger(__name__)
 
 #: Function that reads the rows of a batch from their beginning.
 ReadRows = Callable[[], Iterator[Row]]
+#: Function that is called for each row that is done, for example to count the row. Its arguments are ``succeeded`` or
+#: ``failed``, and the line of the row in the journal.
+OnDone = Callable[[str, Mapping[str, object]], None]
 
 #: The journal is written to the storage after this number of buffered lines, or after this time in seconds. The lines
 #: are results and errors of rows. If the process crashes, the buffered lines are lost. But before a row is sent, an
@@ -221,6 +224,7 @@ class BatchRunner:
     :param is_killed: Function that returns whether Airflow has killed the task.
     :param max_error_rate: Share of rows with errors (0 to 1) above which the batch stops early.
     :param on_deferred: Function that is called for each deferred row, that is a row to be processed again later.
+    :param on_done: Function that is called for each row that is done.
     :param on_flush: Function that :meth:`checkpoint` calls after it has tried to write the journal to the storage.
     :param clock: Clock of this machine. Tests replace it.
     :param make_pool: Function that creates the worker threads. Tests replace it.
@@ -232,6 +236,7 @@ class BatchRunner:
     is_killed: Callable[[], bool]
     max_error_rate: float
     on_deferred: Callable[[Deferred], None]
+    on_done: OnDone = lambda outcome, line: None
     on_flush: Callable[[], None] = lambda: None
     clock: Clock = field(default_factory=Clock)
     make_pool: MakePool = WorkerPool
@@ -310,7 +315,7 @@ class BatchRunner:
         """Write the error of a row to the journal, log it and count it."""
         self.progress.log_error(line)
         self.journal.finish(self.journal.errors, line)
-        metrics.incr("batch_rows", outcome="failed")
+        self.on_done("failed", line)
 
     @property
     def is_stopping(self) -> bool:
@@ -355,9 +360,7 @@ class BatchRunner:
             case Succeeded(line):
                 self._release_guard()
                 self.journal.finish(self.journal.results, line)
-                metrics.incr("batch_rows", outcome="succeeded")
-                if "decision" in line:  # The line of an exported row contains `decisions` instead.
-                    metrics.incr_decision(line["decision"])
+                self.on_done("succeeded", line)
             case Failed(line):
                 if not self._guard.hold(outcome):
                     self.fail_row(line)
@@ -391,9 +394,9 @@ class BatchRunner:
             return
         if isinstance(outcome, Failed) or (isinstance(outcome, Succeeded) and outcome.line.get("billed")):
             self._guard.storage_worked()
-        if isinstance(error, api.FacekiError) and not isinstance(error, api.ValidationError):
+        if isinstance(error, FacekiError) and not isinstance(error, ValidationError):
             self._failures_in_a_row += 1
-        elif not isinstance(error, api.ValidationError):
+        elif not isinstance(error, ValidationError):
             self._failures_in_a_row = 0
 
     def _sleep(self, seconds: float) -> None:
@@ -420,7 +423,7 @@ class BatchRunner:
         done = self.journal.done + self._guard.held
         if done >= min_rows and failed > self.max_error_rate * done:
             self.abort(
-                api.ValidationError(
+                ValidationError(
                     f"{failed} of {done} rows are errors, more than max_error_rate={self.max_error_rate:g}"
                 )
             )

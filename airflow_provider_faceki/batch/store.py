@@ -1,12 +1,12 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Storage access of a batch, retries after temporary storage failures, and clocks. Tests replace storage and clocks."""
+"""Interface to the storage of a batch, retries after temporary storage failures, and clocks."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import IO, BinaryIO, TypeVar, cast
+from typing import Protocol, TypeVar
 
 from tenacity import (
     RetryCallState,
@@ -16,8 +16,6 @@ from tenacity import (
     wait_chain,
     wait_fixed,
 )
-
-from airflow_provider_faceki import storage
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +29,7 @@ ITEMS_PER_CHECKPOINT = 1000
 
 
 class Clock:
-    """The clocks of this machine."""
+    """The clocks of this machine. Tests replace them."""
 
     def time(self) -> float:
         """Return the Unix time."""
@@ -53,33 +51,24 @@ class Clock:
         time.sleep(seconds)
 
 
-class ObjectStore:
-    """Storage operations that a batch needs, in any storage that Airflow supports.
+class ObjectStore(Protocol):
+    """Storage of a batch. Tests use a storage in memory.
 
-    Each operation raises ``OSError`` if the storage fails, and ``ValidationError`` if the path is wrong.
-
-    :param conn_id: Id of the Connection for the storage. Default: the Connection in the URI.
+    Several threads call the operations. Each operation raises ``OSError`` if the storage fails, and
+    ``ValidationError`` if the path is wrong. A written file must be listed at once, because ``lease.py`` relies on it.
     """
-
-    def __init__(self, conn_id: str | None = None) -> None:
-        self._conn_id = conn_id
 
     def write(self, uri: str, content: bytes) -> None:
         """Write a whole file. An existing file is replaced, on local disks and object storages atomically."""
-        storage.write_bytes(uri, content, self._conn_id)
 
     def read(self, uri: str) -> bytes:
         """Return the content of a file."""
-        with storage.open_binary(uri, self._conn_id) as file:
-            return file.read()
 
     def list(self, folder: str) -> list[str]:
         """Return the URIs of the files in a folder, sorted by name. If the folder does not exist, the list is empty."""
-        return storage.list_files(folder, self._conn_id)
 
     def delete(self, uri: str) -> None:
         """Delete a file. If the file does not exist, do nothing."""
-        storage.delete(uri, self._conn_id)
 
 
 def retry_storage(operation: Callable[[], T], sleep: Callable[[float], None] = time.sleep) -> T:
@@ -98,19 +87,6 @@ def retry_storage(operation: Callable[[], T], sleep: Callable[[float], None] = t
         reraise=True,
     )
     return retrying(operation)
-
-
-def write_file(uri: str, file: IO[bytes], conn_id: str | None) -> str:
-    """Write a complete temporary file to ``uri``, and return ``uri``. If the storage fails, write again after a pause.
-
-    :raises OSError: if the last attempt also failed.
-    """
-
-    def write() -> str:
-        file.seek(0)
-        return storage.write_file(uri, cast("BinaryIO", file), conn_id)
-
-    return retry_storage(write)
 
 
 def _warn(state: RetryCallState) -> None:

@@ -18,26 +18,31 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
 
-from airflow_provider_faceki import api
+from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.batch import outcomes
 from airflow_provider_faceki.batch.journal import Journal, RowState
 from airflow_provider_faceki.batch.lease import Lease
-from airflow_provider_faceki.batch.manifest import Row, row_key
 from airflow_provider_faceki.batch.outcomes import Deferred
 from airflow_provider_faceki.batch.row_processor import (
+    BatchHook,
     BatchOptions,
     LoadImage,
     RowProcessor,
     VerificationGateway,
     row_of,
 )
-from airflow_provider_faceki.batch.runner import BatchRunner, Job, MakePool, Progress, ReadRows, WorkerPool
+from airflow_provider_faceki.batch.rows import Row, row_key
+from airflow_provider_faceki.batch.runner import (
+    BatchRunner,
+    Job,
+    MakePool,
+    OnDone,
+    Progress,
+    ReadRows,
+    WorkerPool,
+)
 from airflow_provider_faceki.batch.store import Clock, with_checkpoints
-
-if TYPE_CHECKING:
-    from airflow_provider_faceki.hooks.faceki import FacekiHook
 
 log = logging.getLogger(__name__)
 
@@ -54,22 +59,23 @@ class BatchVerification:
     """One try of a batch verification, that is one execution of the Airflow task.
 
     :param hook: Hook for the calls to FACEKI.
-    :param load_image: Function that loads and checks an image. Its arguments are a name for error messages, and the
-        image's URI.
+    :param load_image: Function that loads and checks an image.
     :param journal: Journal of the batch, already loaded.
     :param lease: Lease of this try, already acquired.
     :param options: Options of the batch.
     :param is_killed: Function that returns whether Airflow has killed the task.
+    :param on_done: Function that is called for each row that is done.
     :param clock: Clock of this machine. Tests replace it.
     :param make_pool: Function that creates the worker threads. Tests replace it.
     """
 
-    hook: FacekiHook
+    hook: BatchHook
     load_image: LoadImage
     journal: Journal
     lease: Lease
     options: BatchOptions
     is_killed: Callable[[], bool]
+    on_done: OnDone = lambda outcome, line: None
     clock: Clock = field(default_factory=Clock)
     make_pool: MakePool = WorkerPool
     #: Number of rows that this try could not finish, or whose full record it could not fetch. Rows of ``over_ceiling``,
@@ -114,6 +120,7 @@ class BatchVerification:
             is_killed=self.is_killed,
             max_error_rate=self.options.max_error_rate,
             on_deferred=self._on_deferred,
+            on_done=self.on_done,
             on_flush=self._check_lease,
             clock=self.clock,
             make_pool=self.make_pool,
@@ -224,7 +231,7 @@ class BatchVerification:
         self.journal.log_intents(row.values["record_identifier"] for row in rows)
         try:
             self._runner.retry_storage(self._flush_intents)
-        except api.ValidationError as error:
+        except ValidationError as error:
             # The intents of the rows could not be written, because the path of the output folder is wrong, or because a
             # newer try has the lease. It is not known which intents were written. Therefore no intent is cancelled, and
             # later tries treat all of these rows as possibly sent.
@@ -266,7 +273,7 @@ class BatchVerification:
         self._runner.drain()
         if not self._runner.aborted_by and (unread := self.journal.index.count_unread()):
             self.unfinished += unread
-            self.problem = api.ValidationError("the manifest has changed while the batch ran")
+            self.problem = ValidationError("the manifest has changed while the batch ran")
 
     def _reconcilable_from(self) -> float:
         """Return the Unix time at which the second pass can start."""
@@ -318,5 +325,5 @@ class BatchVerification:
             # old. The row is sent only if that check succeeds.
             with suppress(OSError):
                 self.lease.ensure_held()
-        except api.ValidationError as error:
+        except ValidationError as error:
             self._runner.abort(error)

@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Check the values of single fields of a FACEKI Connection.
 
-Each kind of field in ``schema.py`` has a check function with the same name here. The function accepts the stored value:
-text from a form or a URI, or a typed value from JSON. It returns the typed value. If the value is not allowed, it
-raises :class:`InvalidValue` with a description of the allowed values. The error text never contains the value, because
-the caller decides whether the value is safe to show.
+For each kind of field in ``schema.py``, this module contains a check function of the same name. The argument of the
+function is the stored value: text from a form or a URI, or a typed value from JSON. The function returns the typed
+value. If the value is not allowed, the function raises :class:`InvalidValue` with a description of the allowed values.
+The error text never contains the value, because the caller decides whether the value is safe to show.
 
 The checks do not use ``jsonschema`` or ``pydantic``, although Airflow installs both. CONTRIBUTING.md gives the reason.
 """
@@ -44,8 +44,9 @@ _URL_SAFE = re.compile(r"[A-Za-z0-9._~-]+")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _AUTH_SCHEME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,40}")
 _JSON_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
-# Pattern of the location of a shared token store. The location is either the URI of a folder in a storage, with an
-# optional Connection id before an @, or an absolute local directory, with or without file://.
+# Pattern of the location of a shared token store. The location is the URI of a folder in a storage, or an absolute
+# local directory. Examples are `s3://bucket/tokens`, `s3://aws_default@bucket/tokens` (with the id of an Airflow
+# Connection), `/mnt/tokens` and `file:///mnt/tokens`.
 _STORE_PLACE = re.compile(
     r"(?!(?i:file|local):)[A-Za-z][A-Za-z0-9+.-]*://(?:[A-Za-z0-9_.-]+@)?[^\s?#@/:][^\s?#@]*"
     r"|(?:(?i:file)://)?/[^\s?#@]+"
@@ -121,7 +122,7 @@ def _clean(value: object, allowed: str) -> str:
 
 
 def key(value: object, _: FieldSpec) -> str:
-    """Check a secret key that the user has chosen: minimum length, and no whitespace around it."""
+    """Check a secret key that the user has chosen: minimum length, no surrounding whitespace, no control characters."""
     allowed = f"{MIN_KEY_LENGTH} or more characters, without white space around them"
     given = _clean(value, allowed)
     if len(given) < MIN_KEY_LENGTH:
@@ -146,17 +147,14 @@ def header_name(value: object, _: FieldSpec) -> str:
 
 
 def auth_flow(value: object, spec: FieldSpec) -> AuthFlow:
-    """Check the field ``auth_flow``, and return its value as a member of :class:`AuthFlow`.
-
-    The value is the name of one of the forms in which FACEKI's documentation and SDKs request an access token.
-    """
+    """Check the field ``auth_flow``, which selects the form of the token request. Return it as :class:`AuthFlow`."""
     return AuthFlow(choice(value, spec))
 
 
 def auth_scheme(value: object, _: FieldSpec) -> str:
     """Check the authentication scheme, such as ``Bearer``, that stands in front of the access token in the HTTP header.
 
-    :returns: The scheme. If the header contains the token alone, the result is an empty text.
+    :returns: The scheme. For the value ``none``, the result is an empty text: the header then contains only the token.
     """
     if not isinstance(value, str) or not _AUTH_SCHEME.fullmatch(value):
         raise InvalidValue(f"one word such as Bearer, or {NO_AUTH_SCHEME} for the token alone")
@@ -171,7 +169,7 @@ def choice(value: object, spec: FieldSpec) -> str:
 
 
 def words(value: object, spec: FieldSpec) -> tuple[str, ...]:
-    """Check a list of words that must all be allowed values, in upper or lower case. A text is split at its commas."""
+    """Check that each word of a list is an allowed value, in upper or lower case. A text is split at its commas."""
     allowed = f"some of {', '.join(spec.choices)}, as a list or with commas"
     found = value.split(",") if isinstance(value, str) else value
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
@@ -269,8 +267,8 @@ def _url_parts(value: object, allowed: str) -> tuple[str, str, int | None, str]:
         raise InvalidValue(allowed, "a user name or password in it")
     if rest:
         raise InvalidValue(allowed, "a query or fragment in it")
-    # Airflow removes the brackets of an IPv6 address when it reads the URI of a Connection. The brackets are added
-    # again here.
+    # Airflow removes the brackets of an IPv6 address when it reads the URI of a Connection. Therefore the brackets are
+    # added again.
     if _is_ipv6(authority):
         authority = f"[{authority}]"
     parts = _AUTHORITY.fullmatch(authority)

@@ -23,9 +23,9 @@ from airflow_provider_faceki.connection.schema import (
 )
 
 #: Label and placeholder of the port field. Airflow 3.2 and later show this field. If the field is empty, the Test
-#: button of Airflow 3.3.1 and 3.3.2 sends port 0. Airflow compares this 0 with the stored Connection, which has no
-#: port. Because they differ, Airflow refuses the test (https://github.com/apache/airflow/pull/73298). If the user types
-#: 0 and saves the Connection, both ports are 0, and the test works. Therefore the placeholder recommends port 0.
+#: button of Airflow 3.3.1 and 3.3.2 sends port 0, but the stored Connection has no port. Airflow compares the two ports
+#: and refuses the test, because they differ (https://github.com/apache/airflow/pull/73298). If the user types 0 and
+#: saves the Connection, both ports are 0, and the test works. Therefore the placeholder recommends port 0.
 _PORT = {
     "label": "Port",
     "placeholder": "443 (default); type 0 if the Test button says Bad Request",
@@ -98,10 +98,10 @@ def _json_schema(spec: FieldSpec) -> dict[str, object]:
 
 
 def form_widgets() -> dict[str, Any]:
-    """Return the fields in the Connection's extra that the form shows, as form widgets for Airflow 2.11 to 3.1.
+    """Return one form widget for each extra field that the Connection form shows. Airflow 2.11 to 3.1 use the widgets.
 
-    Call this only from ``get_connection_form_widgets``. Airflow 3.1 does not install the form libraries. It provides
-    replacements for them only during that call.
+    Call this function only from ``get_connection_form_widgets``. Airflow 3.1 does not install the libraries for web
+    forms. Airflow 3.1 provides replacements for these libraries only while ``get_connection_form_widgets`` runs.
     """
     from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
     from flask_babel import lazy_gettext
@@ -124,7 +124,7 @@ def form_widgets() -> dict[str, Any]:
 
 
 def _as_json(widget: Any) -> Any:
-    """Return a text widget that shows an object as JSON. The original widget would show the object in Python syntax."""
+    """Return a text widget that shows objects and booleans as JSON. The original widget would show Python syntax."""
 
     def show(field: Any, **attributes: Any) -> Any:
         if isinstance(field.data, dict | bool):
@@ -144,8 +144,9 @@ def _keep_secret(widget: Any) -> Any:
 
     def show(field: Any, **attributes: Any) -> Any:
         widget.hide_value = False
-        # If the field has a value (``data``) that no user has submitted (``raw_data`` is empty), the value is a stored
-        # secret. The form shows a placeholder instead. Airflow keeps the stored secret if it receives the placeholder.
+        # `field.data` is the value of the field. If `field.raw_data` is empty, no user has submitted the value, so the
+        # value is the stored secret. The form then shows a placeholder. If Airflow receives the placeholder, Airflow
+        # keeps the stored secret.
         if field.data and not field.raw_data:
             from airflow.www.views import SENSITIVE_FIELD_PLACEHOLDER
 

@@ -38,8 +38,8 @@ TOKEN_STORES = ("file", "memory")
 #: which cannot be guessed.
 MIN_KEY_LENGTH = 32
 
-#: Default maximum number of stored webhooks in 24 hours. Each stored webhook starts a DAG run. The limit applies to an
-#: attack with a leaked token, and also to a large batch in which each row causes one webhook.
+#: Default maximum number of stored webhooks in 24 hours. Each stored webhook starts a DAG run. The limit stops an
+#: attack with a leaked token. A large batch can also reach the limit, if each row of the batch causes one webhook.
 DEFAULT_WEBHOOKS_PER_DAY = 10_000
 
 #: The kinds of field values. For each kind, ``checks.py`` contains a function of the same name that checks the value.
@@ -98,13 +98,13 @@ class FieldSpec(NamedTuple):
     in_form: bool = True
 
 
-#: Value of the field ``auth_scheme`` if the HTTP header contains the token without a scheme such as ``Bearer``. The
-#: empty text cannot express this, because it means "not set".
+#: Value of the field ``auth_scheme`` if the HTTP header contains the token without a scheme such as ``Bearer``. An
+#: empty text cannot be used for this purpose, because an empty text means that the field is not set.
 NO_AUTH_SCHEME = "none"
 
 
 def _field(kind: Kind, label: str, help_text: str, **more: Any) -> Any:
-    """Declare one Connection field. The return type is ``Any``, so that it matches the annotation of every field."""
+    """Declare one Connection field. The return type is ``Any``, because the fields have different types."""
     spec = FieldSpec(kind, label, help_text, **more)
     hidden = spec.secret or kind == "proxies"  # a proxy URL can contain a password
     return dataclasses.field(repr=not hidden, metadata={"spec": spec})

@@ -32,8 +32,8 @@ from airflow_provider_faceki.connection.schema import (
 
 log = logging.getLogger(__name__)
 
-# Connection types that are accepted. A Connection in a secrets backend possibly has no type. The type "generic" is not
-# reserved for another service.
+# Connection types that are accepted. An empty type is accepted, because a Connection in a secrets backend possibly has
+# no type. The type "generic" is accepted, because it does not belong to another service.
 _OUR_TYPES = (CONN_TYPE, "generic", "", None)
 
 
@@ -57,8 +57,9 @@ class StoredConnection:
     def of(cls, conn: object) -> StoredConnection:
         """Copy the fields of ``conn``, which is an object of any of Airflow's Connection classes.
 
-        This method does not block, so an event loop can call it. It reads the stored text ``conn.extra``, because
-        ``conn.extra_dejson`` would mask secrets through a blocking call to Airflow's supervisor.
+        This method does not block, so code on an event loop can call it. The method reads the stored text
+        ``conn.extra``. It does not read ``conn.extra_dejson``, because that property makes a blocking call to Airflow's
+        supervisor in order to mask secrets.
         """
         return cls(*(getattr(conn, each.name) for each in dataclasses.fields(cls)))
 
@@ -71,8 +72,8 @@ def is_faceki_type(conn_type: object) -> bool:
 def settings_from_connection(conn_id: str, conn: StoredConnection) -> ConnectionSettings:
     """Return the checked settings of a Connection.
 
-    :raises ConfigurationError: if the Connection has another type, or if any field is wrong. The error lists all wrong
-        fields. Its traceback reveals no secret, even if local variables are printed.
+    :raises ConfigurationError: if the type of the Connection is not accepted, or if any field is wrong. The error lists
+        all wrong fields. The traceback reveals no secret, even if local variables are printed.
     """
     if not is_faceki_type(conn.conn_type):
         raise _wrong_type(conn_id, conn.conn_type)
@@ -118,9 +119,8 @@ class WebhookSettings:
 def webhook_settings(conn_id: str, conn: StoredConnection) -> WebhookSettings | None:
     """Return the webhook settings of a Connection, or ``None`` if it has no webhook token.
 
-    The other fields are not checked, because they are not used on the machine of the API server. For example, this
-    machine possibly does not have the CA bundle.
-
+    Only the webhook fields are checked. The API server does not use the other fields. A check of the other fields could
+    fail on the API server's machine. For example, this machine possibly does not have the CA bundle.
     :raises ConfigurationError: if any webhook field is wrong. The error lists all wrong webhook fields.
     """
     reader = _FieldReader(conn)

@@ -30,8 +30,8 @@ def load_documents(load: Callable[[str, Any], Image], documents: object) -> list
 
     An item that is already a ``Document`` is returned unchanged.
 
-    :param load: Function that checks an image and returns an ``Image``. Its arguments are a name for error messages,
-        and the image.
+    :param load: Function that checks an image and returns an ``Image``. Its first argument is a name for error
+        messages. Its second argument is the image.
     :param documents: One to three documents. Each is a ``Document``, ``{"front": image, "back": image}``, or the
         image of its front. If the back is a value such as ``None`` or an empty text, the document has no back.
     :raises ValidationError: if ``documents`` or one of its items has another form.
@@ -57,6 +57,6 @@ def _document(load: Callable[[str, Any], Image], name: str, item: object) -> Doc
 
 
 def _is_no_place(side: object) -> bool:
-    # A number, a list or a mapping is refused here, because it cannot be the location of an image. The storage checks
-    # whether a location is valid.
+    # A number, a list or a mapping cannot be the location of an image. Whether a text is a valid location is checked
+    # later, when the image is loaded.
     return isinstance(side, int | float | Sequence | Mapping) and not isinstance(side, str | bytes)

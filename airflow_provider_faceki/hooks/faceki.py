@@ -89,8 +89,8 @@ class FacekiHook(BaseHook):
     def get_conn(self) -> FacekiClient:
         """Return the FACEKI client, which is independent of Airflow. Errors are as for :attr:`settings`."""
         client = self._cached_connection.client
-        # If an earlier lookup of the token store's Connection failed, the lookup is repeated here. Airflow can look up
-        # a Connection only in certain threads. One of them is the main thread, in which a task runs.
+        # If an earlier lookup of the token store's Connection failed, the lookup is repeated. Airflow can look up a
+        # Connection only on certain threads. One of them is the main thread, on which a task runs.
         if threading.current_thread() is threading.main_thread():
             _connect_token_backend(client)
         return client
@@ -187,9 +187,11 @@ class FacekiHook(BaseHook):
         """Verify one person. FACEKI charges for this call.
 
         The request is sent again only if FACEKI certainly did not act on it. If the answer is lost or cannot be used,
-        the hook looks up the record by ``record_identifier``. The hook stores nothing between two tries of a task, so
-        FACEKI possibly charges a retry of the task again. To avoid this, use ``FacekiKycVerificationOperator``, which
-        first searches for a verification that an earlier try sent.
+        the hook looks up the record by ``record_identifier``.
+
+        The hook stores nothing between two tries of a task. If Airflow retries the task, FACEKI possibly charges for
+        the verification again. To avoid this, use ``FacekiKycVerificationOperator``, which first searches for a
+        verification that an earlier try sent.
 
         :param selfie: Image of the person: its bytes, its absolute local path, its URI, or an ``Image``.
         :param documents: One to three documents. Each document is the image of its front, ``{"front": image,
@@ -255,8 +257,7 @@ class FacekiHook(BaseHook):
     def workflow(self, workflow_id: str | None) -> str:
         """Return ``workflow_id``, or the Connection's default workflow.
 
-        :raises ValidationError: if ``workflow_id`` is ``None`` or empty and the Connection has no default workflow, or
-            if the result is not a valid id.
+        :raises ValidationError: if neither ``workflow_id`` nor a default workflow is set, or if the id is not valid.
         """
         is_given = workflow_id is not None and workflow_id != ""
         chosen = workflow_id if is_given else self.settings.workflow_id
@@ -272,8 +273,8 @@ class FacekiHook(BaseHook):
 
         The process caches the rules for ten minutes. It caches ``None`` and a :class:`WorkflowError` for one minute.
 
-        :returns: The rules. The result is ``None`` if the request for the rules fails for a reason that does not
-            prevent a verification, such as an unknown URL or no answer. In this case a warning is logged.
+        :returns: The rules. The result is ``None`` if the rules cannot be fetched, but a verification is possible, for
+            example because the URL of the rules is unknown or FACEKI does not answer. In this case a warning is logged.
         :raises FacekiError: if the request fails for a reason that also prevents a verification, such as wrong
             credentials.
         """
@@ -286,7 +287,8 @@ class FacekiHook(BaseHook):
         """Check an image and return it as an ``Image`` for a call such as ``AnalyzeFace``.
 
         An image in a storage is checked, but not loaded into memory. If an image is larger than the Connection's
-        ``max_image_bytes``, it is refused. This method possibly reads a storage, so an event loop must not call it.
+        ``max_image_bytes``, it is refused. Do not call this method on an event loop, because reading a storage would
+        block the event loop.
 
         :param source: Bytes of the image, its absolute local path, its URI, or an ``Image``. An ``Image`` is returned
             unchanged.
@@ -317,9 +319,10 @@ class FacekiHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Request an access token from FACEKI. Return whether the request succeeded, and a message for the user.
 
-        The token store is not used. FACEKI does not charge for this call. FACEKI's documentation and SDKs contain
-        several forms of the token request. If FACEKI does not know the configured form, the other forms are tried until
-        one of them works. The form with the secret in the URL is tried only if it is configured.
+        The token store is not used. FACEKI does not charge for a token. FACEKI's documentation and SDKs contain several
+        forms of the token request. If FACEKI does not know the configured form, the other forms are tried until one of
+        them works, and the message names this form. The form with the secret in the URL is tried only if it is
+        configured.
         """
         from dataclasses import replace
 
@@ -343,16 +346,16 @@ class FacekiHook(BaseHook):
         return True, f"FACEKI issued a token that is valid for {token.lifetime:.0f} s."
 
     def _suggest_auth_flow(self) -> str:
-        """Try the forms of the token request that are not configured, until one of them works.
+        """Try the forms of the token request that are not configured, and return a sentence for the error message.
 
-        Return a sentence for the error message. The sentence names the form that works. If no form works, the sentence
-        names the form with the secret in the URL, which is never tried here. If exactly this form is configured, return
-        an empty text.
+        The form with the secret in the URL is not tried. If one of the tried forms works, the sentence names this form.
+        If none of them works, the sentence says that the form with the secret in the URL was not tried. If none of them
+        works and the secret is already configured to be in the URL, the sentence is empty.
         """
         from airflow_provider_faceki.api.probes import Diagnosis
 
-        # A wrong base URL possibly leads to a server of somebody else, whose log would contain the URL. Therefore the
-        # form with the secret in the URL is not tried.
+        # If the base URL is wrong, the request possibly reaches the server of somebody else, and the log of this server
+        # would contain the URL. Therefore the form with the secret in the URL is not tried.
         found = Diagnosis(self.get_conn()).other_auth_flow(in_url=False)
         if found is not None:
             return f". FACEKI issues a token with auth_flow={found.value!r}: set this value"
@@ -467,9 +470,10 @@ os.register_at_fork(after_in_child=_cached_connections.clear)
 
 
 def _connect_token_backend(client: FacekiClient) -> None:
-    """If the client has a shared token store, look up the Connection for the storage of this token store.
+    """Look up the Connection for the storage of the client's shared token store.
 
-    ``ObjectStorageTokenBackend.connect`` explains why. If the lookup has already succeeded, do nothing.
+    If the client has no shared token store, or if the lookup has already succeeded, do nothing. The docstring of
+    ``ObjectStorageTokenBackend.connect`` explains why the hook makes this lookup.
     """
     connect = getattr(client.token_backend, "connect", None)
     if connect is not None:

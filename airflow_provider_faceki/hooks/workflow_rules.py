@@ -12,11 +12,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.failures import are_rules_missing, are_rules_unavailable
+from airflow_provider_faceki.api.endpoints.workflows import are_rules_unavailable
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.api.endpoints.workflows import WorkflowRules
-    from airflow_provider_faceki.hooks.faceki import FacekiHook
 
 log = logging.getLogger(__name__)
 
@@ -76,30 +75,6 @@ def cached_rules(key: Key, fetch: Callable[[], WorkflowRules]) -> WorkflowRules 
         # each thread raises a copy.
         raise copy.copy(cached.found)
     return cached.found
-
-
-def are_records_stored(hook: FacekiHook, workflow_id: str, *, is_decisive: bool = True) -> bool:
-    """Return whether the rules of a workflow say that FACEKI stores the records of verifications.
-
-    If FACEKI has no endpoint for the rules, it is unknown whether FACEKI stores records. Then the result is ``True``.
-
-    :param is_decisive: Whether the caller sends a verification if the result is ``True``. In this case the rules must
-        be known, because they possibly say that FACEKI stores no records. Therefore an error is raised if FACEKI does
-        not return the rules now. If ``is_decisive`` is false, the result is ``True`` instead of an error.
-    :raises WorkflowError: if FACEKI answers that the workflow is unknown or has no rules.
-    :raises FacekiError: if FACEKI does not return the rules now, and ``is_decisive`` is true. Credentials that FACEKI
-        does not accept are always an error.
-    """
-    rules = hook.workflow_rules(workflow_id)
-    if rules is None and is_decisive:
-        # The hook returns ``None`` if the endpoint of the rules is missing, and also if the endpoint fails. The error
-        # of a second request shows which of these is the case.
-        try:
-            rules = hook.get_workflow_rules(workflow_id)
-        except api.FacekiError as error:
-            if not are_rules_missing(error):
-                raise
-    return rules is None or rules.stores_records
 
 
 def _fetch(key: Key, fetch: Callable[[], WorkflowRules]) -> WorkflowRules | api.WorkflowError | None:

@@ -23,7 +23,7 @@ class _AddressLink(BaseOperatorLink):
     """Base class of the extra links. It reads the address from an XCom.
 
     ``key`` is the key of the XCom. By default, the XCom is the return value of the task. If ``field`` is set, the XCom
-    is an object, and the address is in this field of the object.
+    is a mapping, and the address is the value of ``field`` in this mapping.
     """
 
     key: str | None = None
@@ -36,8 +36,8 @@ class _AddressLink(BaseOperatorLink):
         """
         if self.key is not None and hasattr(ti_key, "xcom_push"):
             # The worker of Airflow 3 calls ``get_link`` directly after the execution of the task. In the worker,
-            # reading an XCom that does not exist logs an error. Therefore, only in the worker, the link's address is
-            # read from the operator's attribute ``link_urls``. All other processes read it from XCom.
+            # reading an XCom that does not exist logs an error. Therefore the worker reads the link's address from the
+            # operator's attribute ``link_urls``. All other processes read the address from XCom.
             return str(getattr(operator, "link_urls", {}).get(self.key, ""))
         # The import is here and not at the top, because it loads Airflow's database models, which DAG parsing does not
         # need.
@@ -64,7 +64,7 @@ class FacekiRecordLink(_AddressLink):
 
 
 class FacekiOutputLink(_AddressLink):
-    """Link to the output of a task. If ``web_address.py`` knows no address of the output, the link is empty."""
+    """Link to the output of a task. If the output has no known web address, such as a local file, the link is empty."""
 
     name = "FACEKI output"
     key = OUTPUT_URL_KEY

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from airflow_provider_faceki import api
+from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.api.arguments import check_bool, check_exactly_one, check_one_of, check_seconds
 from airflow_provider_faceki.api.values import check_identifier, storable
 from airflow_provider_faceki.batch.schema import COLUMNS as COLUMNS
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_faceki.batch.export import ExportOptions, RecordExport
     from airflow_provider_faceki.batch.journal import Journal
-    from airflow_provider_faceki.batch.manifest import Row
     from airflow_provider_faceki.batch.row_processor import BatchOptions
+    from airflow_provider_faceki.batch.rows import Row
     from airflow_provider_faceki.batch.runner import Progress
     from airflow_provider_faceki.batch.verify import BatchVerification
 
@@ -257,9 +257,9 @@ class FacekiBatchVerificationOperator(_BatchOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Verify the rows and return the counts."""
+        from airflow_provider_faceki.batch.airflow_store import AirflowObjectStore
         from airflow_provider_faceki.batch.journal import Journal
         from airflow_provider_faceki.batch.runner import Progress
-        from airflow_provider_faceki.batch.store import ObjectStore
 
         with _translate_batch_errors(context):
             self._check_arguments()
@@ -269,7 +269,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
             if self.resize_to is not None and find_spec("PIL") is None:
                 raise api.ConfigurationError("resize_to needs Pillow: install the extra 'images'")
             total = self._count(self._rows())
-            journal = Journal(self.output_path, ObjectStore(self.output_conn_id))
+            journal = Journal(self.output_path, AirflowObjectStore(self.output_conn_id))
             self.push_output_link(context, self.output_path, self.output_conn_id, is_folder=True)
             ti = context["ti"]
             batch_id = self.batch_id or f"{ti.dag_id} {ti.run_id} {ti.task_id} {ti.map_index}"
@@ -289,16 +289,16 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         }
 
     def _run(self, journal: Journal, batch_id: str, progress: Progress) -> None:
+        from airflow_provider_faceki.batch.airflow_store import AirflowObjectStore
         from airflow_provider_faceki.batch.error_guard import ImageStorageError
         from airflow_provider_faceki.batch.lease import Lease
-        from airflow_provider_faceki.batch.store import ObjectStore
         from airflow_provider_faceki.batch.verify import BatchVerification
         from airflow_provider_faceki.storage import AccessPolicy
 
         policy = AccessPolicy.for_manifest(
             as_prefixes(self.allowed_image_prefixes), _as_conn_ids(self.allowed_image_conn_ids)
         )
-        lease = Lease(ObjectStore(self.output_conn_id), journal.leases, batch_id)
+        lease = Lease(AirflowObjectStore(self.output_conn_id), journal.leases, batch_id)
         # A lease is a file in output_path that shows which try is the newest. Only the newest try is allowed to send
         # rows. If output_path is not writable, the task fails here, before any charged call.
         lease.acquire()
@@ -314,6 +314,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
             lease=lease,
             options=self._options(),
             is_killed=lambda: self._killed,
+            on_done=metrics.count_row,
         )
         try:
             batch.run(self._rows, progress)
@@ -350,7 +351,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
 
         return BatchOptions(
             concurrency=self.concurrency,
-            workflow_id=self.workflow_id,
+            workflow_id=self.workflow_id or self.hook.settings.workflow_id,
             include_records=self.include_records,
             check_rules=self.check_rules,
             resubmit=self.resubmit,

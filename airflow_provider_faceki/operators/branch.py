@@ -21,11 +21,13 @@ _FOR_ONE = "a branch is for one person: see docs/verification.md for many"
 class FacekiDecisionBranchOperator(BaseBranchOperator):
     """Select the downstream tasks by the decision in a summary, which a sensor or operator of this provider returns.
 
-    This operator handles the decision about one person. If ``summary`` contains the results of a mapped task, or if
-    this operator itself is mapped, the task fails, because the decision about one person would select the tasks for all
-    persons. On Airflow 3.2 and later, the task also fails in a mapped task group, because these versions of Airflow
-    also run the tasks that were not selected (https://github.com/apache/airflow/issues/67265). ``docs/verification.md``
-    shows how to route many decisions.
+    This operator handles the decision about one person. ``docs/verification.md`` shows how to route many decisions. The
+    task fails in these cases:
+
+    - ``summary`` contains the results of a mapped task, or this operator itself is mapped. The decision about one
+      person would select the tasks for all persons.
+    - This operator is in a mapped task group, on Airflow 3.2 or later. These versions of Airflow also run the tasks
+      that were not selected (https://github.com/apache/airflow/issues/67265).
 
     :param summary: The summary, usually the output of another task. A list must contain only summaries of one person.
         The last summary in the list is used.
@@ -67,8 +69,7 @@ class FacekiDecisionBranchOperator(BaseBranchOperator):
         self._check_that_airflow_follows(context)
         summary = self.summary
         if isinstance(summary, Sequence) and not isinstance(summary, str | list | tuple):
-            # Airflow passes the results of a mapped task as a lazy sequence. This is neither a list nor a tuple.
-            # Therefore a sequence that is neither a list nor a tuple is treated as the results of a mapped task.
+            # Airflow passes the results of a mapped task as a lazy sequence, which is neither a list nor a tuple.
             raise AirflowFailException(f"summary contains the results of {len(summary)} tasks; {_FOR_ONE}")
         if isinstance(summary, list | tuple):
             summary = summary[-1] if summary else {"decision": None}

@@ -55,7 +55,7 @@ _NOT_SAFE = (
 
 
 class FacekiOperator(FacekiTaskMixin, BaseOperator):
-    """Base class of the operators that call FACEKI. It resolves the Connection and decides which failures are retried.
+    """Base class of the operators that call FACEKI. It decides which failures are retried.
 
     :param faceki_conn_id: Connection of type ``faceki``.
     """
@@ -92,14 +92,15 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
     ) -> T:
         """Make a call that is possibly charged, and whose outcome cannot be looked up afterwards.
 
-        After the result is stored, call :meth:`ChargedCallState.finish`. If Airflow retries the task, the next try does
-        not repeat the call, even if the earlier try was killed before or after :meth:`ChargedCallState.finish`. If a
-        person clears a task that has finished or failed, the task makes the call again. This protection needs Airflow
-        3.3 or later.
+        After the result is stored, call :meth:`ChargedCallState.finish`. On Airflow 3.3 and later, the call is
+        protected:
+
+        - If Airflow retries the task, the next try does not repeat the call, even if the earlier try was killed.
+        - If a person clears a task that has finished or failed, the task makes the call again.
 
         :param endpoint: The call.
-        :param is_new_after_finish: Whether this call differs from the call of an earlier try that has finished. If it
-            differs, it is also made in a retry.
+        :param is_new_after_finish: Whether a retry makes this call although an earlier try has finished a call. Set it
+            if this call is a different one, for example with another image. Default ``False``.
         :raises AirflowFailException: in three cases: the outcome of the call in this try or in an earlier try is
             unknown, another execution of this try has made the call, or another try cannot succeed.
         :raises AirflowException: if the call was not sent completely; see :meth:`ChargedCallState.send`.
@@ -122,10 +123,9 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
             try:
                 return state.send(self.hook, endpoint)
             except api.FacekiError as error:
-                # ``acquire`` has stored an intent, which means that the call was possibly sent. A try that finds the
-                # intent does not send the call. If FACEKI has not processed the call, ``send`` has removed the
-                # intent. If the task is killed or times out during the call, this code does not run, and the intent
-                # remains.
+                # ``acquire`` has stored an intent, and a later try that finds the intent does not send the call. If
+                # FACEKI has certainly not processed the call, ``send`` has removed the intent. If the task is killed or
+                # times out during the call, the code below does not run, and the intent remains.
                 is_unknown = isinstance(error, api.OutcomeUnknownError)
                 if not error.is_ambiguous:
                     raise
@@ -191,8 +191,9 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
     def report_file(self, path: str, rows: int | None = None) -> None:
         """Report that this execution has written a file about one person.
 
-        The lineage contains only the folder of the file, because the file name possibly identifies the person. A folder
-        with an identifier of the person in its name is omitted too.
+        The lineage contains only the folder of the file, because the file name possibly identifies the person. If the
+        name of a folder in the path contains an identifier of the person, the lineage contains only the path above this
+        folder.
 
         :param path: Location of the file.
         :param rows: Number of records in the file.
@@ -210,9 +211,9 @@ class FacekiGenerateKycLinkOperator(FacekiOperator):
     """Create a link under which one person is verified in a browser.
 
     XCom: ``{"link", "url", "record_identifier", "expires_at"}``. ``link`` is the id of the link, and ``url`` is the
-    address of the page. Anyone who has either of them can open the page, so the id is masked in logs, also in ``url``.
-    ``expires_at`` is computed from ``expires_in_minutes``. The user interface shows the page as an extra link of the
-    task.
+    address of the page, which contains the id. Anyone who has the id or the address can open the page. Therefore the id
+    is masked in logs, also as a part of the address. ``expires_at`` is computed from ``expires_in_minutes``. The user
+    interface shows the page as an extra link of the task.
     https://docs.faceki.com/api-integration/verification-apis/generate-kyc-link
 
     :param workflow_id: Id of a workflow from the FACEKI portal. Default: the workflow in the Connection.
@@ -313,8 +314,9 @@ class FacekiFetchRecordsOperator(FacekiOperator):
         declined person is a valid result.
     :param fail_if_missing: Whether the task fails (and is possibly retried) if there is no record. If ``False``, the
         task returns an empty list. Default ``True``, because an id without a record is usually a mistake.
-    :param skip_if_missing: Whether the task and its downstream tasks are skipped if there is no record. It overrides
-        ``fail_if_missing``. Default ``False``. Use it for ids that are possibly forged, such as the ids in a webhook.
+    :param skip_if_missing: Whether the task and its downstream tasks are skipped if there is no record. If ``True``,
+        ``fail_if_missing`` has no effect. Default ``False``. Set ``True`` for ids that are possibly forged, such as the
+        ids in a webhook.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -392,11 +394,14 @@ class FacekiFetchRecordsOperator(FacekiOperator):
 class FacekiApiOperator(FacekiOperator):
     """Make any FACEKI API call that has no operator of its own.
 
-    A call that is not idempotent is sent again only if FACEKI certainly did not act on it. If the answer to such a call
-    is lost or cannot be written, the task fails and is not retried. From Airflow 3.3 on, the task also fails without a
-    retry if an earlier try was killed after the call, or if Airflow could not store the result of an earlier try as
-    XCom. Before Airflow 3.3, no state survives a try, so a retry sends the call again. To prevent this, set
-    ``retries=0``.
+    If a call is not idempotent, it is sent again only if FACEKI certainly did not act on it. The task fails, and is not
+    retried, in these cases:
+
+    - The answer to a call that is not idempotent is lost, or cannot be written to ``output_path``.
+    - An earlier try was killed during or after the call, or Airflow could not store its result as XCom. The operator
+      detects this only on Airflow 3.3 and later.
+
+    Before Airflow 3.3, no state survives a try, so a retry sends the call again. To prevent this, set ``retries=0``.
 
     XCom: the content of FACEKI's answer, without the outer JSON object (envelope). If ``output_path`` is set, the
     answer is written there, and XCom contains the path. The answer can contain personal data, and XCom is not
@@ -414,8 +419,8 @@ class FacekiApiOperator(FacekiOperator):
     :param files_conn_id: Connection for the storage of ``files``. Default: the Connection in each URI, if a URI
         contains a Connection.
     :param authenticated: Whether the access token is sent. Default ``True``. FACEKI's calls by link need no token.
-    :param idempotent: Whether the call can be sent twice, because the second call changes nothing and is not charged.
-        Default: ``True`` for GET and HEAD, otherwise ``False``.
+    :param idempotent: Whether the call can safely be sent twice: the second call changes nothing and is not charged.
+        Default: ``True`` for GET and HEAD, ``False`` for all other methods.
     :param output_path: URI of the output file in any storage that Airflow supports.
     :param output_conn_id: Connection for the storage of ``output_path``. Default: the Connection in the URI, if there
         is one.
@@ -462,8 +467,8 @@ class FacekiApiOperator(FacekiOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        # ``max_xcom_bytes`` is used only after the call, which is possibly charged. Therefore a wrong value must be
-        # detected here, before the call.
+        # ``max_xcom_bytes`` is used only after the call. The call is possibly charged, so a wrong value must be
+        # detected before the call.
         if type(max_xcom_bytes) is not int or max_xcom_bytes < 0:
             raise ValueError(f"max_xcom_bytes must be a whole number, at least 0, not {max_xcom_bytes!r}")
         self.path = path
@@ -478,8 +483,8 @@ class FacekiApiOperator(FacekiOperator):
         self.output_path = output_path
         self.output_conn_id = output_conn_id
         self.max_xcom_bytes = max_xcom_bytes
-        # This is the list of the arguments that must not render to an empty value. It does not contain ``json``,
-        # because an empty text is a valid JSON document too.
+        # These arguments must not render to an empty value. ``json`` is not in this list, because an empty text is a
+        # valid JSON document.
         self._remember_given(
             "path", "query", "data", "files", "files_conn_id", "output_path", "output_conn_id"
         )
@@ -508,8 +513,8 @@ class FacekiApiOperator(FacekiOperator):
         try:
             result = self._store(document, endpoint)
         except AirflowFailException:
-            # Airflow makes no further try. If a person clears the task, this person wants the call to be made again,
-            # and the state after ``give_up`` allows this.
+            # Airflow makes no further try. A person who clears the task wants the call to be made again. After
+            # ``give_up``, a cleared task is allowed to make the call.
             state.give_up()
             raise
         state.finish()
@@ -563,10 +568,10 @@ class FacekiApiOperator(FacekiOperator):
 
 
 def check_output(uri: str | None, conn_id: str | None) -> None:
-    """Raise an error if it is already certain that the output file cannot be written.
+    """Raise an error if the output file certainly cannot be written.
 
-    The check runs before a call that is possibly charged, so that the result of the call is not lost. No request is
-    sent to a remote storage, so the check does not detect missing permissions in a remote storage.
+    Use this check before a call that is possibly charged, so that the result of the call is not lost. The check sends
+    no request to a remote storage, so it does not detect missing permissions there.
 
     :param uri: URI of the output file. If it is ``None``, nothing is checked.
     :param conn_id: Connection for the storage of ``uri``.

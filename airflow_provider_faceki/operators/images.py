@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.hooks.faceki import FacekiHook
     from airflow_provider_faceki.storage import AccessPolicy
 
-#: Factor for the size limit of images that are reduced before they are sent. Before the reduction, such an image can
-#: have up to this factor times the bytes that the Connection's ``max_image_bytes`` allows.
+#: Factor for the Connection's ``max_image_bytes``. If an image is reduced before it is sent, the size limit of the
+#: original image is ``max_image_bytes`` times this factor.
 _MAX_SIZE_FACTOR_BEFORE_RESIZING = 10
 
 
@@ -94,7 +94,7 @@ def as_prefixes(allowed_image_prefixes: object) -> tuple[str, ...] | None:
 
 
 def check_resize_to(resize_to: object) -> None:
-    """Raise an error at DAG parse time if ``resize_to`` is neither a positive number of pixels nor ``None``."""
+    """Raise ``ValueError`` if ``resize_to`` is not a positive whole number of pixels. ``None`` is allowed."""
     if resize_to is None or (
         isinstance(resize_to, int) and not isinstance(resize_to, bool) and resize_to > 0
     ):
@@ -127,7 +127,7 @@ class _ImageOperator(FacekiOperator):
         self._remember_given("image_conn_id", "allowed_image_prefixes")
 
     def load(self, name: str, uri: str) -> api.Image:
-        """Check an image and return it, with the settings of this task; see :func:`load_image`.
+        """Check an image with the settings of this task, and return it; see :func:`load_image`.
 
         :raises AirflowFailException: if the image is not accepted, or cannot be reduced.
         """
@@ -143,16 +143,17 @@ class _ImageOperator(FacekiOperator):
 class FacekiFaceMatchOperator(_ImageOperator):
     """Search for a face among the people who were verified before. Each call is charged.
 
-    If the answer to a call is lost, its result cannot be looked up later. Therefore the operator does not send the call
-    again. The task fails and is not retried. From Airflow 3.3 on, the task also fails without a retry if an earlier try
-    was killed during the call. Before Airflow 3.3, no state survives a killed task, so a retry possibly sends and
+    If the answer to a call is lost, the result of the call cannot be looked up later. Therefore the operator does not
+    send the call again. The task fails and is not retried. The same happens if an earlier try was killed during the
+    call, on Airflow 3.3 and later. Before Airflow 3.3, no state survives a killed task, so a retry possibly sends and
     charges the call a second time. To prevent this, set ``retries=0``.
 
-    If the answer has arrived, but the found records cannot be written to ``output_path``, the task does not lose them.
-    From Airflow 3.3 on, Airflow stores the ids of the found records. The next try does not search again, but
-    fetches these records by id, which is free. The next try does the same if Airflow retries the task after its end,
-    for example because Airflow could not store the returned value. Before Airflow 3.3, the task pushes the summaries as
-    XCom ``found``, and fails without a retry.
+    Found records are not lost if they cannot be written to ``output_path``:
+
+    - On Airflow 3.3 and later, ids, decisions and codes of the found records are stored. The next try does not search
+      again. To write the file, it fetches the records by id, which is free. The next try does the same if Airflow
+      cannot store the value that the task returns, and retries the task.
+    - Before Airflow 3.3, the task pushes the summaries as XCom ``found``, and fails without a retry.
 
     XCom: a list of summaries without personal data. The list is empty if no person was found.
     https://docs.faceki.com/api-integration/verification-apis/face-match-api
@@ -202,8 +203,8 @@ class FacekiFaceMatchOperator(_ImageOperator):
             self.push_output_link(context, self.output_path, self.output_conn_id)
         records, is_kept = self._found_before(context), True
         if records is None:
-            # The records of a finished search are saved. Here, no saved records belong to this image. Therefore an
-            # earlier finished search was for another image, and this search is a new call.
+            # No saved records belong to this image. The records of every finished search are saved. Therefore, if an
+            # earlier try has finished a search, that search was for another image, and this search is a new call.
             endpoint = api.FaceMatch(self._image)
             records = self.call_charged(context, endpoint, is_new_after_finish=True)
             is_kept = self._keep(context, records)
@@ -248,9 +249,9 @@ class FacekiFaceMatchOperator(_ImageOperator):
         return (found or match).record
 
     def _keep(self, context: Context, records: Sequence[api.VerificationRecord]) -> bool:
-        # The size in bytes is saved, so that the next try can find out whether the image has changed. If Pillow reduces
-        # the image before it is sent, no size is saved, because another version of Pillow possibly produces a file of
-        # another size.
+        # The next try compares the saved size in bytes with the current size, to find out whether the image has
+        # changed. If Pillow reduces the image before it is sent, no size is saved, because another version of Pillow
+        # possibly produces a file of another size.
         size = self._image.size if self.resize_to is None else None
         return ChargedCallState(context).save_matches(records, self.selfie, size)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
@@ -21,7 +22,6 @@ from airflow_provider_faceki.api.values import loggable, storable
 from airflow_provider_faceki.charged_call import ChargedCallState, digest
 from airflow_provider_faceki.failures import fail_if_declined, fail_with_unknown_outcome, translate_errors
 from airflow_provider_faceki.hooks.documents import load_documents
-from airflow_provider_faceki.hooks.workflow_rules import are_records_stored
 from airflow_provider_faceki.links.faceki import FacekiOutputLink, FacekiRecordLink
 from airflow_provider_faceki.operators.faceki import check_output
 from airflow_provider_faceki.operators.images import _ImageOperator, images_fingerprint
@@ -66,8 +66,8 @@ class FacekiKycVerificationOperator(_ImageOperator):
 
     Before a verification is sent, the operator checks the images and searches for a verification under this task's
     ``record_identifier``. If such a verification exists, it becomes the result. If an earlier try possibly sent a
-    verification that FACEKI is still processing, the task waits for this verification (``resubmit_after``) before it
-    sends a new verification. See ``docs/billing.md``.
+    verification, the task first waits for its record, for up to ``resubmit_after`` seconds. If no record appears, the
+    task sends a new verification. See ``docs/billing.md``.
 
     XCom: the summary of the record (ids, decision, codes, flags, times, ``retake_selfie``), without personal data. By
     default, the task also succeeds if the person is declined (see ``fail_on_decline``). It also succeeds if FACEKI's
@@ -88,23 +88,23 @@ class FacekiKycVerificationOperator(_ImageOperator):
         is one.
     :param check_rules: Whether the documents are checked against the workflow's rules before the charged call. Default
         ``True``. FACEKI does not document the URL of the rules. Therefore the check is skipped if the rules cannot be
-        fetched. Two errors fail the task nevertheless. The first is an error about credentials, credit or the workflow.
-        The second is a failing service (HTTP 5xx) if an earlier try possibly sent the verification, because the task
-        must then know whether the workflow stores records; see ``resubmit``.
+        fetched. However, an error about credentials, credit or the workflow fails the task. Throttling (HTTP 429) fails
+        the try. If an earlier try possibly sent the verification, a failing service (HTTP 5xx) or a missing answer
+        fails the try, because the task must know whether the workflow stores records; see ``resubmit``.
     :param resize_to: Maximum length in pixels of the longer side. Larger images are reduced to this length, which
         needs the package extra ``images``. FACEKI's SDK for React Native uses 1920. Default: images are sent
         unchanged.
     :param allowed_image_prefixes: Folders from which images are accepted, as absolute local paths or as URIs without
         a Connection. Default: any folder. Set this parameter if the images' URIs come from outside the DAG.
-    :param resubmit: What happens if FACEKI has no verification under the identifier, although an earlier try possibly
-        sent one. ``"if_absent"`` (default): the verification is sent again after ``resubmit_after``. If the workflow
-        stores no records, and ``check_rules`` has found this, the task fails instead. ``"never"``: the task fails, so
-        the verification is sent at most once. ``"always"``: each try sends the verification, even if FACEKI already has
-        it, and each try is billed.
+    :param resubmit: What happens if an earlier try possibly sent the verification, and FACEKI has no record of it.
+        ``"if_absent"`` (default): the verification is sent again after ``resubmit_after``. If ``check_rules`` shows
+        that the workflow stores no records, the task fails instead, because a missing record then proves nothing.
+        ``"never"``: the task fails, so the verification is sent at most once. ``"always"``: each try sends the
+        verification, even if FACEKI already has it, and each try is billed.
     :param resubmit_after: Seconds to wait for a verification that an earlier try possibly sent, counted from the start
         of this try. If FACEKI has no record after this time, the task assumes that nothing was sent. Default 150.
-    :param lookup_timeout: Maximum duration in seconds, within one try, of the search for the record of a verification.
-        The task searches for the record if the answer to the verification is lost. Default 60.
+    :param lookup_timeout: If FACEKI's answer to a verification is lost, the same try searches for the record. This is
+        the maximum duration of the search in seconds. Default 60.
     :param fail_on_decline: Whether the task fails if the decision is DECLINED. Default ``False``.
     :param wait_for_review: Whether the task waits until a human reviewer at FACEKI has decided a case in REVIEW. This
         needs ``deferrable=True``. Default ``False``, so REVIEW is returned as the result.
@@ -173,8 +173,8 @@ class FacekiKycVerificationOperator(_ImageOperator):
         self.documents = documents
         self.workflow_id = workflow_id
         # If the argument ``record_identifier`` is omitted, the identifier is derived from the ids of the task instance.
-        # In a mapped task, the argument can be ``None`` without being omitted. Then the input of this task instance
-        # contains no identifier, which is an error.
+        # An omitted argument must be distinguished from ``None``. In a mapped task, ``None`` means that the input of
+        # this task instance contains no identifier, which is an error.
         self._is_derived = record_identifier is _DERIVED
         self.record_identifier = None if self._is_derived else record_identifier
         self.output_path = output_path
@@ -203,8 +203,8 @@ class FacekiKycVerificationOperator(_ImageOperator):
             self._check_arguments(context)
         if context["ti"].try_number == 1:
             # Only the first try checks the images before everything else. A later try first looks for the
-            # verification at FACEKI. If it finds the verification, it needs no images, so it also succeeds if the
-            # images no longer exist. It loads the images only if it has to send them.
+            # verification at FACEKI. If FACEKI has the verification, the try needs no images, and it succeeds even if
+            # the images no longer exist.
             with translate_errors():
                 self.log.info("A selfie and %d document(s) can be sent", len(self._images[1]))
         if self.resubmit == "always":
@@ -236,12 +236,13 @@ class FacekiKycVerificationOperator(_ImageOperator):
         The event is not trusted, so the method requests the record from FACEKI first.
 
         :param event: Payload of the trigger event.
-        :param resubmit_at: Unix time. If FACEKI has no record at this time, the task assumes that nothing was sent, and
-            sends the verification or, with ``resubmit="never"``, fails. The time was computed when the wait began. It
-            cannot be computed again, because in Airflow 3.0 to 3.2 each deferral changes the start time of the task
-            (https://github.com/apache/airflow/issues/63240). Airflow's ``dag.test()`` does not pass this argument.
-        :param deadline: Unix time at which the wait ends: ``resubmit_at``, or an earlier time if ``execution_timeout``
-            ends earlier. In the second case the task fails. The deadline was computed before the deferral.
+        :param resubmit_at: Unix time. If FACEKI has no record at this time, the task assumes that nothing was sent. It
+            then sends the verification. With ``resubmit="never"``, it fails. ``resubmit_at`` was computed when the wait
+            began. It cannot be computed again, because in Airflow 3.0 to 3.2 each deferral changes the start time of
+            the task (https://github.com/apache/airflow/issues/63240). Airflow's ``dag.test()`` does not pass this
+            argument.
+        :param deadline: Unix time at which the wait ends, as computed before the deferral. It is ``resubmit_at``, or
+            the end of ``execution_timeout`` if this is earlier. If ``execution_timeout`` ends the wait, the task fails.
         :param parameter: Name of the parameter that set the deadline: ``resubmit_after`` or ``execution_timeout``.
         :param try_number: Number of the try that was deferred. A later try starts with :meth:`execute`; see
             ``_begins_new_try``.
@@ -257,11 +258,11 @@ class FacekiKycVerificationOperator(_ImageOperator):
         )
         if known is None and given.status == "timeout" and not limit.is_execution_timeout:
             # Airflow did not pass ``resubmit_at`` to this method. The value is not needed, because the trigger sends a
-            # timeout event only after this time. So the time has been reached.
+            # timeout event only after ``resubmit_at``. So the current time is late enough.
             known = time.time()
         if known is not None:
             # An execution stores an intent just before it sends the verification. If another execution stored an intent
-            # after this wait began, ``resubmit_at`` is too early. Then the time is computed from the newer intent.
+            # after this wait began, ``resubmit_at`` is too early. Then a later time is computed from the newer intent.
             computed = min(known, time.time() + self.resubmit_after)
             intent_at = self._open_state(context).intent_at
             if intent_at is not None:
@@ -302,9 +303,9 @@ class FacekiKycVerificationOperator(_ImageOperator):
         if self.wait_for_review and found.decision is api.Decision.REVIEW:
             given = DecisionEvent.from_payload(event)
             if given.status == "timeout":
-                # The timeout event itself shows that the wait has ended. Therefore the deadline is not compared with
-                # the current time. The deadline is possibly wrong: if Airflow has lost it, it is computed from the
-                # start time of the task, and Airflow possibly changed this start time.
+                # The timeout event itself shows that the wait has ended. The deadline is not compared with the current
+                # time, because the deadline is possibly wrong. If Airflow has lost the deadline, it is computed again
+                # from the start time of the task, which Airflow possibly changed during the deferral.
                 raise self._review_timed_out(limit)
             raise_for_status(given, self.faceki_conn_id)
         return self._finish(context, found, limit)
@@ -324,11 +325,10 @@ class FacekiKycVerificationOperator(_ImageOperator):
         If an earlier try possibly sent a verification, wait until ``resubmit_at`` before a new verification is sent.
 
         :param resubmit_at: Unix time. If FACEKI has no record at this time, it is assumed that nothing was sent.
-            ``None`` if no earlier try has possibly sent a verification.
-        :param given: Event of the trigger. ``None`` if this call does not follow a deferral.
-        :param expired: The time limit that ended the wait. ``None`` if there was no wait, or if something else ended
-            it. If ``execution_timeout`` ended the wait before ``resubmit_at``, the task fails. A limit by any other
-            parameter has no effect here.
+            ``None`` means that no earlier try sent a verification.
+        :param given: Event of the trigger. ``None`` if the task was not deferred.
+        :param expired: Time limit that ended the wait, or ``None`` if no time limit ended a wait. If
+            ``execution_timeout`` ended the wait before ``resubmit_at``, the task fails. Other limits have no effect.
         """
         found = self._find(context)
         may_resubmit = resubmit_at is None or time.time() >= resubmit_at
@@ -367,20 +367,24 @@ class FacekiKycVerificationOperator(_ImageOperator):
         return self._submit(context)
 
     def _are_records_stored(self, *, is_decisive: bool) -> bool:
-        """Return whether FACEKI stores records. Only then does a missing record show that nothing was sent.
+        """Return ``False`` if the workflow's rules say that FACEKI stores no records.
 
-        If the rules are not checked, or if FACEKI has no endpoint for them, this is unknown. Then the result is
-        ``True``.
+        If FACEKI stores no records, a missing record does not show that nothing was sent. If the rules are not checked,
+        or if FACEKI has no endpoint for the rules, the result is ``True``.
 
-        :param is_decisive: Whether the verification is sent if the result is ``True``. In this case a failing service
-            raises an error, because the rules possibly say that FACEKI stores no records. Otherwise the result is
-            ``True`` if the service fails.
+        :param is_decisive: Whether the verification is sent if the result is ``True``. If ``is_decisive`` is true and
+            FACEKI does not return the rules now, an error is raised, because the rules possibly say that FACEKI stores
+            no records. If ``is_decisive`` is false, the result is ``True`` instead of an error.
         """
+        from airflow_provider_faceki.api.endpoints.workflows import are_records_stored
+
         if not self.check_rules:
             return True
         with translate_errors():
             workflow_id = self.hook.workflow(self.workflow_id)
-            return are_records_stored(self.hook, workflow_id, is_decisive=is_decisive)
+            rules = self.hook.workflow_rules(workflow_id)
+            fetch = partial(self.hook.get_workflow_rules, workflow_id)
+            return are_records_stored(rules, fetch, is_decisive=is_decisive)
 
     def _reconcile_limit(self, context: Context, resubmit_at: float) -> WaitLimit:
         return WaitLimit(resubmit_at, "resubmit_after", self.resubmit_after).within(self, context)
@@ -475,8 +479,9 @@ class FacekiKycVerificationOperator(_ImageOperator):
     def _find(self, context: Context) -> api.KycVerification | None:
         """Ask FACEKI for the verification of this task, and return it.
 
-        It is looked up by the request id that an earlier try saved, or by the task's identifier. If FACEKI has no
-        record, return the outcome that an earlier try saved. If there is no saved outcome, return ``None``.
+        The lookup uses the request id that an earlier try saved. If no request id is saved, the lookup uses the task's
+        identifier. If FACEKI has no record, return the outcome that an earlier try saved. If there is no saved outcome,
+        return ``None``.
         """
         saved = self._open_state(context).load()
         with translate_errors():
@@ -511,8 +516,9 @@ class FacekiKycVerificationOperator(_ImageOperator):
         return storable(made.summary())
 
     def _complete(self, context: Context, made: api.KycVerification) -> api.KycVerification:
-        # FACEKI's answer contains little more than the decision. The reasons are only in the record, so the record is
-        # fetched if the reasons are needed and not known yet, or if it must be written to ``output_path``.
+        # FACEKI's answer contains little more than the decision. The reasons for the decision are only in the record.
+        # Therefore the record is fetched in two cases: the person was not accepted and no reason is known yet, or the
+        # record must be written to ``output_path``.
         is_enough = made.decision is api.Decision.ACCEPTED or bool(made.record.error_codes)
         if made.is_whole or (is_enough and not self.output_path):
             return made

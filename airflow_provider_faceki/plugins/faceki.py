@@ -16,18 +16,17 @@ from airflow.providers.common.compat.sdk import AirflowPlugin
 log = logging.getLogger(__name__)
 
 PREFIX = "/faceki"
-# This name is used to find out whether the current process is an API server. The Airflow module with this name mounts
-# the applications of plugins, and only an API server has loaded it. Other processes, such as `airflow plugins`, do not
-# need the application of this plugin. The command line is not used for this test, because an API server can also be
-# started as `uvicorn airflow.api_fastapi.main:app`, and because the worker processes of an API server are forked or
-# spawned.
+# Airflow module that mounts the applications of plugins. Only an API server loads this module. Other processes, such as
+# `airflow plugins`, do not need the application of this plugin. The command line of a process does not show reliably
+# whether the process is an API server. An API server can also be started as `uvicorn airflow.api_fastapi.main:app`, and
+# its worker processes are forked or spawned.
 _API_SERVER = "airflow.api_fastapi.app"
 
 
 class _LazyApps:
-    """Descriptor for the plugin's list ``fastapi_apps``. An API server creates the list once, on the first access.
+    """Descriptor of the plugin's list ``fastapi_apps``.
 
-    In every other process, the list is empty.
+    In an API server, the first access creates the list. In every other process, the list is empty.
     """
 
     def __init__(self) -> None:
@@ -40,16 +39,16 @@ class _LazyApps:
 
 
 def _make_apps() -> list[dict[str, Any]]:
-    # ``webhook_enabled`` is read with the ``conf`` object of Airflow's core. If the value is neither true nor false,
-    # this object raises ``AirflowConfigException``. The ``conf`` object of ``airflow.providers.common.compat`` would
-    # raise a different error class, which the code below would not catch.
+    # ``webhook_enabled`` is read with the ``conf`` object of Airflow's core. If the value is not a boolean, this object
+    # raises ``AirflowConfigException``, which the code below catches. The ``conf`` object of
+    # ``airflow.providers.common.compat`` would raise an error of another class.
     from airflow.configuration import conf
     from airflow.exceptions import AirflowConfigException
 
     try:
         enabled = conf.getboolean("faceki", "webhook_enabled", fallback=False)
     except AirflowConfigException:
-        # A wrong value of ``webhook_enabled`` must not prevent the start of the whole API server, so it is only logged.
+        # A wrong value of ``webhook_enabled`` is only logged, because it must not prevent the start of the API server.
         log.error("[faceki] webhook_enabled is neither true nor false; FACEKI's webhooks are not received")  # noqa: TRY400
         return []
     if not enabled:

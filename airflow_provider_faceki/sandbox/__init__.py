@@ -7,8 +7,8 @@ persons are fictitious.
 The sandbox is built from FACEKI's public documentation and the source code of official SDKs. The real service possibly
 differs from these sources. A successful test with the sandbox is therefore no proof that a DAG works with FACEKI.
 
-A module of this package is imported when a name from the module, for example `FacekiSandbox`, is used for the first
-time. An import of the package itself therefore needs neither starlette nor uvicorn.
+The import of this package needs neither starlette nor uvicorn. The modules of the package are imported only when one of
+their names, for example `FacekiSandbox`, is used for the first time.
 """
 
 from __future__ import annotations

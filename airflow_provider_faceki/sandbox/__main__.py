@@ -214,7 +214,7 @@ def _write_whole(target: Path, text: str) -> None:
             out.write(text)
         os.replace(name, target)
     except BaseException:
-        # Nobody would use the temporary file, so it is removed after any exception, also after Ctrl-C.
+        # The temporary file is removed after every exception, including Ctrl-C, because no process would use it.
         with suppress(OSError):
             os.unlink(name)
         raise
@@ -223,8 +223,8 @@ def _write_whole(target: Path, text: str) -> None:
 class LineLog:
     """A log that writes its lines to a file descriptor in a separate thread.
 
-    If the descriptor is a pipe that no process reads, a write blocks. Only the separate thread is blocked then, and the
-    server continues. If `MAX_LOG_LINES` lines wait for the thread, further lines are dropped.
+    If the descriptor is a pipe that no process reads, a write can block. The write blocks only the separate thread, and
+    the server continues. If `MAX_LOG_LINES` lines wait for the thread, further lines are dropped.
 
     :param descriptor: the file descriptor, for example 2 for stderr.
     """

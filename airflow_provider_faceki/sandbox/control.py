@@ -1,9 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The control API, with which tests and developers control a running sandbox, and a client of this API.
 
-The API exchanges JSON under the path `/_sandbox/`. A GET only reads. A POST is accepted only with the content type
-`application/json`. A web page in the developer's browser can send such a POST, or a DELETE, to another origin only
-after a CORS preflight. The sandbox refuses the preflight. A foreign web page therefore cannot control the sandbox.
+The API exchanges JSON under the path `/_sandbox/`. A GET only reads.
+
+A foreign web page in the developer's browser cannot control the sandbox. The sandbox accepts a POST only with the
+content type `application/json`. Before a browser sends such a POST or a DELETE to another origin, the browser sends a
+CORS preflight. The sandbox refuses the preflight.
 """
 
 from __future__ import annotations
@@ -75,7 +77,7 @@ def _counters(backend: Backend, document: Mapping[str, object]) -> object:
 
 
 def _polls(backend: Backend, document: Mapping[str, object]) -> object:
-    """Return the times of the last records calls that contained a given filter with a given value.
+    """Return the times at which clients requested records with a given filter and value.
 
     The query parameter `key` of the control call contains the filter and its value, for example `link=<id>`.
     """

@@ -71,12 +71,12 @@ class DagResult:
 
     @property
     def tries(self) -> Mapping[str, int]:
-        """The number of the last try of each task instance, by task id as in `states`. The first try has number 1."""
+        """The number of the last try of each task instance. The keys are as in `states`. The first try has number 1."""
         rows = self._rows("task_id, map_index, try_number", "task_instance")
         return {_instance(task_id, map_index): number for task_id, map_index, number in rows}
 
     def xcom(self, task: str, key: str = "return_value") -> Any:
-        """Return the value of an XCom in the form in which Airflow stored it.
+        """Return the JSON value that Airflow stored for an XCom.
 
         :param task: the task id. If the task is mapped, the map index follows, for example `fetch[2]`.
         :param key: the key of the XCom.
@@ -146,8 +146,8 @@ class AirflowHome:
     def migrate(self) -> None:
         """Create the database of this Airflow home.
 
-        The command `airflow db migrate` creates the tables. It runs in a separate process, because it changes the
-        logging configuration of the process in which it runs.
+        The command `airflow db migrate` creates the tables. The command runs in a separate process, because it changes
+        the logging configuration of its process.
 
         :raises DagError: if the command fails.
         """
@@ -170,10 +170,10 @@ class AirflowHome:
         This also works if the process has already imported Airflow with another home.
         """
         if "AIRFLOW_HOME" in os.environ:
-            # The first import of Airflow in a process reads the configuration in the folder AIRFLOW_HOME. The code
-            # below changes this environment variable. Other tests in this process possibly need the configuration of
-            # the old folder, so Airflow is imported before the change. If AIRFLOW_HOME is not set, Airflow is imported
-            # only after the change, because an import now would create a home in the user's folder.
+            # Airflow reads the configuration in the folder AIRFLOW_HOME only once, when it is imported. Other tests of
+            # this process possibly need the configuration of the old folder. So Airflow is imported before the code
+            # below changes AIRFLOW_HOME. If AIRFLOW_HOME is not set, there is no old folder, and this import would
+            # create a home in the user's folder. In this case, Airflow is imported only after the change.
             import_module("airflow.settings")
         before = {name: os.environ.get(name) for name in self._environment}
         os.environ.update(self._environment)
@@ -263,7 +263,7 @@ def _dagbag_module() -> Any:
 
 
 def _serialize(dag: Any) -> None:
-    """Write a DAG into the database in its serialized form, because Airflow 3 reads the DAG from there before a run."""
+    """Write the serialized DAG into the database, where Airflow 3 reads it before a run. On Airflow 2, do nothing."""
     try:
         from airflow.dag_processing.bundles.manager import DagBundlesManager
     except ImportError:  # Airflow 2 has no DAG bundles.

@@ -1,9 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Dialects: ways in which FACEKI's API possibly differs from its documentation.
 
-A dialect is a set of functions and values. Most of the functions change the documented answer after a route has
-computed it. If a fault (an injected error) replaces the answer of the route, the dialect does not change the answer of
-the fault. `docs/sandbox.md` lists all dialects.
+A dialect is a set of functions and values. Most of the functions change the documented answer of a route. If a fault
+(an injected error) replaces the answer of a route, the dialect does not change the answer of the fault.
+
+`docs/sandbox.md` lists all dialects.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Dialect:
     :param dead_token: the answer to a request whose token is missing, unknown, expired or revoked. If None, the
         documented answer is returned.
     :param wrong_credentials: the answer to a wrong client id or client secret. If None, the answer has HTTP status 401.
-        This is an assumption, because FACEKI does not document its answer.
+        This status is an assumption, because FACEKI does not document the answer.
     :param webhook: a function that changes the body of a webhook.
     :param webhook_as_form: whether a webhook is sent URL-encoded as a form instead of as JSON.
     :param needs_workflow: whether a request that creates a link is refused if it contains no workflow.
@@ -431,10 +432,12 @@ DIALECTS: Final[dict[str, Dialect]] = {
 
 @lru_cache
 def dialect_of(names: str) -> Dialect:
-    """Return the dialect with this name. For several names, return the combination of these dialects.
+    """Return the dialect with this name. For several names, return one dialect with all their changes.
 
-    :param names: one name, or several names separated by commas. If two dialects set the same field, or the same key of
-        a field that is a mapping, the value of the last dialect is used. All other changes are applied together.
+    If two dialects change the same thing, for example the answer of the same route, only the change of the last dialect
+    is used.
+
+    :param names: one name, or several names separated by commas.
     """
     plain = DIALECTS[DOCUMENTED]
     first, *more = [DIALECTS[name.strip()] for name in names.split(",")]

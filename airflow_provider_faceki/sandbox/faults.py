@@ -53,7 +53,7 @@ class Fault:
     - `hang`: The request is not processed and not answered. The connection is reset after `delay` seconds.
     - `truncated`: The body is the first half of the correct body, with a Content-Length that matches this half.
     - `cut_off`: The Content-Length matches the complete body, but the connection closes after half of the body.
-    - `content_type`: The body is correct, but the header `Content-Type` contains `content_type`.
+    - `content_type`: The body is correct, but the header `Content-Type` has the value `content_type`.
     - `reset`: The connection is reset before the body of the request is read. If an earlier fault in the queue depends
       on the record identifier, the body is read first, because it can contain the record identifier.
     - `reset_after_body`: The connection is reset after the body of the request is read. The request is not processed.
@@ -209,10 +209,10 @@ class Faults:
         return [asdict(fault) for fault in self._queue]
 
     def next_is_reset(self, route: str) -> bool:
-        """Return whether the next fault of a route is certainly a `reset`, which occurs before the body is read.
+        """Return True if the next fault of a route is a `reset`. The body of the request must then not be read.
 
-        If an earlier fault in the queue is restricted to a record identifier, return false, because the record
-        identifier of a request is known only after the body is read.
+        Return False if an earlier fault in the queue applies only to some record identifiers. The sandbox must then
+        read the body first, because the body can contain the record identifier.
         """
         for fault in self._queue:
             if fault.route in (ANY_ROUTE, route) and (fault.record_identifier is not None or not fault.skip):
@@ -220,10 +220,13 @@ class Faults:
         return False
 
     def take(self, route: str, record_identifier: str) -> Fault | None:
-        """Return the first matching fault whose `skip` is 0, and decrease its `count`. If there is none, return None.
+        """Return the fault that applies to a request. If no fault applies, return None.
 
-        If `count` reaches 0, the fault is removed from the queue. If the `skip` of a matching fault is not 0, `skip` is
-        decreased and the search continues with the next fault.
+        The queue is searched from its beginning for faults that match the request:
+
+        - If the `skip` of a fault is not 0, `skip` is decreased, and the search continues.
+        - If the `skip` of a fault is 0, `count` is decreased, and the fault is returned. If `count` reaches 0, the
+          fault is removed from the queue.
         """
         for fault in self._queue:
             if not fault.matches(route, record_identifier):

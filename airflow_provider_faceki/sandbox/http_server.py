@@ -35,8 +35,8 @@ from airflow_provider_faceki.sandbox.routes.table import ROUTES, Route
 from airflow_provider_faceki.sandbox.transport import EarlyResponse, TooLarge, WholeResponse, read_limited
 
 MAX_CONTROL_BYTES = 1024 * 1024
-# An idle connection stays open longer than the usual pause between two polls, so that a client can reuse its
-# connection. A real load balancer behaves in the same way.
+# The time after which an idle connection is closed. It is longer than the usual pause between two polls, so that a
+# client can reuse its connection. A real load balancer behaves in the same way.
 KEEP_ALIVE_SECONDS = 65
 # The main loop calls uvicorn's method `on_tick` ten times per second, as uvicorn's own main loop does. At every tenth
 # call, `on_tick` updates the time in the Date header of responses.
@@ -66,7 +66,7 @@ def application(backend: Backend, pipeline: RequestPipeline, exposed: bool) -> A
 
 
 def _internal_error(request: Request, error: Exception) -> Response:
-    """Return the response to a request during which the sandbox itself raised an unexpected exception.
+    """Log an unexpected exception of the sandbox itself, and return the response to the client.
 
     The response differs from the response of every injected fault, so that a test does not confuse a bug of the sandbox
     with a fault.
@@ -156,8 +156,8 @@ class ConnectionTracker:
     def abort(self, client: tuple[str, int] | None, reset: bool) -> None:
         """Close the connection of a client. If the connection is closed already, do nothing.
 
-        :param reset: whether the connection is closed at once with a TCP RST. If false, it is closed normally after the
-            data that is already written.
+        :param reset: whether the connection is closed at once with a TCP RST. If false, the data that is already
+            written is sent first. Then the connection is closed normally.
         """
         transport = self._open.get(client) if client is not None else None
         if transport is None:
@@ -182,8 +182,8 @@ def _tracked_protocol(tracker: ConnectionTracker) -> type[H11Protocol]:
     class Protocol(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's signature
             super().connection_made(transport)
-            # Airflow 3 switches uvicorn's access log on. It is switched off here, because it would contain the URLs of
-            # requests. A URL can contain a link, and a link grants access.
+            # Airflow 3 switches uvicorn's access log on. The log would contain the URLs of requests. A URL can contain
+            # a link, and a link grants access. Therefore the log is switched off for the sandbox.
             self.access_log = False
             tracker.opened(self.client, transport)
 
@@ -198,9 +198,9 @@ def _tracked_protocol(tracker: ConnectionTracker) -> type[H11Protocol]:
 def uvicorn_log_muted() -> Iterator[None]:
     """Drop the lines that uvicorn logs in the current thread.
 
-    Otherwise uvicorn would log its start and its end. It would also log each unexpected exception of the sandbox, which
-    `_internal_error` has already logged. Other uvicorn servers of this process run in other threads, so their log lines
-    are not dropped.
+    These lines report the start and the end of the server, and each unexpected exception of the sandbox.
+    `_internal_error` has already logged the exception. Other uvicorn servers of this process run in other threads, so
+    their log lines are not dropped.
     """
     thread = threading.get_ident()
 

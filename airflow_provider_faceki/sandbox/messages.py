@@ -42,13 +42,13 @@ class Request:
 
     :param base_url: the scheme, host and port under which the client addressed the sandbox.
     :param headers: the headers, with names in lower case.
-    :param query: the parameters of the query string. They have their documented names, even if the dialect uses other
-        names for them.
+    :param query: the parameters of the query string, with their documented names. If a dialect (a simulated difference
+        from FACEKI's documentation) uses other names, these names are already replaced.
     :param path: the values of the variable parts of the path.
     :param document: the parsed JSON body. If None, the body is missing or not valid JSON, or the route takes no JSON.
     :param parts: the fields of a form body.
     :param generation: the number of resets of the sandbox before the request began. If the sandbox is reset during the
-        request, the request changes nothing after the reset, and takes no fault from the queue.
+        request, the request changes no state and uses no fault after the reset.
     """
 
     base_url: str
@@ -123,8 +123,8 @@ def v3(result: object, status: int = 200) -> Response:
 def v3_error(code: int, status: int = 200, result: object = ABSENT) -> Response:
     """Return an error in the v3 envelope.
 
-    :param result: the value of the member `result`: an object or None. If `ABSENT`, the answer has no such member. In
-        the code of official SDKs, the member is an object, null or missing.
+    :param result: the value of the member `result`: an object or None. If `ABSENT`, the answer has no such member. The
+        code of official SDKs contains all three forms.
     """
     document = {"status": False, "code": code, "message": name_of(code), "appVersion": APP_VERSION}
     if result is not ABSENT:
@@ -141,10 +141,10 @@ def error(envelope: Envelope, code: int, status: int = 200) -> Response:
 
 
 def unauthorized(status: int) -> Response:
-    """Return the answer to a request with an unknown URL, an invalid token, or a token form that is not accepted.
+    """Return the error with the code 1, which is FACEKI's code for an invalid token and for an unknown URL.
 
-    :param status: the HTTP status. For an unknown URL or token form it is 404. For a token that is missing, unknown,
-        expired or revoked, it is the value of the setting `refusal_status`.
+    :param status: the HTTP status. It is 404 for an unknown URL, and for a form of the token request that is not
+        accepted. For a missing or invalid token, it is the value of the setting `refusal_status`.
     """
     return json_response({"status": False, "code": 1, "message": name_of(1)}, status)
 

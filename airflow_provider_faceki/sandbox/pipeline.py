@@ -1,11 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Process each request except control calls in this order: latency, faults, token check, route, response.
 
-The function of a route computes the answer in one synchronous step. The backend's lock is held during this step. It is
-never held during a sleep or during network I/O.
+The function of a route computes the answer in one synchronous step. The backend's lock is held during this step. The
+lock is never held during a sleep or during network I/O.
 
-If the client disconnects after the sandbox has read the complete request, the request is processed nevertheless,
-because the real service also bills a request whose client has disconnected.
+A client that disconnects does not cancel its request: a request that was read completely is processed and billed. The
+real service probably does the same, but this is an assumption.
 """
 
 from __future__ import annotations
@@ -78,10 +78,13 @@ class RequestPipeline:
     async def handle_unmatched(self, request: HTTPRequest) -> HTTPResponse:
         """Answer a request whose path and method are not in the table of routes.
 
-        Two kinds of paths are known but not in the table. The first is the path of the PDF report, which the setting
-        `pdf_path` defines. The second is a path of the dialect. A dialect simulates a difference from FACEKI's
-        documentation, such as another path of a route. The response to any other request is the error for an unknown
-        URL.
+        Some known paths are not in the table:
+
+        - The path of the PDF report. The setting `pdf_path` contains this path.
+        - The paths of the dialect. A dialect is a simulated difference from FACEKI's documentation, for example another
+          path of a route.
+
+        The answer to every other path is the error for an unknown URL.
         """
         dialect = self._backend.dialect
         if request.method == dialect.pdf_method:
@@ -151,10 +154,10 @@ class RequestPipeline:
         return await self._apply_fault(fault, route, request)
 
     async def _read(self, route: Route, http_request: HTTPRequest, generation: int) -> Request:
-        """Read a request, and rename the parameters that select records to their documented names.
+        """Read a request, and put its record filters into `query` under their documented names.
 
-        A dialect is a simulated difference from FACEKI's documentation. In some dialects, these parameters have other
-        names, or are in the path instead of the query.
+        A dialect is a simulated difference from FACEKI's documentation. In some dialects, the filters have other names,
+        or are in the path instead of the query.
         """
         dialect = self._backend.dialect
         path = dict(http_request.path_params)
@@ -184,8 +187,8 @@ class RequestPipeline:
     def _identifier(self, request: Request) -> str:
         """Return the record identifier of a request.
 
-        If the form, the JSON body and the query contain no record identifier, return the record identifier of the
-        request's link. If the request has no link either, return an empty text.
+        If the request contains no record identifier, return the record identifier of its link. If there is no link,
+        return an empty text.
         """
         named = (
             request.text("record_identifier")
@@ -296,7 +299,7 @@ def _match(template: str, request: HTTPRequest) -> dict[str, str] | None:
 
     :returns: the values of the names in braces. If the path does not match the template, None.
     """
-    # A value can contain each character, also a slash. So the path is split before it is decoded.
+    # A value can contain a slash, which is encoded as %2F. So the path is split before it is decoded.
     path = "/".join(
         quote(unquote(each), safe="") for each in request.scope["raw_path"].decode("ascii").split("/")
     )

@@ -41,14 +41,14 @@ class _Session:
             from airflow_provider_faceki.sandbox.server import FacekiSandbox
 
             self._sandbox = self._stack.enter_context(FacekiSandbox())
-        # The reset sets the counters to zero, so that a late request of an earlier test is not counted in the next
-        # test. This works only for requests whose processing has begun before the reset. The call of `get` ensures
-        # this, because it opens a new network connection, and the server accepts connections in the order of their
-        # arrival. Therefore, when `get` returns, the processing of all earlier requests has begun.
+        # A late request of an earlier test must not be counted in the next test. A request that has begun before the
+        # reset is not counted after the reset. So the code waits until all earlier requests have begun: `get` opens a
+        # new connection, and the server accepts connections in the order of their arrival. When `get` returns, all
+        # earlier requests have begun.
         ControlClient(self._sandbox.url).get("counters")
         self._sandbox.reset()
         self._tests += 1
-        # Each test has its own client id. Otherwise a test could use a token that an earlier test stored.
+        # Each test has its own client id, so that no test uses a token that an earlier test stored.
         self._sandbox.settings.client_id = f"{self._sandbox.client_id}-{self._tests}"
         return self._sandbox
 

@@ -166,11 +166,9 @@ class FacekiSandbox(Backend):
             runner.run(serve())
 
     async def _answer_links(self) -> None:
-        """Repeatedly verify the persons of all links whose automatic verification is due.
+        """Call `answer_due_links` every `AUTO_ANSWER_INTERVAL_SECONDS`, to make the automatic decisions that are due.
 
-        The setting `auto_answer` is a number of seconds. When a link is this old, the sandbox verifies the person of
-        the link automatically, although no person has uploaded images. Without this method, the sandbox would do this
-        only at the next request.
+        Without this method, the sandbox would make these decisions only at the next request.
         """
         while True:
             await real_sleep(AUTO_ANSWER_INTERVAL_SECONDS)

@@ -174,7 +174,7 @@ class Settings:
     def update(self, values: Mapping[str, object]) -> None:
         """Set several values.
 
-        :raises ValueError: if one value is invalid. In this case no value is changed.
+        :raises ValueError: if a name is unknown or a value is invalid. In this case no value is changed.
         """
         for name, value in {name: _checked(name, value) for name, value in values.items()}.items():
             setattr(self, name, value)

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 MAX_TEXT_BYTES = 64 * 1024
 MAX_PARTS = 100
 MAX_BOUNDARY_BYTES = 200
-# If a body is too large, nginx sends an error but continues to read the body for some seconds. Otherwise the client
-# would see only a connection reset and not the error. The sandbox does the same, within these two limits.
+# If a body is too large, nginx sends an error, and continues to read the body for some seconds. If nginx closed the
+# connection at once, the client would see only a connection reset and not the error. The sandbox does the same as
+# nginx, within these two limits.
 LINGER_SECONDS = 5.0
 MAX_LINGER_BYTES = 256 * 1024 * 1024
 _PIECES = 10
@@ -52,7 +53,7 @@ class FormError(ValueError):
 async def read_limited(request: Request, limit: int, consume: Callable[[bytes], None]) -> None:
     """Read the body of a request in pieces.
 
-    The size of the pieces is counted, because the header Content-Length is possibly missing.
+    The received bytes are counted, because a request possibly has no header Content-Length.
 
     :param limit: the maximal size of the body in bytes.
     :param consume: a function that receives each piece.
@@ -73,7 +74,8 @@ class FormReader:
     write the files to disk, so this class uses `MultipartParser`, which passes the pieces of a file to callbacks.
 
     :param content_type: the header `Content-Type` of the request.
-    :raises FormError: if the content type is not that of a form. `feed` and `end` raise it if the body is invalid.
+    :raises FormError: if the content type is not that of a form. `feed` and `end` raise the same error if the body is
+        invalid.
     """
 
     def __init__(self, content_type: str) -> None:
@@ -170,9 +172,9 @@ class WholeResponse(HTTPResponse):
 
 
 class SlowResponse(WholeResponse):
-    """A complete response with a body that is sent in at most ten pieces.
+    """A complete response, whose body is sent in at most ten pieces, with a pause before each piece.
 
-    :param seconds: the time in seconds over which ten pieces are spread. Fewer pieces take less time.
+    :param seconds: the sum of ten pauses in seconds. A short body has fewer pieces, so it takes less time.
     """
 
     def __init__(self, response: Response, seconds: float) -> None:
@@ -249,7 +251,7 @@ async def _discard_body(receive: Receive) -> None:
 async def _wait_for_disconnect(receive: Receive) -> None:
     """Wait until the client has disconnected.
 
-    If the application returned without a complete response before the disconnect, uvicorn would log an error.
+    If the application returned earlier, uvicorn would log an error, because the response is not complete.
     """
     while (await receive())["type"] != "http.disconnect":
         pass

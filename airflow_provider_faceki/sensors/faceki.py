@@ -47,7 +47,7 @@ from airflow_provider_faceki.triggers.poll_log import PollLog, format_duration, 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: Value of the trigger's ``max_failures`` for a sensor with ``silent_fail``, which tolerates every failed poll.
+#: Value of the trigger's ``max_failures`` for a sensor with ``silent_fail``. Such a sensor tolerates every failed poll.
 UNLIMITED = 10**9
 #: If the ``timeout`` of a poking sensor exceeds this number of seconds, the sensor logs a warning, because it occupies
 #: a worker slot for a long time.
@@ -55,8 +55,8 @@ MAX_POKE_TIMEOUT_SECONDS = 3600.0
 #: Key in Airflow's task state store (Airflow 3.3 and later). A sensor with ``mode="reschedule"`` ends after each poke.
 #: Under this key, the sensor stores the number of consecutive failed polls for its next poke.
 _FAILURES_KEY = "faceki_failed_polls"
-#: Key in the same store. When a sensor with ``mode="reschedule"`` warns that there is no record, it stores the time of
-#: its first poll under this key.
+#: Key in the same store. A sensor with ``mode="reschedule"`` warns only once that there is no record. When it has
+#: warned, it stores the time of its first poll under this key.
 _WARNED_KEY = "faceki_warned_of_wait"
 _FILTERS = ("link", "request_id", "record_identifier")
 
@@ -67,8 +67,9 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
     Select the verification by exactly one of ``link``, ``request_id`` and ``record_identifier``. If FACEKI has no
     record yet, the sensor continues to wait. If the link is unknown, expired or used up, the task fails at once.
     ``poke_interval``, ``exponential_backoff``, ``max_wait``, ``timeout`` and ``soft_fail`` have the same meaning with
-    ``mode="poke"``, with ``mode="reschedule"`` and with ``deferrable=True``. ``execution_timeout`` is a limit of the
-    whole task. With ``mode="reschedule"``, however, Airflow applies this limit to each poll separately.
+    ``mode="poke"``, with ``mode="reschedule"`` and with ``deferrable=True``. ``execution_timeout`` limits the whole
+    try, including the pauses between polls. With ``mode="reschedule"``, however, Airflow applies ``execution_timeout``
+    to each poll separately.
 
     XCom: the summary of the record, without personal data.
 
@@ -81,8 +82,8 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
     :param fail_on_decline: Whether the task fails if the decision is DECLINED. Default ``False``, because a declined
         person is a valid result.
     :param max_failures: Number of consecutive failed polls (FACEKI unreachable, overloaded, unreadable response) that
-        are tolerated. Default 10. In the worker, a poll counts as failed only after the retries that the Connection
-        configures. In the triggerer, a poll has no retries. With ``mode="reschedule"`` before Airflow 3.3, no state
+        are tolerated. Default 10. In the worker, a poll has failed if all retries that the Connection configures have
+        failed. In the triggerer, a poll has no retries. With ``mode="reschedule"`` before Airflow 3.3, no state
         survives between pokes, so all failed polls are tolerated until ``timeout``.
     :param poke_interval: Seconds between the first two polls. Default 60.
     :param exponential_backoff: Whether the pause doubles after each poll. Default ``True``.
@@ -163,7 +164,8 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         :param event: Payload of the trigger event.
         :param deadline: Unix time at which the wait ends. It was computed before the deferral.
         :param parameter: Name of the parameter that set the deadline: ``timeout`` or ``execution_timeout``.
-        :param try_number: Number of the try that was deferred. A later try waits anew; see ``_begins_new_try``.
+        :param try_number: Number of the try that was deferred. A later try begins a new wait; see
+            ``_begins_new_try``.
         :raises AirflowSensorTimeout: if there is no decision within ``timeout``.
         :raises AirflowTaskTimeout: if there is no decision within ``execution_timeout``.
         :raises FacekiError: if an error has stopped the trigger, and ``silent_fail`` does not tolerate this error.
@@ -172,8 +174,8 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
             return self.execute(context)
         given = DecisionEvent.from_payload(event)
         limit = restore_limit(deadline, parameter, self._limit(context))
-        # The worker now polls FACEKI once. If an error has stopped the trigger, the count of failed polls is first set
-        # to its maximum. A failure of the worker's poll then raises an error and is not tolerated.
+        # The worker now polls FACEKI once. If an error has stopped the trigger, a failure of this poll must raise an
+        # error. Therefore the number of failed polls is first set to the maximum.
         self._failed_polls = self.max_failures if given.status in {"failed", "refused"} else 0
         found = self._poll(context)
         if found is not None:
@@ -182,8 +184,8 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
             error = AirflowTaskTimeout if limit.is_execution_timeout else AirflowSensorTimeout
             last = f"; the last poll failed: {self._poll_failure}" if self._poll_failure else ""
             raise error(f"FACEKI has not decided within {limit}{last}")
-        # With ``silent_fail``, the poll of this worker possibly failed too. Then ``raise_for_status`` would wrongly say
-        # that only the triggerer cannot poll.
+        # The errors of ``raise_for_status`` say that this worker can poll FACEKI. This is wrong if the poll of this
+        # worker failed and was tolerated. With ``silent_fail``, the failed polls of the triggerer are tolerated.
         if not self._poll_failure and not (given.status == "failed" and self.silent_fail):
             raise_for_status(given, self.faceki_conn_id)
         return self._defer(context, limit)
@@ -206,9 +208,9 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
 
     @contextmanager
     def _skipping(self) -> Iterator[None]:
-        """If the block raises an error that ``soft_fail`` or ``never_fail`` covers, skip the task.
+        """Skip the task if the ``with`` block raises an error to which ``soft_fail`` or ``never_fail`` applies.
 
-        Airflow itself applies these two parameters in its own poke loop, which a deferred sensor does not use. After a
+        Airflow applies these two parameters in its own poke loop, which a deferrable sensor does not use. After a
         deferral, Airflow applies them to some errors, but never to a :class:`FacekiError`.
         """
         try:
@@ -263,10 +265,10 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         return PollLog(self.log, *subject, self._started_at)
 
     def _may_warn(self, context: Context) -> bool:
-        """Return whether the warning that there is no record must be logged now.
+        """Return ``False`` if an earlier poke of this wait has already logged the warning that there is no record.
 
-        The warning is logged once in each wait. A rescheduled sensor saves in Airflow's task state store that it has
-        logged the warning.
+        A rescheduled sensor saves in Airflow's task state store that it logs the warning. Without this store, the
+        result is always ``True``.
         """
         store = self._state_store(context)
         if store is None or self._started_at is None:
@@ -277,15 +279,15 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         return True
 
     def _state_store(self, context: Context) -> Any:
-        """Return Airflow's task state store if this sensor is rescheduled and Airflow has a store, otherwise ``None``.
+        """Return Airflow's task state store for a sensor with ``mode="reschedule"``.
 
-        The other modes need no store. With ``mode="poke"``, this object exists until the end of the wait. A deferred
-        sensor does not poll itself, because the triggerer polls.
+        Before Airflow 3.3, and in the other modes, the result is ``None``. The other modes need no store. With
+        ``mode="poke"``, this object exists until the end of the wait. With ``deferrable=True``, the triggerer polls.
         """
         return context.get("task_state_store") if self.reschedule and not self.deferrable else None
 
     def _first_poke(self, context: Context) -> float | None:
-        """Return the Unix time of a rescheduled sensor's first poke. If this is the first poke, return ``None``."""
+        """Return the Unix time of a rescheduled sensor's first poke. During the first poke, return ``None``."""
         get_first = getattr(context.get("ti"), "get_first_reschedule_date", None)
         if not self.reschedule or get_first is None:
             return None

@@ -13,11 +13,13 @@ MAX_OPEN_SECONDS = 300.0
 
 
 class CircuitBreaker:
-    """Circuit breaker for the polls of one Connection: closed, open, or half-open while one probe is in flight.
+    """Circuit breaker for the polls of one Connection.
 
-    While the circuit is open, the waiting tasks must not poll FACEKI. After some time, one poll is allowed as a probe.
-    If the probe succeeds, the circuit closes. All times are seconds of a monotonic clock. Unix time is not used,
-    because the polls would be blocked for one more hour if the clock were set back by an hour.
+    While the circuit is open, the waiting tasks must not poll FACEKI. After some time, one poll is allowed as a probe,
+    and the circuit is half-open. If the probe succeeds, the circuit closes.
+
+    All times are seconds of a monotonic clock. Unix time is not used. If the Unix clock were set back by an hour, the
+    polls would be blocked for one more hour.
     """
 
     def __init__(self) -> None:
@@ -28,14 +30,14 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether ordinary polls are blocked: the circuit is open, or half-open, when only the probe is allowed."""
+        """Whether the circuit is open or half-open. In both states, all polls except a probe are blocked."""
         return self.failures >= FAILURE_THRESHOLD
 
     def retry_after(self, now: float) -> float:
-        """Return the number of seconds for which the caller must not poll.
+        """Return the number of seconds for which the caller must not poll. 0 allows a poll now.
 
-        0 allows a poll now. While the circuit is open, only one caller gets 0 after each blocking time. The poll of
-        this caller is the probe.
+        While the circuit is open, only one caller gets 0 after each blocking time. The poll of this caller is the
+        probe.
         """
         if not self.is_open:
             return 0.0
@@ -45,28 +47,22 @@ class CircuitBreaker:
         return 0.0
 
     def record_failure(self, now: float) -> bool:
-        """Count a failed poll, and return whether this failure opens the circuit.
-
-        If the circuit was already open or half-open before this failure, the result is ``False``.
-        """
+        """Count a failed poll. Return ``True`` if this failure opens a closed circuit."""
         self.failures += 1
         if self.failures == FAILURE_THRESHOLD:
             self.open_seconds, self._next_probe = MIN_OPEN_SECONDS, now + MIN_OPEN_SECONDS
             return True
         if self._is_half_open:
-            # The first failure after the start of a probe is treated as the failure of the probe, so it doubles the
-            # blocking time. A failure while there is no probe comes from a poll that began before the polls were
-            # blocked. It does not change the blocking time.
+            # The first failure after the start of a probe is treated as the failure of the probe, and doubles the
+            # blocking time. A failure without a probe comes from a poll that began before the polls were blocked. Such
+            # a failure does not change the blocking time.
             self._is_half_open = False
             self.open_seconds = min(self.open_seconds * 2, MAX_OPEN_SECONDS)
             self._next_probe = now + self.open_seconds
         return False
 
     def record_success(self) -> bool:
-        """Allow all polls (close the circuit), because a poll has shown that FACEKI works.
-
-        Return whether polls were blocked before.
-        """
+        """Close the circuit, because FACEKI has answered a poll. Return ``True`` if polls were blocked before."""
         was_open = self.is_open
         self.failures, self._is_half_open = 0, False
         return was_open

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 #: With a pause of 40 minutes, every second poll also needs a token request. Three days of waiting then need about 170
 #: requests.
 DEFAULT_MAX_WAIT_SECONDS = 2400.0
-#: Seconds by which Airflow's own timeout of a deferred task is later than the deadline of the trigger. Therefore
-#: Airflow's timeout normally ends the wait only if the triggerer does not run.
+#: Airflow's own timeout of a deferred task is this number of seconds later than the deadline of the trigger. So the
+#: trigger normally ends the wait. Airflow's timeout ends the wait only if no triggerer runs.
 DEFERRAL_SLACK_SECONDS = 60.0
 
 _STATUSES = ("decided", "timeout", "failed", "refused")
@@ -30,8 +30,13 @@ _STATUSES = ("decided", "timeout", "failed", "refused")
 class DecisionEvent(NamedTuple):
     """Event that ends the wait of the decision trigger. It contains only a status and an id, because Airflow logs it.
 
-    :param status: ``decided``; ``timeout``; ``failed`` after too many consecutive failed polls; ``refused`` for a
-        failure that no further poll can resolve; ``unreadable`` if the event is missing or of another provider version.
+    :param status: One of these texts:
+
+        - ``decided``: FACEKI has decided.
+        - ``timeout``: the deadline has passed.
+        - ``failed``: too many consecutive polls have failed.
+        - ``refused``: a poll has failed for a reason that further polls cannot change, such as wrong credentials.
+        - ``unreadable``: the event is missing, or another version of the provider has sent it.
     :param request_id: FACEKI's id of the decided verification. It is ``None`` if there is no valid id.
     """
 
@@ -54,7 +59,7 @@ def raise_for_status(event: DecisionEvent, conn_id: str) -> None:
 
     Call this function only after a poll of this worker has received a response, so the worker itself can reach FACEKI.
     Without the error, the task would defer again, and the triggerer would fail again. Airflow applies the task's
-    ``retries`` to both errors, because neither error is an ``AirflowFailException``.
+    ``retries`` to the errors.
 
     :raises ConfigurationError: if the triggerer cannot call FACEKI with its current Connection.
     :raises TransportError: if too many consecutive polls of the triggerer failed.
@@ -76,7 +81,7 @@ class WaitLimit(NamedTuple):
 
     :param deadline: Unix time at which the wait ends.
     :param parameter: ``timeout``, ``execution_timeout``, ``review_timeout`` or ``resubmit_after``.
-    :param seconds: Value of that parameter in seconds. It is ``None`` if Airflow lost the value during the deferral.
+    :param seconds: Value of the parameter in seconds. ``None`` means that the value is not known after a deferral.
     """
 
     deadline: float
@@ -93,7 +98,7 @@ class WaitLimit(NamedTuple):
 
     @property
     def timeout(self) -> timedelta:
-        """Timeout for Airflow's ``defer``. It is later than the deadline, so that the trigger normally ends first."""
+        """Timeout for Airflow's ``defer``. It is later than the deadline; see :data:`DEFERRAL_SLACK_SECONDS`."""
         return timedelta(seconds=max(0.0, self.deadline - time.time()) + DEFERRAL_SLACK_SECONDS)
 
     def to_kwargs(self, context: Context) -> dict[str, Any]:
@@ -125,15 +130,15 @@ class WaitLimit(NamedTuple):
 def restore_limit(deadline: object, parameter: object, limit: WaitLimit) -> WaitLimit:
     """Return the time limit that a task had before its deferral.
 
-    The result has the time ``deadline`` and the name ``parameter``. If ``deadline`` is missing or not a number, the
-    result is ``limit``.
+    The task passed ``deadline`` and ``parameter`` to Airflow before the deferral, and the result contains both. If
+    ``deadline`` is missing or not a number, the result is ``limit``.
 
-    :param deadline: Unix time of the original limit. The task passed it to Airflow before the deferral. It is possibly
-        missing, because ``dag.test()`` of Airflow 3 does not return it.
-    :param parameter: Name of the operator parameter that set the original limit, such as ``execution_timeout``. The
-        task also passed it to Airflow before the deferral. If it is not text, the name of ``limit`` is used.
-    :param limit: The limit, computed again after the deferral. Its time is possibly later than the original one,
-        because in Airflow 3.0 to 3.2 each deferral changes the start time of the task (apache/airflow#63240).
+    :param deadline: Unix time of the original limit. It is missing in ``dag.test()`` of Airflow 3.
+    :param parameter: Name of the operator parameter that set the original limit, such as ``execution_timeout``. If it
+        is not text, the name of ``limit`` is used.
+    :param limit: The limit, computed again after the deferral. Its deadline is possibly later than the original
+        deadline, because in Airflow 3.0 to 3.2 each deferral changes the start time of the task
+        (apache/airflow#63240).
     """
     known = parse_timestamp(deadline)
     if known is None:

@@ -37,8 +37,8 @@ def _count_wait(change: int) -> None:
 class FacekiKycDecisionTrigger(BaseTrigger):
     """Trigger that polls FACEKI and fires one event when the wait for a decision ends.
 
-    The wait ends if FACEKI has decided, if the deadline has passed, if too many consecutive polls have failed, or if no
-    further poll can help.
+    The wait ends if FACEKI has decided, if the deadline has passed, if too many consecutive polls have failed, or if a
+    poll has failed for a reason that further polls cannot change.
 
     Airflow stores the arguments, so all of them are identifiers, numbers or flags. A restarted triggerer continues
     the wait with the stored arguments. Exactly one of ``link``, ``request_id`` and ``record_identifier`` must be set.
@@ -154,7 +154,7 @@ class FacekiKycDecisionTrigger(BaseTrigger):
                 poll_log.polled(records, None if is_last else pause)
             if is_last:
                 return DecisionEvent("timeout")
-            # The pause is random within a range. Otherwise a thousand triggers that started at the same time would
+            # The pause is random within a range. Without this, a thousand triggers that started at the same time would
             # always poll at the same time.
             await self._sleep(pause * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
             pause = self._next_pause(pause)

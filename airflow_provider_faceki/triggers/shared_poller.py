@@ -27,9 +27,11 @@ log = logging.getLogger(__name__)
 #: Seconds for which the triggers use the same client. After this time, the Connection is read again, because a user can
 #: change its values.
 CLIENT_TTL_SECONDS = 300.0
-#: Seconds until a failed read of the Connection is repeated, and the number of consecutive failed reads after which
-#: the triggers fail. If the values of the Connection are wrong, the triggers fail at once.
+#: Seconds until a failed read of the Connection is repeated.
 REREAD_INTERVAL_SECONDS = 30.0
+#: Number of consecutive failed reads of the Connection after which a poll raises an error. Until then, the triggers use
+#: the last client. If there is no client yet, or if the values of the Connection are wrong, a poll raises an error at
+#: once.
 MAX_FAILED_READS = 3
 
 
@@ -49,7 +51,8 @@ class SharedPoller:
     def retry_after(self) -> float:
         """Return the number of seconds for which the caller must not poll.
 
-        The number is random within a range, so that the triggers do not all poll again at the same time.
+        The number is random: 1 to 1.5 times the blocking time that the circuit breaker returns. So the triggers do not
+        all poll again at the same time.
         """
         return self._circuit.retry_after(time.monotonic()) * random.uniform(1.0, 1.5)  # noqa: S311 - no secret
 
@@ -97,8 +100,8 @@ class SharedPoller:
             self._client = None
             raise
         # Every exception of the read is caught, because one failed read of the Connection must not end all triggers. A
-        # secrets backend can raise an exception of any type. Airflow's exception for a missing Connection is caught
-        # too, because Airflow can also raise it if a backend fails.
+        # secrets backend can raise an exception of any type. If a backend fails, Airflow possibly raises its exception
+        # for a missing Connection. Therefore this exception is tolerated in the same way.
         except Exception as error:
             self._failed_reads += 1
             if self._failed_reads >= MAX_FAILED_READS:
@@ -113,7 +116,7 @@ class SharedPoller:
             return old
 
     async def _read_client(self) -> AsyncFacekiClient:
-        # The hook is imported inside this function. A DAG file that only names a trigger then does not import the hook.
+        # The hook is imported inside this function, so that a DAG file that imports a trigger does not import the hook.
         from airflow_provider_faceki.hooks.faceki import FacekiHook
 
         client = await FacekiHook(self._conn_id).aget_conn()

@@ -4,8 +4,8 @@
 The HTTP status of the answer has these meanings:
 
 - 200: the webhook is stored, was stored before, or has a status that is not selected in the Connection.
-- 401: the Connection is unknown or unusable, the token is missing or wrong, or the signature is wrong. The text of the
-  answer is constant, and its delay is a multiple of a fixed time, so the answer does not reveal the reason.
+- 401: the Connection is unknown or unusable, the token is missing or wrong, or the signature is wrong. The answer does
+  not reveal which of these is the reason: its text is constant, and it is delayed to a whole number of seconds.
 - 404: the path is not a webhook path. 405: the method is not POST.
 - 408: the body did not arrive in time. 413: the body is too large. 422: the body is not a webhook of FACEKI.
 - 429: too many calls, or too many webhooks of the Connection in 24 hours. Retry-After contains the seconds to wait.
@@ -48,8 +48,8 @@ _REDACTED = "***"
 
 #: Maximum body size in bytes. The body that FACEKI sends contains one record as text, which is a few kilobytes.
 MAX_BODY_BYTES = 256 * 1024
-#: If a body is too large, it is read up to this size in bytes and discarded. Otherwise the sender, which is still
-#: sending, would never receive the answer.
+#: A body that is too large is read up to this size in bytes and discarded. Without this, a sender that reads the answer
+#: only after it has sent the whole body would never receive the answer.
 MAX_DISCARDED_BYTES = 4 * 1024 * 1024
 #: Maximum time in seconds until a body has arrived. A request that waits for its body occupies a socket, but no thread.
 #: Therefore slow senders do not block the other requests during this time.
@@ -113,8 +113,8 @@ def _redact_path(scope: Scope) -> None:
 class TokenBucket:
     """Rate limiter that allows a burst of calls, and then a fixed number of calls per second.
 
-    It is a token bucket: each call removes one token, and a fixed number of tokens is added per second. Only one event
-    loop uses an instance, so it needs no lock.
+    It is a token bucket: each call removes one token, and a fixed number of tokens is added per second. It has no lock,
+    so use each instance in only one event loop.
 
     :param capacity: Maximum number of calls in a burst.
     :param per_second: Number of calls per second after the burst.
@@ -163,8 +163,8 @@ class RefusedError(Exception):
         self.detail = detail
         self.headers = {"Retry-After": str(retry_after)} if retry_after else {}
         if status in (401, 408, 413, 429):
-            # The rest of the request's body is possibly never read. Then the sender cannot send its next request over
-            # the same TCP connection.
+            # The rest of the request's body is possibly never read. In this case, the sender cannot send its next
+            # request over the same TCP connection.
             self.headers["Connection"] = "close"
 
 
@@ -270,8 +270,8 @@ class Receiver:
     async def _look_up(self, conn_id: str, expected: bool, began: float) -> auth.Credentials:
         # See ``_authenticate`` for the meaning of "expected". A request for an expected Connection waits until the
         # lookup is finished. A request for any other Connection waits a bit less than the shortest delay of a refusal.
-        # If the lookup is not finished then, the request is refused at the end of this delay. So the delay does not
-        # reveal how long the lookup takes.
+        # If the lookup takes longer, the request is refused at the end of this delay. So the delay does not reveal how
+        # long the lookup takes.
         within = None if expected else began + 0.9 * self._refusal_seconds() - time.monotonic()
         try:
             return await self._authenticator.look_up(conn_id, expected, within)
@@ -333,7 +333,7 @@ class Receiver:
 
 
 async def _read_body(request: Request) -> bytes:
-    """Return the body of a request. Its size is counted while it is read, and the Content-Length header is ignored.
+    """Return the body of a request. The received bytes are counted, and the Content-Length header is ignored.
 
     :raises RefusedError: if the body is too large, if it does not arrive in time, or if the sender disconnects.
     """

@@ -2,8 +2,8 @@
 """Authenticate senders of webhooks with the token and the signature key of a Connection, which are cached for 30 s.
 
 A Connection cannot be used if it is missing, has another type, has no token, or has a wrong setting. For such a
-Connection, the cache contains credentials that no token matches. Therefore all refusals use the same code path, and the
-Connection is not looked up again while it is in the cache.
+Connection, the cache contains credentials that no token matches. This has two advantages. All refusals use the same
+code path. While the credentials are in the cache, further requests for the Connection cause no lookup.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ FAILURE_TTL_SECONDS = 5.0
 #: Maximum time in seconds of a Connection lookup, and of reading the ids of the Connections whose assets are used. The
 #: time is limited, because a secrets backend or the database is possibly slow or unavailable.
 LOOKUP_TIMEOUT_SECONDS = 15.0
-#: Time in seconds for which the duration of the slowest lookup of an expected Connection is kept. The delay of a
-#: refusal is longer than this duration; see ``REFUSAL_SECONDS`` in ``app.py``.
+#: The duration of the slowest lookup is remembered for this number of seconds. Only lookups of expected Connections
+#: count; see :meth:`Authenticator.look_up`. ``REFUSAL_SECONDS`` in ``app.py`` explains the use of the duration.
 SLOWEST_TTL_SECONDS = 3600.0
 #: Maximum difference in seconds between the time of a signature and the current time, in both directions.
 MAX_SIGNATURE_AGE_SECONDS = 300
-#: Maximum number of Connection ids in the cache of credentials. For an id that does not exist, the cache contains
-#: credentials that no token matches. These ids count too.
+#: Maximum number of Connection ids in the cache of credentials. Ids of Connections that do not exist are cached and
+#: counted too.
 MAX_CACHED = 1024
 _LOOKUP_THREADS = 2
 
@@ -72,7 +72,7 @@ class Credentials:
     denied: str = ""
 
     def verify_token(self, token: str) -> bool:
-        """Return whether the token is accepted. It is compared with all accepted tokens, in constant time."""
+        """Return whether the token is accepted. The token is compared with all accepted tokens, in constant time."""
         found = hashlib.sha256(token.encode(errors="replace")).digest()
         same = [hmac.compare_digest(found, each) for each in self.token_hashes]
         return any(same) and not self.denied
@@ -81,8 +81,8 @@ class Credentials:
         """Return whether the signature header is valid. If the Connection has no signature key, the result is true.
 
         The header contains the HMAC-SHA256 in hexadecimal, with or without the prefix ``sha256=``. The signature covers
-        the body. If a timestamp header is configured, the signature covers ``<timestamp>.<body>``, and the timestamp
-        must be recent.
+        the body. If a timestamp header is configured, the signature covers ``<timestamp>.<body>``. The timestamp is a
+        Unix time, which must differ from the current time by at most :data:`MAX_SIGNATURE_AGE_SECONDS`.
         """
         if self.hmac_header is None:
             return True
@@ -99,7 +99,7 @@ class Credentials:
 
 
 #: Credentials for a Connection that does not exist or cannot be used. No token matches them, because their hash is
-#: random. A token is compared with this hash too, so the comparison takes as long as for a Connection with one token.
+#: random. The comparison of a token with this hash takes as long as for a Connection with one token.
 DENY_ALL = Credentials((secrets.token_bytes(32),), denied="there is no such Connection of type faceki")
 
 
@@ -111,7 +111,7 @@ class LookupFailed(Exception):
 
 
 class Authenticator:
-    """Cache of the credentials of up to :data:`MAX_CACHED` Connections. Only one event loop uses an instance.
+    """Cache of the credentials of up to :data:`MAX_CACHED` Connections. Use each instance in only one event loop.
 
     :param load: Function that reads the credentials of a Connection. It runs in a thread and is allowed to block.
     """
@@ -122,8 +122,8 @@ class Authenticator:
         self._load = load
         self._clock = clock
         self._expected_pool = ThreadPoolExecutor(_LOOKUP_THREADS, "faceki-webhook-lookup")
-        # Lookups for unknown callers use their own threads. Otherwise a legitimate caller would wait until these
-        # lookups are finished.
+        # Lookups of unexpected Connections use their own threads, so that they do not delay lookups of expected
+        # Connections. The method `look_up` explains the word "expected".
         self._unknown_pool = ThreadPoolExecutor(_LOOKUP_THREADS, "faceki-webhook-lookup-unknown")
         self._cache: OrderedDict[str, tuple[float, Credentials]] = OrderedDict()
         self._lookups: dict[str, asyncio.Task[Credentials]] = {}
@@ -133,7 +133,7 @@ class Authenticator:
     def slowest_lookup_seconds(self) -> float:
         """Duration in seconds of the slowest lookup in the last hour. Without a lookup, the value is 0.
 
-        Only lookups of expected Connections that did not fail are measured; see :meth:`look_up`.
+        Only successful lookups of expected Connections count; see :meth:`look_up`.
         """
         seconds, until = self._slowest
         return seconds if self._clock() < until else 0.0
@@ -157,7 +157,8 @@ class Authenticator:
 
         :param conn_id: Id of the Connection.
         :param expected: Whether a DAG uses the asset of the Connection, or an earlier request contained the correct
-            token of the Connection. If it is ``True``, the lookup does not wait for the lookups of other ids.
+            token of the Connection. The lookup of an expected Connection does not wait for lookups of unexpected
+            Connections.
         :param within: Maximum wait in seconds. If the lookup takes longer, the call returns credentials that reject
             every token. The lookup continues and fills the cache. ``None`` means that there is no maximum.
         :raises LookupFailed: if a secrets backend or the database failed or was too slow.
@@ -165,10 +166,10 @@ class Authenticator:
         task = self._lookups.get(conn_id)
         if task is None:
             task = self._lookups[conn_id] = asyncio.create_task(self._run_lookup(conn_id, expected))
-            # This callback reads the error of a failed lookup. Usually the waiting requests read the error. But if all
-            # of them were cancelled, nothing else would read it, and asyncio logs each error that is never read.
+            # asyncio logs the error of a task if nobody reads the error. Usually the waiting requests read the error of
+            # a failed lookup. If all of them are cancelled, only this callback reads the error.
             task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        # `await task` is not used, because a cancelled request would then cancel the lookup for the other requests.
+        # With `await task`, the cancellation of one request would also cancel the lookup for the other requests.
         done, _ = await asyncio.wait({task}, timeout=None if within is None else max(0.0, within))
         if not done:
             # The reason is logged, so it does not contain the id. If a sender has put the id and the token into
@@ -199,7 +200,7 @@ class ReferencedConnections:
     """Cache of the ids of the Connections whose asset (``faceki://<conn_id>/verifications``) is used by a DAG.
 
     The receiver of webhooks looks up these Connections without a rate limit. For other Connection ids, lookups have a
-    rate limit, because an attacker can send requests with any id. Only one event loop uses an instance.
+    rate limit, because an attacker can send requests with any id. Use each instance in only one event loop.
 
     :param read: Function that reads the ids. It runs in a thread and is allowed to block.
     """

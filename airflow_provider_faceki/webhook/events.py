@@ -4,12 +4,14 @@
 The class ``Outcome`` lists the notifications that are not stored.
 
 Airflow's asset manager creates the events, in a database session of the API server. Each transaction first locks the
-database row of the asset. Therefore no other webhook receiver can write an event of the asset between the search for an
-earlier event and the write. On SQLite, this lock is the write lock of the whole database. If the asset manager itself
-had to acquire this lock and failed, it would continue, and the event would be lost.
+database row of the asset, for two reasons:
 
-Only one transaction at a time can hold this lock, and each commit takes time. To store more events per second, up to
-``MAX_GROUP_SIZE`` waiting notifications of a Connection are stored together in one transaction.
+- No other webhook receiver can write an event of the asset between the search for an earlier event and the write.
+- On SQLite, the lock of the row is the write lock of the whole database. Without it, the asset manager would try to
+  acquire the write lock itself. If this failed, the asset manager would continue, and the event would be lost.
+
+Only one transaction at a time can hold the lock of an asset, and each commit takes time. To store more events per
+second, up to ``MAX_GROUP_SIZE`` waiting notifications of a Connection are stored together in one transaction.
 """
 
 from __future__ import annotations
@@ -45,8 +47,8 @@ LOCK_TIMEOUT_SECONDS = 20.0
 #: Maximum time in seconds to wait until an event is written to the database. The time is long, because the event is
 #: useful even if the sender no longer waits for the answer.
 STORE_TIMEOUT_SECONDS = 60.0
-#: Time for which an event is used to recognise repetitions. A notification is a repetition, and is not stored, if the
-#: latest event of its verification has the same status. An event that is older than one day is ignored.
+#: Maximum age of an event that is used to recognize repetitions. A notification is a repetition if the latest event of
+#: its verification has the same status. A repetition is not stored.
 REPEAT_WINDOW = timedelta(days=1)
 #: Maximum number of notifications in one transaction. The number is small, because other API servers must wait for the
 #: end of the transaction, which locks the asset.
@@ -80,7 +82,7 @@ class _Pending:
 
 
 class EventWriter:
-    """Writer that stores the webhook notifications of one process in groups. Only one event loop uses an instance.
+    """Writer that stores the webhook notifications of one process in groups. Use each instance in only one event loop.
 
     :param store: Function that stores a group. It runs in a thread.
     """
@@ -100,7 +102,8 @@ class EventWriter:
         Return ``Outcome.STORED``, or the reason why the notification was not stored.
 
         :raises TimeoutError: if the transaction has not ended after :data:`STORE_TIMEOUT_SECONDS`. The notification is
-            possibly stored later. If the sender sends it again after that, it is recognized as a repetition.
+            possibly stored later. If the sender sends the notification again after that, it is recognized as a
+            repetition.
         :raises Exception: any error of the store function.
         """
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -222,8 +225,8 @@ def _cached_reads(session: Session) -> Iterator[None]:
     """Cache the assets and DAGs that a database session reads.
 
     Airflow's asset manager reads the assets and DAGs again for each event. These reads are half of its queries. Within
-    one transaction, the cached results can be used for all events, because the asset is locked, and changes of DAGs in
-    this short time can be ignored. Rows that the transaction itself writes are not cached.
+    one transaction, the cached results can be used for all events. The asset cannot change, because it is locked. A
+    change of a DAG in this short time can be ignored. Rows that the transaction itself writes are not cached.
     """
     from airflow.models.asset import AssetAliasModel, AssetModel
     from airflow.models.dag import DagModel
@@ -238,9 +241,9 @@ def _cached_reads(session: Session) -> Iterator[None]:
         mapper = query.bind_mapper
         if mapper is None or mapper.class_ not in classes or not isinstance(query.statement, Select):
             return None
-        # ``Session.get()`` and lazy loads pass the key of the wanted row as a parameter. The cache key below does not
-        # contain such parameters. A query that loads expired columns of one object must return the current row of the
-        # object.
+        # Two kinds of queries are not cached. The first kind is ``Session.get()`` and lazy loads. They pass the key of
+        # the wanted row as a parameter, which the cache key below does not contain. The second kind loads expired
+        # columns of one object, and must return the current row of the object.
         if query.parameters or query.is_column_load:
             return None
         # The private method ``_generate_cache_key`` returns equal keys for queries of the same form. SQLAlchemy's own
@@ -258,8 +261,8 @@ def _cached_reads(session: Session) -> Iterator[None]:
     try:
         yield
     finally:
-        # The listener that returns the cached results of queries is removed from the database session. Airflow uses the
-        # same session for the next transaction of this thread. That transaction would otherwise get old results.
+        # Airflow uses the same database session for the next transaction of this thread. Without this removal of the
+        # listener, that transaction would get old results from the cache.
         event.remove(session, "do_orm_execute", answer)
 
 
@@ -313,16 +316,16 @@ def _lock_asset(session: Session, uri: str) -> AssetModel | None:
 def _latest_statuses(
     session: Session, asset: AssetModel, notifications: Sequence[WebhookNotification]
 ) -> dict[str, Any]:
-    """Return the status in the latest event of each verification, by request id. This needs only one query.
+    """Return the status in the latest event of each verification, by request id, with only one query.
 
     Events that are older than ``REPEAT_WINDOW`` are ignored.
     """
     from airflow.models.asset import AssetEvent
     from sqlalchemy import JSON, select, type_coerce
 
-    # This database query finds the asset events of verifications by the request id in `extra`, the data of an event.
-    # It does not use the partition key of the events, because some events have no partition key: all events before
-    # Airflow 3.2, and the events for DAGs that are not partitioned.
+    # This query finds the events by the request id in `extra`, the data of an event. The query does not use the
+    # partition key, because some events have no partition key. These are all events before Airflow 3.2, and the events
+    # for DAGs that are not partitioned.
     request_id = type_coerce(AssetEvent.extra, JSON)["request_id"].as_string()
     found = session.scalars(
         select(AssetEvent.extra)
@@ -359,7 +362,7 @@ def _count_of_a_day(session: Session, asset: AssetModel) -> int:
 def _scheduled_dags(session: Session, asset: AssetModel) -> list[DagModel]:
     """Return the DAGs that are scheduled on the asset, without paused and stale DAGs.
 
-    An event starts no run of a paused or stale DAG.
+    An event does not start a paused or stale DAG.
     """
     from airflow.models.asset import (
         DagScheduleAssetNameReference,

@@ -11,12 +11,12 @@ import pytest
 
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import ValidationError
+from airflow_provider_faceki.batch.airflow_store import AirflowObjectStore
 from airflow_provider_faceki.batch.lease import Lease
-from airflow_provider_faceki.batch.store import ObjectStore
 
 
 def lease(folder: Path, batch_id: str) -> Lease:
-    return Lease(ObjectStore(), str(folder), batch_id)
+    return Lease(AirflowObjectStore(), str(folder), batch_id)
 
 
 def markers(folder: Path) -> list[str]:

@@ -16,9 +16,10 @@ from pyarrow import parquet
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.batch import readers
-from airflow_provider_faceki.batch.manifest import Row, read_manifest
+from airflow_provider_faceki.batch.manifest import read_manifest, shard_line
 from airflow_provider_faceki.batch.parquet_pages import PageError, read_pages
 from airflow_provider_faceki.batch.readers import MAX_LINE_BYTES
+from airflow_provider_faceki.batch.rows import Row
 
 COLUMNS = {"record_identifier": "id", "selfie": "face"}
 
@@ -226,7 +227,7 @@ def test_a_shard_line_reads_back_as_the_same_row(tmp_path: Path) -> None:
         Row(13, {}),
     ]
     place = tmp_path / "shard.ndjson"
-    place.write_bytes(b"".join(row.to_shard_line() for row in made))
+    place.write_bytes(b"".join(map(shard_line, made)))
     same = {"record_identifier": "record_identifier", "selfie": "selfie"}
     assert list(read_manifest(place.as_uri(), same)) == made
 

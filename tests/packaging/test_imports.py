@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,20 @@ import airflow_provider_faceki
 
 pytestmark = pytest.mark.process
 
+ROOT = Path(__file__).parents[2]
 PACKAGE = Path(airflow_provider_faceki.__file__).parent
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
     for path in PACKAGE.rglob("*.py")
 )
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+#: Modules of the core of a batch, as the import contract in ``pyproject.toml`` lists them.
+BATCH_CORE = next(
+    contract["source_modules"]
+    for contract in CONTRACTS["contracts"]
+    if contract["name"].startswith("The core of a batch")
+)
+AIRFLOW_AND_HTTP = ("airflow", "aiohttp", "fsspec", "requests", "urllib3")
 HEAVY = ("requests", "urllib3", "tenacity", "cryptography")
 #: Modules of the package that only a running task needs.
 ONLY_RUNNING = tuple(
@@ -30,6 +40,7 @@ ONLY_RUNNING = tuple(
 def _python(code: str, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=600,
@@ -131,3 +142,21 @@ print(len(dir(api)))
 
 def test_the_api_package_works_without_airflow() -> None:
     assert int(_python(WITHOUT_AIRFLOW)) > 10
+
+
+@pytest.mark.parametrize("module", BATCH_CORE)
+def test_a_module_of_the_batch_core_imports_neither_airflow_nor_http(module: str) -> None:
+    loaded = {name.partition(".")[0] for name in json.loads(_python(IMPORTED, module))}
+    assert loaded & set(AIRFLOW_AND_HTTP) == set()
+
+
+BATCH = """
+import sys
+sys.modules.update(dict.fromkeys(sys.argv[1:]))  # The value None makes an import of the module fail.
+from tests.batch.unit.fakes import World, rows
+print(World().run(rows("a", "b")).journal.decisions["ACCEPTED"])
+"""
+
+
+def test_a_batch_runs_without_airflow_and_http() -> None:
+    assert _python(BATCH, *AIRFLOW_AND_HTTP) == "2"

@@ -21,6 +21,7 @@ from fsspec.spec import AbstractBufferedFile
 
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import ValidationError
+from airflow_provider_faceki.storage_errors import StorageAccessError, StorageUnavailableError
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.process
@@ -205,7 +206,7 @@ def test_a_folder_without_permission_is_rejected_before_writing(
     monkeypatch.setattr(os, "access", access)
     for path in (tmp_path / "r.json", tmp_path / "new" / "folder" / "r.json"):
         # Permissions can be repaired, so a later try of the task can succeed.
-        with pytest.raises(storage.StorageAccessError, match="(?i)permission denied"):
+        with pytest.raises(StorageAccessError, match="(?i)permission denied"):
             storage.check_path(path)
     assert closed == [str(tmp_path)] * 2
     assert os.listdir(tmp_path) == []
@@ -232,7 +233,7 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError("arn:aws:iam::1:user/canary is not allowed")
 
     monkeypatch.setattr(fsspec.filesystem("memory"), "pipe_file", refuse)
-    with pytest.raises(storage.StorageAccessError, match="permission denied") as caught:
+    with pytest.raises(StorageAccessError, match="permission denied") as caught:
         storage.write_json("memory://bucket/r.json", 1)
     assert "canary" not in str(caught.value)
 
@@ -330,7 +331,7 @@ def test_a_broken_copy_is_not_published(tmp_path: Path) -> None:
     attach("teststore", fs=store)
     large = b"x" * 12_000_000
     for uri in ("teststore://bucket/r.pdf", f"{tmp_path}/r.pdf"):
-        with pytest.raises(storage.StorageUnavailableError, match="ConnectionResetError"):
+        with pytest.raises(StorageUnavailableError, match="ConnectionResetError"):
             storage.write_file(uri, _Breaking(large))
     assert store.objects == {}
     assert os.listdir(tmp_path) == []

@@ -13,6 +13,7 @@ from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.batch.manifest import read_manifest
 from airflow_provider_faceki.storage import NOT_ALLOWED, AccessPolicy
+from airflow_provider_faceki.storage_errors import without_uri
 from tests.object_store import FAULTY_CONN_ID, ObjectStore
 
 JPEG = b"\xff\xd8\xff" + b"x" * 100
@@ -215,5 +216,5 @@ def test_an_image_error_names_the_uri_once_so_it_can_be_removed(
     message = str(reason(str(place), storage.UNRESTRICTED))
     assert message.startswith("selfie")
     assert message.count(repr(str(place))) == 1
-    shortened = storage.without_uri(message, str(place))
+    shortened = without_uri(message, str(place))
     assert not any(part in shortened for part in (str(tmp_path), name.rpartition("/")[2], "(", "jpg"))

@@ -22,7 +22,7 @@ import pytest
 
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import ValidationError
-from airflow_provider_faceki.storage import (
+from airflow_provider_faceki.storage_errors import (
     StorageAccessError,
     StorageError,
     StorageFileNotFoundError,

@@ -26,8 +26,8 @@ from airflow_provider_faceki.api.values import as_number
 
 T = TypeVar("T")
 
-# A JSON object with a field of `_ANALYSIS_FIELDS` is a face analysis. A JSON object with a field of `_CHECK_FIELDS` is
-# the result of an image check.
+# A JSON object with at least one of the `_ANALYSIS_FIELDS` is a face analysis. A JSON object with at least one of the
+# `_CHECK_FIELDS` is the result of an image check.
 _ANALYSIS_FIELDS = (
     *("minAge", "maxAge", "gender", "genderConfidence"),
     *("livenessScore", "faceDetectionConfidence"),
@@ -58,9 +58,13 @@ class FaceMatch(_SelfieCall):
 
     https://docs.faceki.com/api-integration/verification-apis/face-match-api
 
-    FACEKI's answer for "no match" is undocumented. For an empty list and for code 8013, the result is an empty tuple.
-    ``null`` means the same only if the setting ``null_result`` is ``no_record``. HTTP status 404 without code 8013
-    raises an error, because a wrong URL is a possible cause.
+    FACEKI does not document its answer if no person matches. In these cases, the result is an empty tuple:
+
+    * The answer contains an empty list.
+    * The answer has FACEKI's code 8013 (no such record).
+    * The answer contains ``null``, and the setting ``null_result`` is ``no_record``.
+
+    An answer with HTTP status 404 and without code 8013 raises an error, because a wrong URL is a possible cause.
 
     :param selfie: Image of the person.
     :raises ValidationError: if ``selfie`` is not an :class:`Image`.
@@ -74,7 +78,7 @@ class FaceMatch(_SelfieCall):
         return read_records(answer)
 
     def steps(self, session: AuthSession) -> Steps[tuple[VerificationRecord, ...]]:
-        """Send the search without repeating it after a lost answer, because FACEKI charges each search."""
+        """Send the search. After a lost answer, do not send it again, because FACEKI charges each search."""
         try:
             return (yield from _charged(session, self))
         except NotFoundError as error:
@@ -132,7 +136,7 @@ class AnalyzeFace(_SelfieCall):
         )
 
     def steps(self, session: AuthSession) -> Steps[FaceAnalysis]:
-        """Send the request without repeating it after a lost answer, because FACEKI possibly charges each analysis."""
+        """Send the request. After a lost answer, do not send it again, because FACEKI possibly charges each request."""
         return _charged(session, self)
 
 
@@ -203,8 +207,8 @@ class CheckImage:
 def _charged(session: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
     """Perform a charged call for which FACEKI stores no record.
 
-    :raises OutcomeUnknownError: if the answer was lost, has an unknown format, or reports a failure of FACEKI. In these
-        cases, FACEKI has possibly charged the call.
+    :raises OutcomeUnknownError: if the answer was lost, has an unknown format, or reports a failure of FACEKI's server.
+        In these cases, FACEKI has possibly charged the call.
     """
     try:
         return (yield from call_once(session, endpoint))

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The call that creates a verification link, which is the URL of a page on which a person is verified in a browser."""
+"""The call that creates a verification link. A person opens the link in a browser and is verified on FACEKI's page."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from airflow_provider_faceki.api.secrets import SecretText
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.values import as_link_id, check_identifier, is_maskable
 
-# A field of `_ID_FIELDS` possibly contains the id of a link; the most probable names are first. A field of
-# `_URL_FIELDS` possibly contains the URL of a link. The names are in lower case and without `_`, because `plain`
-# converts FACEKI's field names to this form before they are compared.
+# The id of a link is searched in the fields `_ID_FIELDS`. The most probable names are first. The empty name stands for
+# an answer that is only a text. The URL of a link is searched in the fields `_URL_FIELDS`. All names are in lower case
+# and without `_`, as the function `plain` returns them.
 _ID_FIELDS = ("linkid", "data", "link", "result", "kyclink", "kyclinkid", "uuid", "id", "url", "")
 _URL_FIELDS = frozenset(
     {
@@ -29,7 +29,7 @@ _URL_FIELDS = frozenset(
 
 @dataclass(frozen=True, slots=True, repr=False)
 class KycLink:
-    """A verification link. Anyone with its id or URL can submit images, so the ``repr`` hides both.
+    """A verification link. Anyone who knows its id or URL can submit images, so the ``repr`` hides both.
 
     :param link: Id of the link. Records can be filtered by this id.
     :param url: URL of FACEKI's page for the person, or ``None`` if FACEKI's answer contains no URL.
@@ -50,8 +50,8 @@ class GenerateKycLink:
 
     https://docs.faceki.com/api-integration/verification-apis/generate-kyc-link
 
-    Each call creates a new link. If the answer was lost, the request is not sent again. FACEKI possibly created a link,
-    but this link is harmless, because nobody knows its URL.
+    Each call creates a new link. If the answer is lost, the request is not sent again. FACEKI possibly has created a
+    link, but this link is harmless, because nobody knows its URL.
 
     :param workflow_id: Id of the workflow from the FACEKI portal (a UUID).
     :param record_identifier: Your own id of the person or case. The id is sent in the field ``applicationId``. It is
@@ -95,10 +95,10 @@ class GenerateKycLink:
 
         FACEKI documents that the field ``data`` of the answer contains the id, and that another field contains the URL.
         Fields such as ``linkId`` and ``link`` are accepted too. If the answer contains only a URL, the id is
-        extracted from it.
+        extracted from the URL.
 
-        :raises UnexpectedResponseError: if the answer contains no link id, or if it contains record identifiers, but
-            not the record identifier of the request.
+        :raises UnexpectedResponseError: if the answer contains no link id, or if the answer belongs to another record
+            identifier than the request.
         """
         found = _find_link(answer.document)
         if found is None:
@@ -114,8 +114,9 @@ class GenerateKycLink:
     def steps(self, session: AuthSession) -> Steps[KycLink]:
         """Create the link, and mask its id in later log lines.
 
-        The URL of a link usually contains the id, so the URL is masked only if it does not. For example, Airflow logs
-        the URL if a ``@task`` returns it.
+        Without masking, the link can appear in a log. For example, Airflow logs the URL if a ``@task`` returns the URL.
+        Usually the URL contains the id, so masking the id is enough. If the URL does not contain the id, the whole URL
+        is masked too.
         """
         made = yield from call_once(session, self)
         if is_maskable(made.link):
@@ -126,7 +127,7 @@ class GenerateKycLink:
 
     def __repr__(self) -> str:
         # The `repr` does not contain the caller's own id, because the id is possibly personal data, such as the number
-        # of an identity card. It does not contain the redirect URL, because the URL possibly contains a key.
+        # of an identity card. The `repr` does not contain the redirect URL, because this URL possibly contains a key.
         return f"<GenerateKycLink for workflow {self.workflow_id!r}>"
 
 

@@ -40,16 +40,17 @@ class RawCall:
 
     :param method: GET, HEAD, POST, PUT, PATCH or DELETE.
     :param path: Path below the base URL. It begins with ``/`` and has no query.
-    :param params: Query parameters. Values are text, numbers or booleans. A parameter with value ``None`` is not sent.
+    :param params: Query parameters. Values are text, numbers or booleans. A parameter with the value ``None`` is not
+        sent.
     :param json: Document to send as JSON.
     :param data: Form fields, with values as in ``params``. The fields are sent URL-encoded, or as
         ``multipart/form-data`` if there are ``files``. ``json`` cannot be combined with ``data`` or ``files``.
     :param idempotent: Whether the request is allowed to be sent twice. By default it is ``True`` for GET and HEAD. For
         other methods it is ``False``, because FACEKI has no idempotency keys and some calls cost credit.
     :param files: Mapping of part names to files, which are sent as ``multipart/form-data``. A value is a :class:`File`,
-        or an :class:`Image` if its format has to be checked.
+        or an :class:`Image` if the format of the file has to be checked.
     :param authenticated: Whether to send an access token. Use ``False`` for routes that need no token, such as the V2
-        routes that receive the id of a verification link instead.
+        routes that receive the id of a verification link instead of a token.
     :raises ValidationError: if an argument is invalid.
     """
 
@@ -104,7 +105,7 @@ class RawCall:
         return not self.is_idempotent
 
     def steps(self, session: AuthSession) -> Steps[Json]:
-        """Perform the call. If the call fails, copy the value of ``is_idempotent`` to the error."""
+        """Perform the call. If the call fails, the error says whether the request is allowed to be sent twice."""
         try:
             return (yield from call_once(session, self))
         except FacekiError as error:
@@ -117,9 +118,9 @@ class RawCall:
                 return json_body(self.json), JSON_HEADERS
             except (TypeError, ValueError, RecursionError):
                 pass
-            # The ValidationError is raised outside the except block. Otherwise Python would store the caught error in
-            # the attribute `__context__` of the ValidationError. The caught error possibly contains personal data from
-            # the JSON document.
+            # The ValidationError is raised outside the except block. Inside the block, Python would store the caught
+            # error in the attribute `__context__` of the ValidationError. The caught error possibly contains personal
+            # data from the JSON document.
             raise ValidationError("json contains a value that cannot be written as JSON")
         if self.files:
             body = Multipart(_query(self.data or {}), tuple(self.files.items()))
@@ -130,7 +131,7 @@ class RawCall:
         return None, ACCEPT_JSON
 
     def read(self, answer: Payload) -> Json:
-        """Return the JSON document of the answer, without FACEKI's envelope (its outer object with status and code).
+        """Return the JSON content of the answer, without FACEKI's envelope (the outer object with status and code).
 
         If the answer has no body or is a PDF, the result is ``None``.
         """

@@ -32,8 +32,8 @@ NULL_ADVICE = (
 )
 
 # Usual status words for a verification that has no decision yet. No public source contains the words that FACEKI uses.
-# A record with one of these words is accepted. If a record has another unknown word, an error is raised, because the
-# word is possibly a decision.
+# A record with one of these words is accepted as a record without a decision. A status word that is neither in this set
+# nor a documented decision raises an error, because the word is possibly a decision.
 _PENDING_WORDS = frozenset(
     {
         *("PENDING", "IN_PROGRESS", "INPROGRESS", "IN PROGRESS", "PROCESSING"),
@@ -50,14 +50,14 @@ class FetchRecords:
 
     Exactly one filter is required, because FACEKI's behaviour without a filter or with several filters is undocumented.
     If FACEKI reports that no record exists, the result is an empty tuple. FACEKI reports this by an empty list, by code
-    8013, or by a 404 in one of FACEKI's documented JSON formats (envelopes). If the setting ``null_result`` is
-    ``no_record``, ``null`` also means that no record exists.
+    8013, or by HTTP status 404 with a body in one of FACEKI's JSON formats (envelopes). If the setting ``null_result``
+    is ``no_record``, ``null`` also means that no record exists.
 
     :param request_id: FACEKI's id of one verification.
     :param link: Link id.
     :param record_identifier: Your own id of the verification.
     :param face_id: FACEKI's id of a person.
-    :raises ValidationError: if not exactly one filter is set, or if the filter is not a valid id.
+    :raises ValidationError: if no filter or more than one filter is set, or if the value is not a valid id.
     """
 
     reads_records: ClassVar[bool] = True
@@ -86,8 +86,8 @@ class FetchRecords:
     def read(self, answer: Payload) -> tuple[VerificationRecord, ...]:
         """Return the records in FACEKI's order. Omit records with another id than the requested id.
 
-        :raises UnexpectedResponseError: if all records have another id, because FACEKI has ignored the filter. This
-            error is also raised in the cases of :func:`read_records`.
+        :raises UnexpectedResponseError: if all records have another id, which means that FACEKI has ignored the filter.
+            :func:`read_records` lists the other causes of this error.
         """
         records = read_records(answer)
         name, value = self._filter()
@@ -97,8 +97,8 @@ class FetchRecords:
                 "FACEKI returned only records of other verifications; check the Connection's "
                 "records_path and the names of its record filters"
             )
-            # FACEKI has ignored the filter and returned records of other verifications. A repeated request would return
-            # the same records. Therefore the error is not transient, which means that a retry does not help.
+            # FACEKI has ignored the filter. A repeated request would return the same wrong records. Therefore the error
+            # is not transient, which means that a retry does not help.
             others.is_transient = False
             raise others
         return meant
@@ -150,13 +150,13 @@ def check_is_stated(error: NotFoundError) -> None:
 
 
 def read_records(answer: Payload) -> tuple[VerificationRecord, ...]:
-    """Return all records that FACEKI's answer contains, also in nested objects.
+    """Return all records that FACEKI's answer contains, including records in nested objects.
 
     If the answer contains an empty list instead of records, the result is empty. If the answer contains ``null``
     instead of records, the result is empty only if the setting ``null_result`` is ``no_record``.
 
-    :raises UnexpectedResponseError: if the answer does not show whether there are records, if an item is not a record,
-        or if the decision of a record has an unknown format.
+    :raises UnexpectedResponseError: if the answer does not show whether there are records, if an item in the list of
+        records is not a record, or if the decision of a record has an unknown format.
     """
     records = _find_records(answer)
     if records == () and not says_none(answer.document) and not answer.null_is_no_record:
@@ -175,10 +175,9 @@ def read_records(answer: Payload) -> tuple[VerificationRecord, ...]:
 
 def _find_records(answer: Payload) -> tuple[VerificationRecord, ...] | None:
     found = find_objects(answer.document, is_record)
-    # The content of the answer is possibly null. Then this function returns an empty tuple, and its caller
-    # `read_records` checks the setting `null_result`. If the setting is `no_record`, the tuple is the result. Otherwise
-    # `read_records` raises an error. If the answer has no body, the body was possibly lost. Then this function returns
-    # `None`, and `read_records` always raises an error.
+    # If the content of the answer is null, the result is an empty tuple. `read_records` accepts this tuple only if the
+    # setting `null_result` is `no_record`. If the answer has no body, the body was possibly lost. In this case, the
+    # result is `None`, and `read_records` always raises an error.
     if found is None and answer.result is None and not answer.is_empty:
         return ()
     if found is None:
@@ -190,7 +189,7 @@ def _with_decision(item: dict[str, Json], document: Json, *, is_alone: bool) -> 
     """Return ``item`` as a record.
 
     If ``item`` is the only record in the answer and has no field ``decision``, the field ``decision`` of the answer's
-    outer object is added.
+    outer object is added to the record.
     """
     record = VerificationRecord(item)
     if (
@@ -205,7 +204,7 @@ def _with_decision(item: dict[str, Json], document: Json, *, is_alone: bool) -> 
 
 
 def _hides_decision(record: VerificationRecord) -> bool:
-    """Return whether a record possibly contains a decision in an unknown format."""
+    """Return True if a record possibly contains a decision in an unknown field or format."""
     if record.decision is not None:
         return False
     if not has_field(record.document, "decision") and holds_field(dict(record.document), "decision"):

@@ -91,10 +91,10 @@ class FetchPdfReport:
         return report
 
     def steps(self, session: AuthSession) -> Steps[PdfReport]:
-        """Request the report. If the answer is a redirect, request its target.
+        """Request the report. If the answer is a redirect, request the target of the redirect.
 
-        If the answer contains URLs, request at most :data:`MAX_FOLLOWED_URLS` of them until one returns the report. The
-        access token is sent to FACEKI's host only.
+        If the answer contains URLs, request one URL after the other until one of them returns the report. At most
+        :data:`MAX_FOLLOWED_URLS` URLs are requested. The access token is sent to FACEKI's host only.
         """
         try:
             found = yield from call_once(session, _Locate(self))
@@ -124,7 +124,7 @@ class FetchPdfReport:
 
 
 def _gone(failure: FacekiError) -> FacekiError:
-    """Return the error to raise if none of the URLs that were tried returned the report.
+    """Return the error to raise after no URL has returned the report.
 
     :param failure: Error of the request to the first URL.
     """
@@ -136,7 +136,7 @@ def _gone(failure: FacekiError) -> FacekiError:
         return failure
     # FACEKI's answer contained the URL of a report, but the file server at this URL refused the request. Usually the
     # URL has expired. The FACEKI credentials are not the cause, so an AuthenticationError would be misleading. A new
-    # request to FACEKI returns a new URL. Therefore the error that is raised is transient.
+    # request to FACEKI returns a new URL, so a retry can help. Therefore the returned error is transient.
     return UnexpectedResponseError(
         "the report could not be downloaded from the URL that FACEKI returned",
         http_status=failure.http_status,
@@ -172,8 +172,8 @@ class _Followed:
 
     :param url: Absolute URL, or the target of a redirect, which is possibly relative.
     :param redirected_from: URL of the request whose answer was a redirect to ``url``. It is empty if ``url`` comes from
-        a JSON document. The access token is sent only if ``redirected_from`` is empty and ``url`` belongs to FACEKI's
-        host.
+        a JSON document. A request after a redirect contains no access token. A request to a URL from a JSON document
+        contains the token only if the URL belongs to FACEKI's host.
     """
 
     url: SecretText

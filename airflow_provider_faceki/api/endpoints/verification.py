@@ -61,7 +61,7 @@ class Document:
 class VerificationSummary(Summary):
     """Summary of a record with the additional field ``retake_selfie``.
 
-    The field is true if a code of the record means that another selfie can help.
+    This field is true if one of FACEKI's codes in the record means that a new selfie can help.
     """
 
     retake_selfie: bool
@@ -128,19 +128,20 @@ class PerformKycVerification:
 
     https://docs.faceki.com/api-integration/verification-apis/perform-kyc-verification
 
-    If a part of the body was possibly sent, the request is sent again only in two cases. In the first case, FACEKI
-    reports that it did not act. In the second case, FACEKI cannot have received the complete body. If the answer is
-    lost, cannot be read, or belongs to another verification, the record is looked up by ``record_identifier``. If the
-    person does not pass, no error is raised, and the result has the decision DECLINED and FACEKI's codes.
+    The request is sent again only if FACEKI certainly did not act on it. This is the case if FACEKI cannot have
+    received the complete body, or if FACEKI reports that it did not act. If the answer is lost, cannot be read, or
+    belongs to another verification, the record is looked up by ``record_identifier``.
+
+    If the person does not pass, no error is raised. The result has the decision DECLINED and FACEKI's codes.
 
     :param workflow_id: Id of the workflow from the FACEKI portal.
     :param selfie: Image of the person.
     :param documents: One to three documents, in any order.
     :param record_identifier: Your own id of *this* verification. Use each id for one verification only.
-    :param lookup_timeout: Seconds during which the record is looked up after the answer was lost. The default is 60,
-        because a record that does not exist one minute later is unlikely to appear.
+    :param lookup_timeout: Maximum seconds during which the record is looked up after a lost answer. The default is 60,
+        because a record that does not exist after one minute is unlikely to appear later.
     :param known_request_ids: FACEKI's ids of earlier verifications. The records of these verifications are ignored.
-        Needed only if ``record_identifier`` was used before, for example in an earlier attempt for the same person.
+        Set it only if ``record_identifier`` was used before, for example in an earlier attempt for the same person.
     :param not_before: Unix time. Records that FACEKI created before this time belong to earlier verifications and are
         ignored.
     :raises ValidationError: if an argument is invalid.
@@ -189,8 +190,8 @@ class PerformKycVerification:
     def _own_record(self, answer: Payload) -> VerificationRecord | None:
         """Return the record of this verification in an answer.
 
-        If the answer does not contain exactly one record of this verification, or the record has no decision, return
-        ``None``.
+        The result is ``None`` if the answer contains no such record, if it contains several such records, or if the
+        record has no decision.
         """
         try:
             records = read_records(answer)
@@ -210,7 +211,7 @@ class PerformKycVerification:
         return not is_named_otherwise and record.request_id not in self.known_request_ids
 
     def steps(self, session: AuthSession) -> Steps[KycVerification]:
-        """Submit the verification. If the answer is lost or is no usable result, look up the record."""
+        """Submit the verification. If the answer is lost or cannot be used, look up the record."""
         try:
             return (yield from call_once(session, self))
         except VerificationError as refusal:
@@ -224,7 +225,7 @@ class PerformKycVerification:
         return (yield from self._reconcile(session, reason))
 
     def _reconcile(self, session: AuthSession, reason: str) -> Steps[KycVerification]:
-        """Look up the record of the verification repeatedly, until it has a decision or ``lookup_timeout`` has passed.
+        """Look up the record repeatedly, until the record has a decision or ``lookup_timeout`` has passed.
 
         :param reason: Reason why FACEKI's answer cannot be used, for the error message.
         :raises OutcomeUnknownError: if no record was found within ``lookup_timeout``, or a lookup failed permanently.
@@ -232,9 +233,9 @@ class PerformKycVerification:
         began, paused, pause = session.clock(), 0.0, FIRST_LOOKUP_PAUSE_SECONDS
         while True:
             found = yield from self._look_up(session, reason)
-            # Seconds since the first lookup began. They are measured with the system clock, so they include the
-            # duration of the requests. If the system clock was set back since then, the measured time is too short.
-            # In this case, the sum of all pauses between the lookups is used instead.
+            # Seconds since the first lookup began, including the duration of the requests. They are measured with the
+            # system clock. If somebody sets this clock back, the measured time is too short. In this case, the sum of
+            # all pauses between the lookups is used instead.
             waited = max(paused, session.clock() - began)
             if found is not None and (found.decision is not None or waited >= self.lookup_timeout):
                 return found
@@ -281,19 +282,21 @@ class PerformKycVerification:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class FindKycVerification:
-    """Look up the record of a verification. If FACEKI has no record except ignored records, the result is ``None``.
+    """Look up the newest record of a verification. If FACEKI has no record, the result is ``None``.
 
     https://docs.faceki.com/api-integration/verification-apis/fetch-records
 
-    If the result is ``None``, the caller usually pays for a new verification. Therefore this call is stricter than
-    :class:`FetchRecords`. A record must contain the requested id, because FACEKI possibly ignores an unknown filter and
-    returns other records.
+    Records that the parameters ``known_request_ids`` and ``not_before`` exclude do not count.
+
+    This call accepts only records that contain the requested id, because FACEKI possibly ignores an unknown filter and
+    returns records of other verifications. This call is stricter than :class:`FetchRecords`, because the caller usually
+    pays for a new verification if the result is ``None``.
 
     :param record_identifier: Your own id of the verification. Set it if ``request_id`` is not set.
     :param request_id: FACEKI's id of the verification. Set it if ``record_identifier`` is not set.
     :param known_request_ids: FACEKI's ids of verifications to ignore.
     :param not_before: Unix time. Records that FACEKI created before this time are ignored.
-    :raises ValidationError: if not exactly one of the two ids is set, or if the id is not valid.
+    :raises ValidationError: if none or both of the two ids are set, or if the id is not valid.
     """
 
     reads_records: ClassVar[bool] = True
@@ -348,8 +351,8 @@ class FindKycVerification:
 def newest_since(records: Iterable[VerificationRecord], not_before: float | None) -> KycVerification | None:
     """Return the verification with the newest record, or ``None`` if there is no record.
 
-    Records that FACEKI certainly created before ``not_before`` are ignored. A record without a readable time is not
-    ignored.
+    Records that FACEKI certainly created before ``not_before`` are ignored. A record without a readable creation time
+    is never ignored.
 
     :param not_before: Unix time, or ``None`` for no limit.
     """
@@ -359,7 +362,7 @@ def newest_since(records: Iterable[VerificationRecord], not_before: float | None
 
 
 def check_documents(rules: WorkflowRules, documents: Sequence[Document]) -> None:
-    """Check that there are enough documents and back sides for the workflow. Call it before the billed call.
+    """Check that there are enough documents and back sides for the workflow. Call this function before a verification.
 
     The types of the documents are not checked, because FACEKI itself detects the type of each document.
 

@@ -1,14 +1,21 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The call that fetches the rules of a workflow."""
+"""The call that fetches the rules of a workflow, and the conclusions from its result or its error."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from airflow_provider_faceki.api.arguments import check_exactly_one
+from airflow_provider_faceki.api.codes import REFUSED
 from airflow_provider_faceki.api.errors import (
+    AuthenticationError,
+    FacekiError,
+    InvalidRequestError,
     LinkError,
+    NotFoundError,
+    RateLimitError,
+    UnexpectedResponseError,
     WorkflowError,
 )
 from airflow_provider_faceki.api.protocol.envelope import Payload
@@ -60,7 +67,7 @@ class GetWorkflowRules:
 
     :param workflow_id: Id of the workflow from the FACEKI portal.
     :param link: Id of a link that was created for the workflow.
-    :raises ValidationError: if not exactly one argument is set, or if the argument is not a valid id.
+    :raises ValidationError: if no argument or both arguments are set, or if the value is not a valid id.
     """
 
     workflow_id: str | None = None
@@ -110,10 +117,67 @@ class GetWorkflowRules:
         return f"<GetWorkflowRules by {'link' if self.link is not None else 'workflow_id'}>"
 
 
-def _find_rules(answer: Json) -> WorkflowRules | None:
-    """Return the rules in an answer, or ``None`` if they contain no list of documents in a known format.
+def are_records_stored(
+    rules: WorkflowRules | None, fetch: Callable[[], WorkflowRules], *, is_decisive: bool = True
+) -> bool:
+    """Return whether the rules of a workflow say that FACEKI stores the records of verifications.
 
-    An unknown format must not be treated as an empty list, which means that the workflow requires no documents.
+    If FACEKI has no endpoint for the rules, it is unknown whether FACEKI stores records. Then the result is ``True``.
+
+    :param rules: The rules. They are ``None`` if a request for them failed; see :func:`are_rules_unavailable`.
+    :param fetch: Function that requests the rules. It is called if ``rules`` is ``None`` and ``is_decisive`` is true.
+    :param is_decisive: Whether the caller sends a verification if the result is ``True``. In this case the rules must
+        be known, because they possibly say that FACEKI stores no records. Therefore an error is raised if FACEKI does
+        not return the rules now. If ``is_decisive`` is false, the result is ``True`` instead of an error.
+    :raises FacekiError: if ``fetch`` raises it, except if the endpoint of the rules is missing or unreadable.
+    """
+    if rules is None and is_decisive:
+        # The rules are ``None`` if their endpoint is missing, and also if it failed. The error of a second request
+        # shows which of these is the case.
+        try:
+            rules = fetch()
+        except FacekiError as error:
+            if not are_rules_missing(error):
+                raise
+    return rules is None or rules.stores_records
+
+
+def are_rules_unavailable(error: FacekiError) -> bool:
+    """Return True if a verification can go on although the request for the workflow's rules failed with ``error``.
+
+    The rules say which images a workflow requires. FACEKI itself checks the rules during the verification. FACEKI does
+    not document the endpoint of the rules, which is known only from SDKs. Therefore the result is ``True`` if the
+    endpoint is missing, if the service fails, or if the answer is unreadable or missing. For throttling (HTTP 429), the
+    result is ``False``.
+
+    :param error: Error of the request for the rules, after all retries of the request.
+    """
+    no_answer = error.is_transient and not isinstance(error, RateLimitError)
+    return no_answer or are_rules_missing(error)
+
+
+def are_rules_missing(error: FacekiError) -> bool:
+    """Return True if the endpoint of a workflow's rules does not exist, or if its answer is unreadable.
+
+    Another request would probably end with the same error, so the rules remain unknown. For a service that is only down
+    for some time, the result is ``False``.
+
+    :param error: Error of the request for the rules, after all retries of the request.
+    """
+    # FACEKI uses the same code for a refused token and for an unknown URL. Only the HTTP status distinguishes them.
+    no_such_url = (
+        isinstance(error, AuthenticationError)
+        and error.code == REFUSED
+        and error.http_status not in {401, 403}
+    )
+    no_such_url |= isinstance(error, InvalidRequestError) and error.http_status in {404, 405}
+    return no_such_url or isinstance(error, NotFoundError | UnexpectedResponseError)
+
+
+def _find_rules(answer: Json) -> WorkflowRules | None:
+    """Return the rules in an answer, or ``None`` if there are no rules with a list of documents in a known format.
+
+    An unknown format must not be treated as an empty list. An empty list means that the workflow requires no documents.
     """
     found = find_objects(answer, lambda item: has_field(item, *_RULES_FIELDS))
     if not found:
@@ -129,7 +193,7 @@ def _document_names(value: Json) -> tuple[str, ...] | None:
     """Return the names of the required documents, or ``None`` if the format of ``value`` is unknown.
 
     Accepted formats are a list of texts, a list of objects with a name, an object with names as keys and booleans as
-    values, and one text with commas.
+    values, and one text with commas between the names.
     """
     # Only an empty list means that the workflow requires no document. An empty object or text has an unknown meaning.
     if isinstance(value, str):

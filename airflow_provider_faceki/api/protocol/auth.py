@@ -29,8 +29,8 @@ from airflow_provider_faceki.api.values import as_number
 
 #: A token is replaced at most this number of seconds before it expires, so that no token expires on its way to FACEKI.
 RENEWAL_MARGIN_SECONDS = 60.0
-#: The margin is also at most this fraction of the token's lifetime. For a lifetime below ten minutes, a margin of one
-#: minute would be too long.
+#: Maximum renewal margin as a fraction of the token's lifetime. If the lifetime is below ten minutes, this fraction is
+#: less than one minute, and replaces :data:`RENEWAL_MARGIN_SECONDS`.
 MAX_RENEWAL_MARGIN_FRACTION = 0.1
 #: Lifetime of a token in seconds if FACEKI's answer to the token request contains no lifetime. The value is documented
 #: at https://docs.faceki.com/api-integration/verification-apis/authentication .
@@ -60,9 +60,9 @@ class AccessToken:
     def usable(self, now: float) -> bool:
         """Return whether the token can be sent at Unix time ``now``.
 
-        Shortly before the token expires, the result is ``False``; see :data:`RENEWAL_MARGIN_SECONDS`. It is also
-        ``False`` if ``obtained_at`` is more than a minute later than ``now``, because then the clock of this host, or
-        of the host that fetched the token, is wrong.
+        Shortly before the token expires, the result is ``False``; see :data:`RENEWAL_MARGIN_SECONDS`. The result is
+        also ``False`` if ``obtained_at`` is more than a minute later than ``now``. In this case, the clock of this
+        host, or of the host that fetched the token, is wrong.
         """
         margin = min(RENEWAL_MARGIN_SECONDS, self.lifetime * MAX_RENEWAL_MARGIN_FRACTION)
         return self.obtained_at - RENEWAL_MARGIN_SECONDS <= now < self.obtained_at + self.lifetime - margin
@@ -75,7 +75,7 @@ class RefreshLock(Protocol):
     """Lock whose owner fetches the next access token. The other callers wait until the lock is released or expires."""
 
     def release(self) -> None:
-        """Release the lock. It does not block an event loop. A second call does nothing."""
+        """Release the lock. This method does not block an event loop. A second call does nothing."""
 
 
 class TokenStore(Protocol):
@@ -86,17 +86,17 @@ class TokenStore(Protocol):
     """
 
     def peek(self) -> AccessToken | None:
-        """Return the token in the memory of this process, or ``None`` if there is no token. This needs no I/O."""
+        """Return the token in the memory of this process, or ``None`` if there is no token. This method does no I/O."""
 
     def read(self) -> AccessToken | None:
-        """Return the newest token that any process stored, or ``None``. Reading possibly needs I/O."""
+        """Return the newest token that any process stored, or ``None``. This method possibly does I/O."""
 
     def try_lock(self, generation: int = 0) -> RefreshLock | None:
         """Try to acquire a refresh lock. If other callers own all locks that are tried, return ``None``.
 
         There are several locks, numbered from 0, because the owner of a lock possibly hangs. At first, all callers try
-        lock 0 only. If its owner does not release it in time, the waiting callers also try lock 1. One of them acquires
-        lock 1 and fetches the token for all callers.
+        lock 0 only. If lock 0 is not released in time, the waiting callers also try lock 1. One of them acquires lock 1
+        and fetches the token for all callers.
 
         :param generation: Number of the last lock to try. The method tries the locks from 0 to this number.
         """
@@ -115,7 +115,7 @@ class TokenRequest:
     :param base_url: Base URL of the FACEKI installation.
     :param client_id: Client id from the FACEKI portal (Integrations → Client ID).
     :param client_secret: Client secret from the same page.
-    :param flow: Form of the request. ``ACCESS_TOKEN_QUERY`` puts the secret into the URL, which proxies log.
+    :param flow: Form of the request. ``ACCESS_TOKEN_QUERY`` puts the secret into the URL, and proxies log URLs.
     """
 
     base_url: str
@@ -129,8 +129,8 @@ class TokenRequest:
     def fingerprint(self) -> str:
         """Return a hash of the account and of the kind of token request (``auth_flow``).
 
-        In this process, token stores are found by a key that contains this hash. Therefore two accounts never share a
-        token. Two kinds of token request do not share a token either.
+        Each process finds its token stores by a key that contains this hash. Therefore clients share a token only if
+        they have the same account and the same kind of token request.
         """
         parts = (self.base_url, self.client_id, self.client_secret, self.flow.value)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
@@ -168,9 +168,9 @@ class TokenRequest:
         :raises AuthenticationError: if the answer is a validation error for the credentials.
         :raises UnexpectedResponseError: if the answer contains no token that can be sent in a header.
         """
-        # The error is raised here and not in `_find_token`, because error trackers report the local variables of the
-        # function that raises an error. Here, no variable shows the text of a token. In `_find_token`, a variable
-        # possibly does.
+        # Error trackers report the local variables of the function that raises an error. A local variable of
+        # `_find_token` possibly shows the text of a token. No local variable of this method does. Therefore this method
+        # raises the error.
         token = _find_token(answer.document, requested_at)
         if token is not None:
             return token
@@ -185,10 +185,11 @@ class TokenRequest:
     def map_error(self, error: ResponseError) -> FacekiError:
         """Return the error to raise after a failed token request.
 
-        After HTTP 404, HTTP 405 or one of FACEKI's codes for "not found", the result is a :class:`ConfigurationError`,
-        because the route of the token request does not exist. FACEKI does not document its answer to wrong credentials.
-        Therefore, if FACEKI rejects the request with any other answer, the result is an :class:`AuthenticationError`.
-        An error of another kind, such as a failure of FACEKI's server, keeps its class.
+        * After HTTP 404, HTTP 405 or one of FACEKI's codes for "not found", the result is a
+          :class:`ConfigurationError`, because the route of the token request does not exist.
+        * If FACEKI rejects the request with any other answer, the result is an :class:`AuthenticationError`, because
+          FACEKI does not document its answer to wrong credentials.
+        * Any other error, such as a failure of FACEKI's server, keeps its class.
 
         :param error: Error of the token request.
         """
@@ -247,8 +248,8 @@ def _bearer(value: Json) -> str | None:
 def _bare_token(value: Json) -> str | None:
     """Return the value of the field ``data`` or ``result`` as a token, or ``None``.
 
-    These two names do not say that the value is a token. A short text is possibly something else, such as a message.
-    Therefore only a long text is accepted as a token.
+    The names ``data`` and ``result`` do not say that the value is a token. A short text is possibly something else,
+    such as a message. Therefore only a long text is accepted as a token.
     """
     token = _bearer(value)
     return token if token is not None and len(token) >= _MIN_BARE_TOKEN_LENGTH else None

@@ -51,9 +51,9 @@ _WORD_FIELDS = (
     *("message", "messages", "msg", *_ERROR_FIELDS),
     *("errormessage", "errordescription", "detail", "reason"),
 )
-# These fields contain codes, statuses, messages or technical details. Any other field with a value counts as content of
-# the answer. An example is a field that contains records. If an answer has such content, an error field or a message
-# alone does not make the answer a failure.
+# These fields contain codes, statuses, messages or technical details. Any other field with a value, such as a field
+# with records, counts as content of the answer. An answer with content is not treated as a failure only because it has
+# an error field or a message.
 _ENVELOPE_FIELDS = frozenset(
     {
         *_CODE_FIELDS,
@@ -65,12 +65,12 @@ _ENVELOPE_FIELDS = frozenset(
     }
 )
 # These fields belong to the outer object (envelope) of FACEKI's answers. If an envelope has neither the field `result`
-# nor the field `data`, all its fields except these are the result.
+# nor the field `data`, these fields are removed, and the remaining fields are the result.
 _WRAPPING_FIELDS = frozenset({*_CODE_FIELDS, *_SUCCESS_FIELDS, "status", "message", "appversion"})
 
-# Services use these words if they refuse a token or credentials. If a text of an answer contains such words, this
-# influences whether the answer is a failure, which class the error has, and whether a new token is fetched. The text
-# itself is not copied into the error message.
+# Words with which services refuse a token or credentials. They help to decide whether an answer is a failure, which
+# class the error has, and whether a new token is fetched. The text that contains these words is not copied into the
+# error message.
 _TOKEN_WORDS = re.compile(
     r"\bjwt\b|unauthori[sz]ed|not authori[sz]ed|unauthenticated|forbidden|access denied|session expired"
     r"|\btoken\b.{0,30}\b(?:expired|invalid|missing|required|revoked|malformed|inactive|not valid|not active)\b"
@@ -91,16 +91,16 @@ _GENERAL_CODES = frozenset({400, 403, 422, 500, 1000})
 class Payload:
     """The content of an answer, without the outer JSON object (envelope). Its ``repr`` hides the content.
 
-    :param result: Value of the field ``result`` or ``data``. If an envelope has neither field, its other fields,
-        without fields such as code, status and message. If there is no envelope, the whole document.
-    :param document: The whole JSON document. It is needed, because some values are outside ``result`` and ``data``,
-        such as the URL of a link.
+    :param result: Value of the field ``result`` or ``data``. If the answer has neither field, it is the whole document.
+        If this document is an envelope, fields such as code, status and message are removed from it.
+    :param document: The whole JSON document. It is needed for values that are outside ``result`` and ``data``, such as
+        the URL of a link.
     :param file: The PDF, positioned at its first byte, if the answer is a PDF.
     :param status: HTTP status.
     :param is_empty: Whether the answer had no body, or only white space.
-    :param null_is_no_record: How to read a successful answer whose content is ``null``. ``True``: FACEKI has no record,
-        as with an empty list. ``False``: the answer is not understood, and an error is raised. The setting
-        ``null_result`` decides this.
+    :param null_is_no_record: Meaning of a successful answer whose content is ``null``, for calls that read records.
+        ``True``: FACEKI has no record, as with an empty list. ``False``: the meaning is unknown, and an error is
+        raised. The value comes from the setting ``null_result``.
     :param failure: Failure that the envelope reports, or ``None``. It is set only if the answer also contains records,
         and each record has a decision. Calls that read records ignore the failure and use the records. All other calls
         raise the failure.
@@ -131,8 +131,8 @@ def read_payload(response: HttpResponse) -> Payload:
     :raises ResponseError: if the response is a failure. The HTTP status, FACEKI's code and the words of the answer
         decide the class of the error.
     """
-    # The error is raised here and not in `_read`, because error trackers report the local variables of the function
-    # that raises an error. Here, the `repr` of each variable hides the content of the answer.
+    # Error trackers report the local variables of the function that raises an error. The `repr` of each local variable
+    # of this function hides the content of the answer. Therefore the error is raised in this function, not in `_read`.
     found = _read(response)
     if isinstance(found, ResponseError):
         raise found
@@ -160,8 +160,8 @@ def _read(response: HttpResponse) -> Payload | ResponseError:
     if is_good and code is None and not _states_failure(by_name):
         return Payload(_result(document), document, status=response.status)
     failure = _error(response, code, document)
-    # The answer contains a decision, but its outer JSON object (envelope) reports a failure. A received decision must
-    # not be lost. Therefore this function returns the decision together with the failure.
+    # The envelope of the answer reports a failure, but the answer contains a decision. A received decision must not be
+    # lost. Therefore this function returns the decision together with the failure.
     if code is None and _may_be_success(response.status) and _holds_decision(document):
         return Payload(_result(document), document, status=response.status, failure=failure)
     return failure
@@ -215,7 +215,8 @@ def _result(document: Mapping[str, Json]) -> Json:
 def _is_enveloped(document: Mapping[str, Json]) -> bool:
     """Return whether a JSON object is one of FACEKI's envelopes.
 
-    The object ``{"statusCode": 404, "message": …}`` is not accepted, because web frameworks also send it.
+    The object ``{"statusCode": 404, "message": …}`` does not count as an envelope, because web frameworks also send
+    such objects.
     """
     by_name = {plain(key): value for key, value in document.items()}
     states = isinstance(by_name.get("status"), bool) or any(name in by_name for name in _SUCCESS_FIELDS)
@@ -324,13 +325,14 @@ def _error(response: HttpResponse, code: int | None, document: Mapping[str, Json
 
 def _is_ambiguous(kind: type[ResponseError], status: int, code: int | None, words: str) -> bool | None:
     """Return whether FACEKI has possibly acted on a failed request, or ``None`` for the default of the error class."""
-    # In two cases it is unknown whether FACEKI acted: the code in the JSON is unknown, or the code is 404 although the
-    # HTTP status reports success. In both cases, the result is true, so a charged call is not sent again.
+    # In two cases it is unknown whether FACEKI acted on the request. In the first case, the code in the JSON is
+    # undocumented. In the second case, the code is 404 although the HTTP status reports success. In both cases, the
+    # result is true, so a charged call is not sent again.
     if kind is ResponseError or (code == 404 and status < 300):
         return True
-    # Here, only the text of the answer says that FACEKI refused the credentials or the token. Neither the HTTP status
-    # nor the code says this. The text alone does not prove a refusal. Therefore the result is true: FACEKI has possibly
-    # acted on the request.
+    # In this case, only the text of the answer says that FACEKI refused the credentials or the token. The HTTP status
+    # and the code do not say this. The text alone does not prove a refusal. So FACEKI has possibly acted on the
+    # request.
     if (
         kind is AuthenticationError
         and words
@@ -396,8 +398,7 @@ def _own_text(document: Mapping[str, Json], read: Callable[[object], str | None]
 def _retry_after(response: HttpResponse) -> float | None:
     """Return the value of the header ``Retry-After`` in seconds, or ``None`` if there is no valid value.
 
-    If ``Retry-After`` contains a date, the result is the time from the date in the answer's header ``Date`` until this
-    date.
+    If ``Retry-After`` contains a date, the answer's header ``Date`` is used as the current time.
     """
     text = response.headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", text):

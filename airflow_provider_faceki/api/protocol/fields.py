@@ -29,14 +29,15 @@ _WRAPPERS = (
     *("response", "payload", "body", "verification", "verifications", "kycrecords", "kycresponse", "rules"),
 )
 # A JSON key is possibly personal data or an id. Therefore an error message shows a key only if it looks like a field
-# name, which means that only its last two characters can be digits. Almost every id also has digits in other places.
+# name. Such a key has digits only at the end, and at most two. Almost every id also has digits in other places.
 _KEY_NAME = re.compile(r"[A-Za-z_$][A-Za-z_$-]{0,39}[0-9]{0,2}")
 
 
 def plain(name: str) -> str:
-    """Return ``name`` in lower case, without ``_``, ``-`` and white space, so that its usual spellings become equal.
+    """Return ``name`` in lower case, without ``_``, ``-`` and white space.
 
-    A name with more than :data:`MAX_NAME_LENGTH` characters is returned unchanged.
+    So the usual spellings of a name, such as ``requestId`` and ``request_id``, become equal. A name with more than
+    :data:`MAX_NAME_LENGTH` characters is returned unchanged.
     """
     return _plain(name) if len(name) <= MAX_NAME_LENGTH else name
 
@@ -84,13 +85,14 @@ def find_objects(
     An object inside a wanted object is not returned. Deeper levels than :data:`MAX_WRAPPINGS` are not searched.
 
     :param is_wanted: Function that receives a JSON object and returns whether it is wanted.
-    :returns: The objects. The list is empty if the document contains an empty list or null instead of objects. The
-        result is ``None`` if the format of the document is unknown.
+    :returns: The wanted objects. The list is empty if the document contains an empty list or null instead of such
+        objects. The result is ``None`` if the format of the document is unknown.
     """
     if not isinstance(document, dict):
         return _search(document, is_wanted, 0)
-    # The content of the answer is searched before its outer object (the envelope), because the envelope possibly has a
-    # wanted field too, such as requestId.
+    # An answer has an outer object (the envelope), which contains the content in a field such as `result`. Both can
+    # have the same field, such as `requestId`. The content is searched first, so that its objects are returned and not
+    # the envelope.
     inner = {key: value for key, value in document.items() if plain(key) in _WRAPPERS}
     found = _search(inner, is_wanted, 0) if inner else None
     if not found and is_wanted(document):
@@ -136,9 +138,10 @@ def _search_object(
 
 
 def says_none(document: Json, depth: int = 0) -> bool:
-    """Return whether the content of an answer is an empty list, or an object with an empty list in a content field.
+    """Return True if an answer contains an empty list in the place of its content.
 
-    The object is possibly inside other objects. Examples of content fields are ``result`` and ``records``.
+    The list is the answer itself, or the value of a content field, such as ``result`` or ``records``. The content field
+    can be inside other content fields.
     """
     document = embedded(document)
     if isinstance(document, dict) and depth <= MAX_WRAPPINGS:
@@ -148,7 +151,7 @@ def says_none(document: Json, depth: int = 0) -> bool:
 
 
 def embedded(value: Json) -> Json:
-    """Return the parsed document if ``value`` is text with a JSON object or list, otherwise ``value`` itself."""
+    """Return the parsed document if ``value`` is the text of a JSON object or list. Return other values unchanged."""
     if not isinstance(value, str) or value.strip()[:1] not in ("{", "["):
         return value
     try:
@@ -185,7 +188,7 @@ def as_flag(value: Json) -> bool | None:
 def describe(document: Json) -> str:
     """Return a description of a JSON document with its type and its keys, but without values.
 
-    Keys that do not look like field names are counted and not shown. Only the first nested object is described.
+    Keys that do not look like field names are only counted. Of the nested objects, only the first is described.
     """
     if isinstance(document, dict):
         inner = next((item for item in document.values() if isinstance(item, dict) and item), None)

@@ -28,8 +28,8 @@ class HttpRequest:
     :param upload: Whether the longer upload timeout of the Connection applies. This timeout is used for requests with
         files, and for downloads of reports.
     :param download: Whether the answer is possibly a PDF. A PDF is written to a temporary file, not to memory.
-    :param endpoint: Name of the class that describes the call, such as ``FetchRecords``, for metrics. It is empty for a
-        token request. For other requests, the function ``call_once`` sets it if it is empty.
+    :param endpoint: Name of the class that describes the call, such as ``FetchRecords``. Metrics use this name. It is
+        empty for a token request. For any other request without a name, the function ``call_once`` sets the name.
     """
 
     method: str

@@ -23,9 +23,9 @@ from airflow_provider_faceki.api.service import Service
 #: is about ten times this value.
 LOCK_POLL_SECONDS = 0.05
 #: Maximum seconds to wait for the owner of a refresh lock. The owner fetches the token for all callers. An owner that
-#: still has the lock after this time probably hangs. If the owner was killed, the lock is usually released at once. But
-#: a lock in a storage that several hosts share remains locked. Therefore there are several locks, numbered from 0.
-#: After this time, the waiting callers also try the lock with the next number. One of them acquires it and fetches the
+#: still has the lock after this time probably hangs, or was killed. The lock of a killed owner is usually released at
+#: once. In a storage that several hosts share, such a lock remains locked. After this time, the waiting callers also
+#: try the lock with the next number; see :meth:`TokenStore.try_lock`. One of them acquires this lock and fetches the
 #: token. The others wait again.
 MAX_LOCK_WAIT_SECONDS = 30.0
 #: FACEKI possibly issues a token and then refuses it in a call. After such a refusal, no further token is requested for
@@ -69,8 +69,8 @@ class MaskSecret:
     """Effect: mask a secret value in all later log lines.
 
     :param value: The secret.
-    :param is_link: Whether the secret is the id or the URL of a new link. A process possibly creates thousands of
-        links, and masking becomes slower with each secret, so the driver is allowed to leave links out.
+    :param is_link: Whether the secret is the id or the URL of a new link. The driver is allowed to skip links, because
+        masking becomes slower with each secret, and a process possibly creates thousands of links.
     """
 
     value: str
@@ -94,7 +94,7 @@ Steps: TypeAlias = Generator[Effect, Any, T]
 class Endpoint(Protocol[T_co]):
     """One call of FACEKI's API. An endpoint creates the HTTP request and interprets the answer.
 
-    An endpoint can have these members too:
+    These further members of an endpoint are optional:
 
     * ``steps(session)``: Generator that performs the whole call, if the call needs more than :func:`call_once`.
     * ``empty(error)``: Method that is called with a NotFoundError. If this error proves that FACEKI has no record, the
@@ -116,7 +116,7 @@ class AuthSession:
     """An account at FACEKI with its token store.
 
     The object also remembers two tokens. One is the token that was registered last for masking in log lines. The other
-    is the last token that FACEKI refused although it had just been fetched.
+    is the last new token that FACEKI refused.
 
     :param service: URLs, paths and field names of the FACEKI installation.
     :param clock: Function that returns the Unix time.
@@ -130,7 +130,7 @@ class AuthSession:
     _refused: dict[str, float] = field(default_factory=dict)
 
     def needs_masking(self, token: AccessToken) -> bool:
-        """Return whether ``token`` still has to be registered for masking in log lines.
+        """Return whether ``token`` has to be registered for masking in log lines.
 
         One registration is sufficient for all later log lines. Therefore the result is false if the previous call of
         this method had the same token.
@@ -142,25 +142,25 @@ class AuthSession:
         return True
 
     def note_refusal(self, token: AccessToken) -> None:
-        """Remember that FACEKI refused the new token ``token``.
+        """Remember that FACEKI refused ``token``, although the token was new.
 
-        For this token, :meth:`may_renew` then returns ``False`` for :data:`MIN_RENEWAL_SECONDS`.
+        During the next :data:`MIN_RENEWAL_SECONDS`, :meth:`may_renew` returns ``False`` for this token.
         """
         self._refused.clear()
         self._refused[token.value] = self.clock()
 
     def may_renew(self, token: AccessToken) -> bool:
-        """Return whether a new token can be fetched after FACEKI refused ``token``.
+        """Return whether a new token is allowed to be fetched after FACEKI refused ``token``.
 
-        If FACEKI refused ``token`` although it was new, FACEKI would probably refuse the next token too. In this case,
-        the result is false for :data:`MIN_RENEWAL_SECONDS` after the refusal.
+        If ``token`` was new, FACEKI would probably refuse the next token too. In this case, the result is false for
+        :data:`MIN_RENEWAL_SECONDS` after the refusal.
         """
         refused_at = self._refused.get(token.value)
         return refused_at is None or not 0 <= self.clock() - refused_at < MIN_RENEWAL_SECONDS
 
 
 def call(session: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
-    """Perform one call. If the endpoint has its own ``steps``, run these steps, otherwise run :func:`call_once`.
+    """Perform one call. If the endpoint has its own ``steps``, run these steps. Otherwise run :func:`call_once`.
 
     :raises ValidationError: if ``endpoint`` is not an endpoint.
     :raises FacekiError: if the call failed.
@@ -175,8 +175,8 @@ def call(session: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
 
 def _check_endpoint(endpoint: object) -> None:
     # A caller possibly passes the class `FetchRecords` instead of an object `FetchRecords(request_id=…)`. The class has
-    # the methods `request` and `read` too, so the second check below would accept it. Then a confusing error would be
-    # raised later.
+    # the methods `request` and `read` too, so the second check below would accept the class, and a confusing error
+    # would be raised later.
     if isinstance(endpoint, type):
         raise ValidationError(
             f"call takes an endpoint with its arguments: {endpoint.__name__}(…), not {endpoint.__name__}"
@@ -190,8 +190,9 @@ def _check_endpoint(endpoint: object) -> None:
 def call_once(session: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
     """Send the request of an endpoint and return the endpoint's result.
 
-    If FACEKI refuses the access token, the request is sent once more with a new token. But if this call itself has just
-    fetched the refused token, the request is sent once more with the same token.
+    If FACEKI refuses the access token, the request is sent once more. If the refused token is older than this call, the
+    second request contains a new token. If the token was fetched during this call, the second request contains the same
+    token.
 
     :raises FacekiError: if the call failed.
     """
@@ -211,8 +212,8 @@ def call_once(session: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
         if answer.failure is not None and not getattr(endpoint, "reads_records", False):
             raise answer.failure
         return endpoint.read(replace(answer, null_is_no_record=session.service.null_result == "no_record"))
-    # `empty` possibly raises an error. Therefore it is called here, outside of the except block. Inside the block,
-    # Python would store the caught error in the `__context__` of the new error.
+    # `empty` possibly raises a new error. Inside the except block, Python would store the caught error in the
+    # `__context__` of the new error. Therefore `empty` is called outside of the block.
     result: T = empty(not_found)
     return result
 
@@ -220,8 +221,8 @@ def call_once(session: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
 def token(session: AuthSession) -> Steps[AccessToken]:
     """Return the stored token if it is usable. Otherwise fetch a new token, store it and return it.
 
-    The caller that acquires a lock fetches the new token. The other callers wait for this token. If it does not arrive
-    within :data:`MAX_LOCK_WAIT_SECONDS`, one of the waiting callers fetches a new token too.
+    The caller that acquires a lock fetches the new token. The other callers wait for this token. If the token does not
+    arrive within :data:`MAX_LOCK_WAIT_SECONDS`, one of the waiting callers fetches a token instead.
     """
     found = session.tokens.peek()
     if found is None or not found.usable(session.clock()):
@@ -259,9 +260,8 @@ def _call_with_token(session: AuthSession, request: HttpRequest) -> Steps[Payloa
         refusal = error
     else:
         return answer
-    # FACEKI refused the token. Usually, the token is replaced by a new one. But if this call itself has just fetched
-    # the token, FACEKI would probably refuse another new token too. In this case, the same token is sent again, because
-    # FACEKI possibly accepts a new token only after a short delay.
+    # FACEKI refused the token. A token that is older than this call is replaced by a new token. A token that was
+    # fetched during this call is sent again, because FACEKI possibly accepts a new token only after a short delay.
     if bearer.obtained_at <= began:
         yield RunBlocking(lambda: session.tokens.invalidate(bearer))
         bearer = yield from _token_first(session)
@@ -284,10 +284,7 @@ _ADVICE = (
 def _may_renew(
     session: AuthSession, request: HttpRequest, error: ResponseError, token: AccessToken, began: float
 ) -> bool:
-    """Return whether the request has to be sent again, because FACEKI possibly refused the token.
-
-    If the result is true, the caller sends the request again. If the token was fetched before this call, the caller
-    first fetches a new token. A token that was fetched during this call is not replaced by another one.
+    """Return True if FACEKI possibly refused the token, and the request is allowed to be sent again.
 
     :param error: The error with which FACEKI answered.
     :param token: The access token that was sent.
@@ -298,7 +295,7 @@ def _may_renew(
     if is_token_refusal(error):
         return True
     # A refused token is a possible cause of the error, but not the certain cause. Therefore the request is sent again
-    # only if the token was not new and if a second request does no harm.
+    # only if the token is older than the call, and if a second request does no harm.
     is_new = token.obtained_at > began
     return error.may_refuse_token and not is_new and (request.idempotent or not error.is_ambiguous)
 
@@ -311,9 +308,8 @@ def _token_first(session: AuthSession) -> Steps[AccessToken]:
     try:
         return (yield from token(session))
     except FacekiError as error:
-        # The token request failed. Therefore the main request, which needs the token, was not sent, or it was sent with
-        # an earlier token and FACEKI refused it. In both cases, FACEKI has not acted on the main request. Therefore the
-        # error is not ambiguous.
+        # The token request failed. The main request was not sent yet, or FACEKI refused the token of the main request.
+        # In both cases, FACEKI has not acted on the main request. Therefore the error is not ambiguous.
         error.is_ambiguous = False
         raise
 
@@ -334,8 +330,8 @@ def _shared_token(session: AuthSession) -> Steps[AccessToken]:
 
 def _fetch_under(session: AuthSession, lock: RefreshLock) -> Steps[AccessToken]:
     try:
-        # The store is read again, because another caller possibly stored a token after the last read and before the
-        # lock was acquired.
+        # The store is read again, because another caller possibly stored a token shortly before this caller acquired
+        # the lock.
         found: AccessToken | None = yield RunBlocking(session.tokens.read)
         if found is not None and found.usable(session.clock()):
             return found

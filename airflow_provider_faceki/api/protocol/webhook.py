@@ -2,7 +2,7 @@
 """Parser of webhook bodies. It returns the id of a verification and the unverified decision.
 
 https://docs.faceki.com/data-fields/verification-data/ekyc-webhook-structure documents an object with ``requestId``,
-``fullName``, ``status`` and ``kycData``. The webhook is not signed, so its content is possibly forged. The parser
+``fullName``, ``status`` and ``kycData``. FACEKI does not sign webhooks, so the content is possibly forged. The parser
 returns only the id and the decision, and discards the personal data. To confirm the decision, fetch the record from
 FACEKI by the id.
 """
@@ -22,9 +22,9 @@ from airflow_provider_faceki.api.values import UUID_PATTERN, Json, as_word
 
 #: Maximum number of fields in a form-encoded body. A webhook of FACEKI has four fields.
 MAX_FORM_FIELDS = 100
-#: Maximum number of fields in the searched objects of a body. The receiver parses a body on the event loop of the API
-#: server. A body with very many fields would block this event loop. In a webhook of FACEKI, these objects have about 30
-#: fields.
+#: Maximum number of fields in a body. The fields of the outer object and of the objects directly inside it are counted.
+#: In a webhook of FACEKI, these are about 30 fields. The limit is needed, because the receiver parses the body on the
+#: event loop of the API server, and a body with very many fields would block the event loop.
 MAX_FIELDS = 500
 
 
@@ -48,10 +48,9 @@ class WebhookNotification:
 
     @classmethod
     def of(cls, request_id: object, status: object) -> WebhookNotification:
-        """Return the notification for a request id and a status.
+        """Return the notification for a request id and a status, which is the decision as the webhook states it.
 
-        The status is the decision as the webhook states it. FACEKI's record was not read to confirm it. Both arguments
-        can be in upper or lower case.
+        Both arguments can be in upper or lower case.
 
         :raises InvalidWebhookError: if ``request_id`` is not a UUID, or ``status`` is not a single word of at most 40
             letters, digits, ``-`` and ``_``.
@@ -72,17 +71,17 @@ class WebhookNotification:
 def parse_webhook(body: bytes, service: Service = FACEKI) -> WebhookNotification:
     """Parse a webhook body and return the request id and the decision.
 
-    FACEKI documents a JSON object. A list with one object, a nested object (``data``, ``result``), a form-encoded body,
-    and other spellings of the two field names are accepted too.
+    FACEKI documents a JSON object. These other forms are accepted too: a list with one object, a nested object (such as
+    ``data``), a form-encoded body, and other spellings of the field names.
 
     :param service: Settings that contain the names of the fields for the request id and the decision.
     :raises InvalidWebhookError: if the body is neither JSON nor a form, or if the request id or the decision is
         missing.
     """
     found = _read(body, service)
-    # The body contains personal data. If an exception passes through a function, error trackers report the local
-    # variables of this function. They also report the exceptions that caused the exception. Therefore `_read` only
-    # returns the text of the error. The exception is raised here, after `body` was emptied.
+    # The body contains personal data. Error trackers report the local variables of each function through which an
+    # exception passes, and also the cause of the exception. Therefore `_read` raises no exception, but returns the text
+    # of the error. This function raises the exception after it has emptied `body`.
     body = b""
     if isinstance(found, str):
         raise InvalidWebhookError(found)
@@ -126,8 +125,8 @@ def _find(document: dict[str, Json], service: Service) -> tuple[Json, Json]:
     """Return the request id and the decision in a webhook.
 
     A webhook is a JSON object that possibly contains other objects. The request id and the decision are read from the
-    first object that contains a request id and also a decision. If there is no such object, the first request id and
-    the first decision of all objects are returned.
+    first object that contains both. If no object contains both, the first request id and the first decision are
+    returned, even if they are in different objects.
     """
     ids: list[Json] = []
     statuses: list[Json] = []

@@ -30,8 +30,8 @@ T = TypeVar("T")
 class FileTokenStore:
     """Token store in the memory of this process and in a file, which the processes of this host share.
 
-    If the directory is on a network file system, this file system must support ``flock``. Otherwise processes that
-    start at the same time fetch one token each.
+    If the directory is on a network file system, this file system must support ``flock``. Without ``flock``, processes
+    that start at the same time fetch one token each.
 
     :param directory: Directory of the files. If it does not exist, it is created with mode 0700.
     :param seal: Object that encrypts and decrypts the token of the account. It also contains the name under which the
@@ -83,7 +83,7 @@ class FileTokenStore:
         self._best_effort(lambda: self._save(token))
 
     def merge(self, token: AccessToken) -> None:
-        """Store a token that another host has fetched, unless :meth:`MemoryTokenStore.merge` ignores it."""
+        """Store a token that another host has fetched; :meth:`MemoryTokenStore.merge` says which tokens are ignored."""
         if self.memory.merge(token):
             self._best_effort(lambda: self._save(token))
 
@@ -91,7 +91,7 @@ class FileTokenStore:
         """Remove ``token`` from the memory of this process. If possible, also remove the file that contains it.
 
         The file is removed only while this method owns refresh lock 0. If another caller owns this lock, the file
-        remains, because that caller probably replaces it soon.
+        remains. The other caller will probably replace the file soon.
         """
         self.memory.invalidate(token)
         lock = self.try_lock()
@@ -186,8 +186,8 @@ class FileRefreshLock:
         if descriptor is None:
             return
         # The file is unlocked explicitly before it is closed. A child process that was forked in the meantime possibly
-        # still has the same file open. Then closing the file in this process alone would not release the lock. Errors
-        # are ignored, because the connection to a network file system possibly breaks while the lock is held.
+        # has the same file open. In this case, closing the file in this process would not release the lock. Errors are
+        # ignored, because the connection to a network file system possibly breaks while the lock is held.
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         with suppress(OSError):
@@ -224,8 +224,8 @@ class _Directory:
         self._path = path
 
     def __enter__(self) -> _Directory:
-        # If the path is not a directory, `mkdir` raises FileExistsError. It is ignored here, because `os.open` then
-        # fails too.
+        # If the path is not a directory, `mkdir` raises FileExistsError. This error is ignored, because `os.open` below
+        # raises an error for such a path.
         with suppress(FileExistsError):
             self._path.mkdir(0o700, parents=True, exist_ok=True)
         try:
@@ -265,9 +265,10 @@ class _Directory:
         return descriptor
 
     def read(self, name: str) -> bytes:
-        """Return the content of a file in this directory. The errors are those of :meth:`open`.
+        """Return the content of a file in this directory.
 
-        :raises UntrustedError: also if the file is larger than :data:`MAX_SEALED_BYTES`.
+        :raises UntrustedError: if the file is larger than :data:`MAX_SEALED_BYTES`, or for a reason of :meth:`open`.
+        :raises OSError: if the file cannot be opened or read.
         """
         with os.fdopen(self.open(name, os.O_RDONLY), "rb") as file:
             content = file.read(MAX_SEALED_BYTES + 1)

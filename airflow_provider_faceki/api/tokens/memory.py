@@ -54,8 +54,8 @@ class MemoryTokenStore:
     def merge(self, token: AccessToken) -> bool:
         """Store a token that another process or host has possibly fetched.
 
-        If the token is not newer than the stored token, ignore it. If it is the last token that was passed to
-        :meth:`invalidate`, also ignore it.
+        A token is ignored if it is not newer than the stored token. The last token that was passed to
+        :meth:`invalidate` is always ignored.
 
         :returns: Whether the token was stored.
         """

@@ -2,13 +2,17 @@
 """Token store that several hosts share. It stores the encrypted token in a shared directory or an object storage.
 
 Without this store, each host and each Kubernetes pod fetches its own token. FACEKI asks its users to use a token until
-it expires (https://docs.faceki.com/api-integration/verification-apis/authentication). The token stores of the process
-and of the host are caches. A process reads the shared storage only if no cache contains a usable token. If the storage
-cannot create an object exclusively, or if it shows changes late, each host possibly fetches a token of its own (each
-process, if it has no ``token_directory``). But no host fetches a second token, because its own cache contains its first
-token at once. If the storage fails or hangs, the process logs at most one warning and does not use the storage for one
+it expires (https://docs.faceki.com/api-integration/verification-apis/authentication).
+
+The token stores of the process and of the host are caches. A process reads the shared storage only if no cache contains
+a usable token. If the storage fails or hangs, the process logs at most one warning and does not use the storage for one
 minute. An object that cannot be read as a token, such as a token of another version of this provider, is replaced by
 the next token.
+
+Some storages overwrite an object that exists, although they were told to create a new object. Other storages show
+changes late. With such a storage, each host possibly fetches a token of its own. On a host without a
+``token_directory``, each process possibly fetches a token of its own. Nevertheless, none of them fetches a second
+token, because its own cache contains the first token at once.
 """
 
 from __future__ import annotations
@@ -42,9 +46,10 @@ SUSPEND_SECONDS = 60.0
 #: Minimum seconds between two uses of the storage while another host fetches the access token. Object storages charge
 #: for each use.
 POLL_SECONDS = 0.25
-#: Maximum number of consecutive attempts in which the storage reports that a lock object exists, and then that it does
-#: not exist. This happens once if another host has just released the lock. If it happens again and again, for at least
-#: ten seconds, the storage refuses to create objects, and waiting is useless.
+#: Maximum number of consecutive attempts to create a lock object in which the storage first reports that the object
+#: exists, and then that it does not exist. A single attempt with this result is normal: another host has just released
+#: the lock. The maximum number of attempts needs at least ten seconds. After these attempts, it is clear that the
+#: storage refuses to create objects, and waiting is useless.
 MAX_MISSING_LOCKS = 40
 #: Age in seconds from which another host replaces a lock object. The host that creates a lock object deletes it after
 #: the token request. If this host is killed, the lock object remains. The age is larger than the usual duration of a
@@ -168,17 +173,22 @@ class SharedTokenStore:
     def read(self) -> AccessToken | None:
         """Return the token that is stored on this host, or a newer token that another host has stored.
 
-        The storage that several hosts share is not read while the token of this host is usable. It is also not read for
-        :data:`POLL_SECONDS` after :meth:`try_lock` failed because another host owned the lock. The returned token can
-        be expired, so the caller has to check it. If there is no token, return ``None``.
+        If there is no token, return ``None``. The returned token can be expired, so the caller has to check it.
+
+        The storage that several hosts share is not read in these cases:
+
+        - The token of this host is usable.
+        - Another host owned the lock in a call of :meth:`try_lock` less than :data:`POLL_SECONDS` ago.
+        - The storage failed less than :data:`SUSPEND_SECONDS` ago.
         """
         found = self._local.read()
         if (found is not None and found.usable(time.time())) or time.monotonic() < self._next_read_at:
             return found
         shared = self._best_effort(self._load)
         if shared is not None:
-            # Meanwhile, another process of this host possibly stored a newer token. This read copies it to the memory,
-            # so that `merge` does not replace it by an older token.
+            # While the storage was read, another process of this host possibly stored a newer token in the token file.
+            # `self._local.read` copies the newer token to the memory, so that `merge` does not replace this token by an
+            # older one.
             self._local.read()
             self._local.merge(shared)
         return self._local.read()
@@ -210,8 +220,8 @@ class SharedTokenStore:
     def invalidate(self, token: AccessToken) -> None:
         """Remove ``token`` from this host. If possible, also remove it from the storage that several hosts share.
 
-        The storage is changed only while this method owns refresh lock 0. If another caller owns this lock, the token
-        remains in the storage, because that caller probably replaces it soon.
+        The token is removed from the storage only while this method owns refresh lock 0. If another caller owns this
+        lock, the token remains in the storage. The other caller will probably replace the token soon.
         """
         self._local.invalidate(token)
         lock = self.try_lock()
@@ -233,8 +243,8 @@ class SharedTokenStore:
         try:
             return None if sealed is None else self._seal.unseal(sealed)
         except UntrustedError:
-            # Another version of this provider wrote the object. The storage itself works. If this error was raised, the
-            # storage would not be used for a while, and the object would not be replaced.
+            # Another version of this provider wrote the object, but the storage itself works. The error is not raised,
+            # because after an error the storage is not used for a while, and the object would not be replaced.
             return None
 
     def _create_lock(self, generation: int) -> str:
@@ -251,7 +261,7 @@ class SharedTokenStore:
             found = self._backend.read(name, MAX_SEALED_BYTES)
             if found == b"":
                 # A new lock file is empty until its owner has written the content. If the file is still empty after a
-                # pause, the owner has probably crashed in between.
+                # pause, the owner has probably crashed before it wrote the content.
                 time.sleep(EMPTY_LOCK_SECONDS)
                 found = self._backend.read(name, MAX_SEALED_BYTES)
             self._missing_locks = self._missing_locks + 1 if found is None else 0
@@ -318,13 +328,10 @@ class SharedRefreshLock:
 
 
 def _is_void(content: bytes | None) -> bool:
-    """Return whether a lock object has to be deleted.
-
-    It has to be deleted if it is corrupt, or if the time in it differs from now by more than
-    :data:`MAX_LOCK_AGE_SECONDS`.
+    """Return True if a lock object is corrupt, or if its time differs from now by more than MAX_LOCK_AGE_SECONDS.
 
     :param content: Content of the lock object. ``None`` means that the object does not exist, because its owner has
-        just released the lock. Then there is nothing to delete, and the result is ``False``.
+        just released the lock. In this case, the result is ``False``.
     """
     if content is None:
         return False

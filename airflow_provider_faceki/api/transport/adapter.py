@@ -2,9 +2,10 @@
 """HTTP connections with one TLS context per transport and a deadline for each phase of a request.
 
 The timeouts of urllib3 apply to each socket operation, not to a whole phase, so a slow server could block a worker for
-hours. urllib3 also treats interim responses (RFC 9110, section 15.2) other than 100 as final responses. Therefore this
-module extends urllib3's connection classes. If client and server possibly disagree about the end of the last response,
-the extended classes do not reuse the connection. See docs/decisions/deadlines.md.
+hours. A server can send interim responses (HTTP status 1xx; RFC 9110, section 15.2) before the final response. urllib3
+skips only those with status 100. Therefore this module extends urllib3's connection classes. If client and server
+possibly disagree about the end of the last response, the extended classes do not reuse the connection. See
+docs/decisions/deadlines.md.
 """
 
 from __future__ import annotations
@@ -40,13 +41,14 @@ MAX_UNSENT_BYTES = 256 * 1024
 #: The socket option that limits the unsent bytes, or ``None`` if the operating system has no such option.
 NOTSENT_LOWAT_OPTION: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
-# Clock for the deadline of sending. If the operating system has ``CLOCK_BOOTTIME``, the clock also counts the time
-# during which the machine is suspended. This is necessary, because another process possibly sends the same request
-# during this time.
+# Clock for the deadline of sending. ``CLOCK_BOOTTIME`` also counts the time during which the machine is suspended. Some
+# operating systems do not have this clock. The deadline must be able to pass during a suspension, because another
+# process possibly sends the same request in the meantime.
 _SEND_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-#: Maximum number of response bytes that one operation reads while the request is still sent. If this number of bytes is
-#: stored, no more bytes are read early. They are read early only to find out whether the server has already answered
-#: with a final status. The beginning of a status line, up to the status, is much shorter than the maximum.
+#: Maximum number of response bytes that one operation reads before the request is sent completely. When this number of
+#: bytes is stored, no more bytes are read until the request is sent. The early bytes only show whether the server has
+#: already answered with a final status. The beginning of a status line, up to the status, is much shorter than the
+#: maximum.
 _MAX_EARLY_BYTES = 16 * 1024
 _INTERIM_RESPONSE = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d\b.*?\r?\n\r?\n", re.DOTALL)
 _FINAL_STATUS = re.compile(rb"HTTP/1\.\d [2-9]")
@@ -140,7 +142,7 @@ class _SocketReader(io.RawIOBase):
         return bool(data) and len(self._early) < _MAX_EARLY_BYTES
 
     def has_final_status(self) -> bool:
-        """Return whether the server has begun the final response while the request is still sent.
+        """Return True if the received bytes contain the status of the final response.
 
         A server can send interim responses (HTTP status 1xx) before the final response. This method removes the interim
         responses from the received bytes.
@@ -165,7 +167,7 @@ class _SocketReader(io.RawIOBase):
 class _ResponseStream(io.BufferedReader):
     """Stream of the bytes that the server sends as the response to one request."""
 
-    #: Whether no byte was left in the buffers of Python and TLS when the stream was closed. If a byte was left, the
+    #: True if the buffers of Python and TLS were empty when the stream was closed. If a buffer contained a byte, the
     #: connection is not reused. urllib3 itself checks the buffer of the operating system.
     is_drained = False
 
@@ -209,9 +211,9 @@ class _Response(HTTPResponse):
         self._stream.reader.set_timeout(self._timeout)
 
     def _check_framing(self) -> None:
-        # If client and server possibly disagree about where the next response begins, the connection is closed after
-        # this response. A response with status 204 or 304 has no body. With status 304, its headers are allowed to
-        # describe a body nevertheless. With status 204, they are not.
+        # Client and server possibly disagree about where this response ends. In this case, the connection is closed
+        # after the response. A response with status 204 or 304 never has a body. Headers that describe a body are valid
+        # with status 304, but not with status 204.
         coding, length = self.headers.get("transfer-encoding"), self.headers.get("content-length")
         has_body = bool(coding) or length not in {None, "0"}
         if self.status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}:
@@ -236,7 +238,7 @@ class _Connection(HTTPConnection):
 
     @property
     def is_connected(self) -> bool:
-        """Whether the connection can be used for another request. urllib3 reads this before it reuses a connection."""
+        """Whether the connection can be used for another request. urllib3 reads this property before each reuse."""
         return super().is_connected and (self._stream is None or self._stream.is_drained)
 
     def response_class(self, sock: Any, *args: Any, **kwargs: Any) -> _Response:  # type: ignore[override]
@@ -303,7 +305,8 @@ class _Connection(HTTPConnection):
                 poll.modify(sock, self._poll_events)
             if events & ~select.POLLIN:
                 # The deadline is checked again, because the process was possibly suspended after the last check.
-                # Otherwise the last bytes of a request could be sent after its deadline and complete the request.
+                # Without this check, the last bytes could be sent after the deadline, and the server would act on the
+                # request.
                 _seconds_until(deadline)
                 sock.settimeout(0.0)
                 # A TLS socket possibly has to read before it can write, so SSLWantReadError is not a failure here.

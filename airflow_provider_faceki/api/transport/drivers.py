@@ -36,8 +36,9 @@ from airflow_provider_faceki.api.transport.retry import RetryPolicy
 T = TypeVar("T")
 
 
-#: Maximum number of new links that a client masks. Airflow compiles the pattern of all secrets of a process again for
-#: each new secret. On Airflow 3.3, 100 secrets need 0.1 s of CPU time in all, and 1 000 secrets need 28 s.
+#: Maximum number of new links that a client masks. Airflow masks all secrets of a process with one pattern, and
+#: compiles this pattern again for each new secret. On Airflow 3.3, 100 secrets need 0.1 s of CPU time in all, and 1 000
+#: secrets need 28 s.
 MAX_MASKED_LINKS = 100
 
 
@@ -47,7 +48,7 @@ class SecretMasker:
 
     :param mask: Function that the synchronous driver calls with the secret.
     :param mask_async: Coroutine function that the asynchronous driver calls with the secret.
-    :param warn: Function that is called with one sentence when the first link is not masked.
+    :param warn: Function that is called with one sentence when a link remains unmasked for the first time.
     """
 
     mask: Callable[[str], None]
@@ -56,7 +57,7 @@ class SecretMasker:
     _links: Iterator[int] = field(default_factory=itertools.count, init=False, repr=False, compare=False)
 
     def accepts(self, secret: MaskSecret) -> bool:
-        """Return whether to mask a secret: a token always, a link only if it is one of the first 100 links."""
+        """Return True if the secret has to be masked. This is the case for each token, and for the first 100 links."""
         if not secret.is_link:
             return True
         number = next(self._links)
@@ -76,7 +77,6 @@ class RequestObserver(Protocol):
 
         :param endpoint: Name of the class that describes the call, such as ``FetchRecords``. It is empty for a token
             request.
-
         :param status: HTTP status of the response, or ``None`` if there was no response.
         """
 

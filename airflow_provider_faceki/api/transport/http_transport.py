@@ -3,7 +3,8 @@
 
 All clients in a process with the same account and settings share one transport, with one adapter and one thread pool.
 The transport does not use ``requests.Session``. A session follows redirects, stores cookies and possibly replaces the
-bearer token with an entry of ``.netrc``. A session would also need about a third of the CPU time of each call.
+bearer token with an entry of ``.netrc``. The work of a session would also take about a third of the CPU time of each
+call.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ from airflow_provider_faceki.api.transport.adapter import (
 from airflow_provider_faceki.api.uploads import Multipart
 
 #: Maximum seconds for one step of a new connection. One step is the TCP connection to one address, or the wait for one
-#: answer during the TLS handshake. A reachable host answers each step within one round trip. If ``timeout`` is shorter,
-#: ``timeout`` is the maximum for a step.
+#: answer during the TLS handshake. A reachable host answers each step within one round trip. If the setting ``timeout``
+#: is shorter than this maximum, ``timeout`` is the maximum for a step.
 MAX_CONNECT_SECONDS = 10.0
 #: Maximum size of a decompressed response body in bytes. A record has a few kilobytes, so long lists of records fit.
 MAX_RESPONSE_BYTES = 32 * 1024 * 1024
@@ -66,8 +67,9 @@ _CHUNK_BYTES = 64 * 1024
 # Only these values of the header `content-encoding` are accepted. Combinations of these values are refused, because
 # with them a few bytes could expand to a very large body.
 _CONTENT_CODINGS = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
-# The cached proxies are read again if the host or one of these environment variables has changed. REQUEST_METHOD is one
-# of them, because Python ignores HTTP_PROXY if REQUEST_METHOD is set.
+# The proxies for a host are cached. They are read again for a request to another host, and after a change of one of
+# these environment variables. REQUEST_METHOD is one of the variables, because Python ignores HTTP_PROXY if
+# REQUEST_METHOD is set.
 _PROXY_VARIABLES = tuple(
     spelling
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "request_method")
@@ -109,8 +111,8 @@ class TransportSettings:
 class RateLimiter:
     """Rate limiter that assigns a time slot to each request. The minimum time between two slots is constant.
 
-    The limit is optional, because FACEKI publishes no maximum rate. FACEKI charges extra for a high number of requests
-    per day. A limit of the rate also limits this number. Source:
+    The limit is optional, because FACEKI publishes no maximum rate. However, FACEKI charges extra for a high number of
+    requests per day. A limit per second also limits the number per day. Source:
     https://docs.faceki.com/api-integration/verification-apis/authentication .
 
     :param per_second: Maximum number of requests per second. ``None`` means no limit.
@@ -161,8 +163,8 @@ class Transport:
     def send(self, request: HttpRequest) -> HttpResponse:
         """Send ``request`` once and return the complete response, whatever its HTTP status is.
 
-        Other errors are raised without their traceback. An example is the error of an image that cannot be read while
-        the request is sent.
+        An error that is not in the following list is raised without its traceback. An example is the
+        :class:`ValidationError` for an image that cannot be read while the request is sent.
 
         :raises ConfigurationError: if the CA bundle cannot be read, or if an address or a header is malformed.
         :raises ConnectError: if no connection was established, so the request was not sent.

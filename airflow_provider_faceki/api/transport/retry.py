@@ -21,7 +21,7 @@ _BACKOFF = wait_exponential(multiplier=INITIAL_WAIT_SECONDS) + wait_random(0, IN
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Limits for the repetition of one request inside one call.
+    """Limits for sending a failed request again within one call.
 
     :param max_attempts: Maximum number of attempts, including the first. The default is 4. With this default, there are
         three pauses of at least 0.5, 1 and 2 seconds. Together, they are probably longer than the restart of a gateway.

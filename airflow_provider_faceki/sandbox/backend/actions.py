@@ -53,7 +53,8 @@ class Backend:
     `lock` protects the state. The lock is held while the answer to a request is computed. It is never held during
     network I/O or a sleep.
 
-    :param settings: the settings of the sandbox. They can be changed at any time, and `reset` restores them.
+    :param settings: the settings of the sandbox. They can be changed at any time. `reset` restores their initial
+        values.
     :param clock: the clock that measures the lifetimes of tokens and links.
     :param route_names: the names of the API calls (routes) of the sandbox. A test can queue a fault, which is a
         simulated error, for one of these names.
@@ -70,12 +71,12 @@ class Backend:
         self.faults = Faults()
         self.accounts = Ledger()
         self.webhooks = WebhookSender(settings, self._webhook_sent)
-        #: The number of resets. A request stores this number when it begins. If the number has changed since then, the
-        #: sandbox was reset during the request, and the request changes nothing any more.
+        #: The number of resets. A request stores this number when it begins. If the number is different later, the
+        #: sandbox was reset during the request. The request then changes no state.
         self.generation = 0
 
     def reset(self) -> None:
-        """Restore the initial settings, and delete all other state. Only the clock is not changed.
+        """Restore the initial settings, and delete all other state except the clock.
 
         The deleted state is: tokens, links, records, charges, counters, queued faults (simulated errors) and webhooks
         that are not sent yet.
@@ -160,16 +161,16 @@ class Backend:
     ) -> str:
         """Create a link and return its id.
 
-        :param record_identifier: the caller's identifier of the person. It also selects the outcome of the
-            verification; see `outcomes.py`.
+        :param record_identifier: the caller's own id of the verification. The beginning of this text selects the
+            outcome of the verification, as `outcomes.py` explains.
         :param workflow_id: the id of the workflow for the verification.
         :param minutes: the lifetime of the link in minutes. If None or 0, the link never expires. This is an
             assumption, because FACEKI does not document this case.
         :param redirect_url: the URL to which the hosted page leads after the verification. If empty, there is no
             redirect.
-        :raises Refused: if the workflow does not exist.
-        :raises ValueError: if `record_identifier` or `redirect_url` is not a text, or if `minutes` is neither None nor
-            a number from 0 to `MAX_LINK_MINUTES`.
+        :raises Refused: if `workflow_id` is empty or unknown.
+        :raises ValueError: if `record_identifier` or `redirect_url` is not a text, or if `minutes` is not a number from
+            0 to `MAX_LINK_MINUTES`.
         """
         _require_texts(record_identifier=record_identifier, redirect_url=redirect_url)
         if minutes is not None and not _is_number(minutes, MAX_LINK_MINUTES):
@@ -194,8 +195,8 @@ class Backend:
     def end_link(self, link: str, how: str) -> None:
         """Change the state of a link to `expired` or `used_up` at once.
 
-        :param how: the new state, one of `LINK_ENDS`.
-        :raises ValueError: if the link or the state does not exist.
+        :param how: the new state, `expired` or `used_up`.
+        :raises ValueError: if the link is unknown, or `how` is another text.
         """
         _require_texts(link=link)
         if how not in LINK_ENDS:
@@ -210,7 +211,7 @@ class Backend:
                 found.uses_left = 0
 
     def open_link(self, link_id: str) -> Link:
-        """Return a link that can still be used.
+        """Return the link with this id.
 
         :raises Refused: if the link is unknown, used up or expired.
         """
@@ -219,11 +220,13 @@ class Backend:
     def answer_link(self, link_id: str, decision: str | None = None, selfie: str = "") -> Record:
         """Verify a person through a link, as the hosted page does, and return the new record.
 
+        The outcome can be an error code. An error code in `REJECTIONS` means that the images were examined and
+        rejected: the new record has the decision DECLINED. Every other error code raises `Refused`.
+
         :param decision: the decision of the record. If None, the record identifier of the link selects the outcome.
         :param selfie: the SHA-256 digest of the selfie. If empty, no selfie was uploaded.
         :raises Refused: if the link cannot be used, if the credit is used up, or if the outcome is an error code that
-            is not in `REJECTIONS`. An error code in `REJECTIONS` means that the images were examined and rejected. In
-            this case a record with the decision DECLINED is returned.
+            is not in `REJECTIONS`.
         """
         with self.lock:
             link = self.open_link(link_id)
@@ -231,29 +234,29 @@ class Backend:
             return self._verify(scenario, link.workflow_id, link.record_identifier, link, selfie, "link")
 
     def answer_due_links(self) -> None:
-        """Verify the person of each link whose automatic verification is due.
+        """Make all automatic decisions about links that are due.
 
-        The setting `auto_answer` is a number of seconds. After this time, the sandbox verifies the person of each new
-        link automatically.
+        A decision is due when its link is as old as the setting `auto_answer`, in seconds. No person has to open the
+        link. If the setting is None when a link is created, there is no automatic decision about this link.
         """
         with self.lock:
             while (link := self.store.pop_due(self.clock.now())) is not None:
-                # `answer_link` raises `Refused`, for example if the link has expired or the account has no credit. A
-                # refused verification does not use up the link.
+                # `answer_link` raises `Refused`, for example if the link has expired or there is no credit. The sandbox
+                # then makes no automatic decision about this link.
                 with suppress(Refused):
                     self.answer_link(link)
 
     # Methods of the simulated FACEKI service for verifications and their records.
 
     def verify(self, workflow: Workflow, record_identifier: str, link: Link | None, selfie: str) -> Record:
-        """Verify the images of an API call and return the new record.
+        """Verify a person with the images of an API call, and return the new record.
 
         The record identifier selects the outcome.
 
         :param link: the link of the call. If None, the call uses no link.
         :param selfie: the SHA-256 digest of the selfie.
-        :raises Refused: if the credit is used up, or the outcome is an error code. If a record was created, the
-            exception contains the record.
+        :raises Refused: if the credit is used up, or the outcome is an error code. An error code in `REJECTIONS`
+            creates a record, and the exception contains this record.
         """
         scenario = scenario_of(record_identifier)
         record = self._verify(scenario, workflow.workflow_id, record_identifier, link, selfie, "verification")
@@ -308,7 +311,7 @@ class Backend:
 
         The record is not billed, and no webhook is sent.
 
-        :param record_identifier: the caller's identifier of the person.
+        :param record_identifier: the caller's own id of the verification.
         :param decision: the decision of the record.
         :param link: the id of the link of the record. If empty, the record belongs to no link.
         :param code: the error code in the record. If None, a record with the decision DECLINED contains the code 5008,
@@ -336,17 +339,21 @@ class Backend:
             return deepcopy(record.document)
 
     def decide(self, key: str, decision: str, by: str = "sandbox") -> dict[str, object]:
-        """Verify a person through a link or change the decision of a record, and return the record as a JSON object.
+        """Decide about a link or a record, and return the record as a JSON object.
 
-        In both cases a webhook is sent, if the settings allow it.
+        The effect depends on `key`:
 
-        :param key: the id of a link, or the request id of a record. For a request id, the decision of this record is
-            changed. For a link that already has records, the decision of its newest record is changed. A link without
-            records is used for a new verification.
+        - Request id of a record: the decision of this record is changed.
+        - Id of a link with records: the decision of the newest record of the link is changed.
+        - Id of a link without records: a person is verified through the link, and a new record is created.
+
+        In each case a webhook is sent, if the settings allow it.
+
+        :param key: the request id of a record, or the id of a link.
         :param decision: ACCEPTED, DECLINED, REVIEW, or another word in capital letters.
-        :param by: the name of the reviewer, which is stored in the record when its decision is changed.
+        :param by: the name of the reviewer. It is stored in a record whose decision is changed.
         :raises ValueError: if the key is unknown, or the decision is not a word in capital letters.
-        :raises Refused: if the link cannot be used, or the credit is used up.
+        :raises Refused: if a link without records cannot be used, or if there is no credit for the new verification.
         """
         _require_texts(key=key, decision=decision)
         if not is_decision(decision):
@@ -399,7 +406,7 @@ class Backend:
         case.
 
         :param selfie: the SHA-256 digest of the selfie. If None, the request contains no selfie.
-        :param missing: the error code of the refusal if the request contains no selfie.
+        :param missing: the error code that `Refused` contains if `selfie` is None.
         :raises Refused: if the selfie is missing or the credit is used up.
         """
         if selfie is None:
@@ -426,10 +433,10 @@ class Backend:
             return tuple(self.accounts.bills)
 
     def polls(self, /, **by: str) -> tuple[float, ...]:
-        """Return the times of the last records calls that contained a given filter with a given value.
+        """Return the times at which clients requested records with a given filter and value.
 
-        The times are seconds since the epoch, by the clock of the sandbox. For each filter value, only the last
-        `MAX_POLLS_KEPT` times are stored.
+        The times are seconds since the epoch, by the clock of the sandbox. For each filter and value, only the last
+        `MAX_POLLS_KEPT` times are stored. Calls of the V2 API are not included.
 
         :param by: exactly one filter and its value, for example `link="<id>"`. `FILTERS` contains the filters.
         :raises ValueError: if there is not exactly one filter, or if the filter is unknown.

@@ -4,11 +4,12 @@
 A test selects the outcome by the beginning of the record identifier:
 
 - `accepted-…`, `declined-…` and `review-…` select the decision.
-- `decision-WORD-…` selects WORD as the decision. WORD can be any word, for tests with an unknown decision.
-- `code-5004-…` selects an error code, here 5004.
-- `slow-…` adds a pause of 3 s, and `slow-2.5-…` adds a pause of 2.5 s. The longest pause is 600 s. The sandbox pauses
-  before it answers a verification with images through the API. One of the other prefixes can follow, for example
-  `slow-declined-…`.
+- `decision-WORD-…` selects WORD as the decision, for tests with an unknown decision. WORD consists of letters and
+  underscores. The decision is in capital letters.
+- `code-5004-…` selects the error code 5004.
+- `slow-…` adds a pause of 3 s, and `slow-2.5-…` adds a pause of 2.5 s. The longest pause is 600 s. One of the other
+  prefixes can follow, for example `slow-declined-…`. The sandbox pauses before it answers an API call that verifies
+  images. The hosted page does not pause.
 
 All other identifiers select ACCEPTED.
 
@@ -93,7 +94,7 @@ class Scenario:
 
     :param decision: the decision of the record.
     :param code: the error code of the answer. If None, the answer contains a decision.
-    :param pause: the pause in seconds before the answer. Only a route whose `takes_time` is true makes this pause.
+    :param pause: the pause in seconds before the answer. Only routes with `takes_time=True` make this pause.
     """
 
     decision: str = ACCEPTED
@@ -107,7 +108,10 @@ def is_decision(word: str) -> bool:
 
 
 def scenario_of(record_identifier: str) -> Scenario:
-    """Return the outcome that the beginning of a record identifier selects."""
+    """Return the outcome of a verification with this record identifier.
+
+    The beginning of the identifier selects the outcome. For example, `declined-42` selects the decision DECLINED.
+    """
     pause = 0.0
     slow = _SLOW.match(record_identifier)
     if slow:

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The records of verifications. Each record has all fields of FACEKI's documented example and a fictitious person.
 
-A test can set fields of the person to known words. The test can then search logs and XComs for these words, to prove
-that logs and XComs contain no personal data.
+With the setting `person`, a test can replace fields of the person by known words. The test can then search logs and
+XComs for these words, to prove that logs and XComs contain no personal data.
 
 Source: https://docs.faceki.com/api-integration/verification-apis/fetch-records
 """
@@ -72,9 +72,9 @@ class Record:
         return str(self.first_of("document_data").get("full_name", ""))
 
     def first_of(self, name: str) -> Mapping[str, object]:
-        """Return the first JSON object in a list of the record.
+        """Return the first JSON object of a list in the record, for example of `document_data`.
 
-        If a test has replaced the list by another value, return an empty mapping.
+        If the list is empty, or if a test has replaced the list by another value, return an empty mapping.
         """
         values = self.document[name]
         first = values[0] if isinstance(values, list) and values else None

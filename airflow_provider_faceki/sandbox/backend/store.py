@@ -57,7 +57,7 @@ class Link:
 
 
 class Store:
-    """All links and records of one sandbox, and the automatic verifications that are scheduled.
+    """All links and records of one sandbox, and the schedule of the automatic decisions about links.
 
     The records are indexed by each filter of the records call, so that a search is fast even if thousands of clients
     poll at the same time.
@@ -73,7 +73,7 @@ class Store:
         self._due: list[tuple[float, str]] = []
 
     def open_link(self, link_id: str, now: float) -> Link:
-        """Return a link that can still be used.
+        """Return the link with this id.
 
         :param now: the current time in seconds since the epoch.
         :raises Refused: if the link is unknown, used up or expired.
@@ -88,16 +88,16 @@ class Store:
         return link
 
     def answer_at(self, due: float, link_id: str) -> None:
-        """Schedule the automatic verification of a link, as if a person had opened the link.
+        """Schedule the automatic decision about a link. No person has to open the link.
 
-        :param due: the time of the verification in seconds since the epoch.
+        :param due: the time of the decision in seconds since the epoch.
         """
         heapq.heappush(self._due, (due, link_id))
 
     def pop_due(self, now: float) -> str | None:
-        """Remove the first automatic verification that is due, and return the id of its link.
+        """Remove the earliest automatic decision from the schedule, and return the id of its link.
 
-        If no automatic verification is due, return None.
+        If no automatic decision is due yet, return None and remove nothing.
         """
         if self._due and self._due[0][0] <= now:
             return heapq.heappop(self._due)[1]
@@ -106,8 +106,7 @@ class Store:
     def add(self, record: Record) -> None:
         self._records[record.request_id] = record
         for name in FILTERS:
-            # A record is not indexed by a field that is empty in this record. No search needs such an entry, because
-            # the records call ignores an empty filter.
+            # An empty field is not indexed, because a search for an empty value must find no record.
             if value := record.document[name]:
                 self._index[name, str(value)].append(record)
 

@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Send one webhook for each new or changed decision, as an unsigned POST without retries.
 
-FACEKI documents neither the HTTP method, nor retries, nor the order of webhooks. So the POST without retries is an
-assumption. The setting `webhook_mode` simulates other cases that a receiver must handle: webhooks that are late, sent
-twice, out of order, or never sent.
+The POST without retries is an assumption. FACEKI's documentation does not describe the HTTP method, the retries or the
+order of webhooks. The setting `webhook_mode` simulates other cases that a receiver must handle: webhooks that are late,
+sent twice, out of order, or never sent.
 
 Source: https://docs.faceki.com/data-fields/verification-data/ekyc-webhook-structure .
 """
@@ -38,8 +38,8 @@ class _Delivery:
     :param url: the URL of the receiver.
     :param bodies: the bodies of the webhooks, each with its content type. They are sent one after the other.
     :param lane: the index of the thread that sends this delivery.
-    :param generation: the number of `clear` calls before the delivery was queued. If `clear` has been called since
-        then, the delivery is not sent. If `clear` was called during a POST, the result of the POST is not counted.
+    :param generation: the number of `clear` calls before the delivery was queued. After a new call of `clear`, the
+        delivery is not sent. If its POST is already running, the result of this POST is not counted.
     """
 
     due: float
@@ -53,8 +53,8 @@ class _Delivery:
 class WebhookSender:
     """The sender of all webhooks of one sandbox.
 
-    One thread waits until a delivery is due, and `SENDER_THREADS` threads send. A request to the sandbox never waits
-    for a webhook.
+    One thread waits until a webhook is due. `SENDER_THREADS` other threads send the webhooks. A request to the sandbox
+    never waits for a webhook.
 
     :param settings: the settings of the sandbox, from which the URL, the mode and the delay are read.
     :param on_sent: a function that is called after each POST, on the sending thread, with the result of `post`. It is
@@ -73,9 +73,9 @@ class WebhookSender:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Allow the sending of webhooks.
+        """Make the sender accept webhooks.
 
-        The threads are started only when the first webhook is queued, because most sandboxes send no webhooks.
+        No thread starts yet. The threads start when the first webhook is queued, because most sandboxes send none.
         """
         self._stopped = False
 
@@ -149,9 +149,9 @@ class WebhookSender:
             self._thread.start()
 
     def _run(self) -> None:
-        # A lane is an executor with exactly one thread. Webhooks with the same request id use the same lane, except in
-        # the mode `out-of-order`. So no two of them are sent at the same time, and they arrive in the order of sending.
-        # There are several lanes, so that a slow receiver does not delay all other webhooks.
+        # A lane is an executor with exactly one thread. Webhooks with the same request id use the same lane, so they
+        # are sent one after the other. The mode `out-of-order` is an exception. There are several lanes, so that a slow
+        # receiver does not delay all other webhooks.
         lanes = [ThreadPoolExecutor(1, "faceki-sandbox-webhook") for _ in range(SENDER_THREADS)]
         try:
             while (delivery := self._next()) is not None:

@@ -91,9 +91,9 @@ def show(backend: Backend, request: Request) -> Response:
         backend.open_link(link.link)
     except Refused as refused:
         closed = refused
-    # After the person has sent the form, the browser requests this page with `done` in the query, and the page shows
-    # the result. If the link allows further verifications, the next request without `done` shows the form again, unless
-    # a reviewer still has to decide.
+    # If the link has a record, the page shows the result in three cases: the link cannot be used again, the person has
+    # just sent the form (the query contains `done`), or a reviewer has to decide. In all other cases, an open link
+    # shows the form for a new verification.
     if record is not None and (closed or just_now or record.decision == REVIEW):
         return _result(backend, link, record, just_now)
     if closed:

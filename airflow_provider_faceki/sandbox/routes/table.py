@@ -106,9 +106,14 @@ ROUTES: Final = (
     Route("v2_face_check", "POST", "/facelink/api/face-check", v2.face_check, Body.FORM, True, LEGACY),
 )
 
-# These routes have no fixed path. The path of `PDF` is a setting. A dialect is a simulated difference from FACEKI's
-# documentation. If a dialect replaces a documented path, `MOVED` answers requests to the old path. `UNKNOWN` answers a
-# request whose path and method belong to no route. Log lines show both `MOVED` and `UNKNOWN` under one name.
+# These routes have no fixed path:
+#
+# - `PDF`: its path is the setting `pdf_path`.
+# - `MOVED` answers requests to a documented path that a dialect has replaced. A dialect is a simulated difference from
+#   FACEKI's documentation.
+# - `UNKNOWN` answers a request whose path and method belong to no route.
+#
+# Logs and counters show `MOVED` and `UNKNOWN` under the same name, `unknown`.
 PDF: Final = Route("pdf", "GET", "", v3.pdf)
 UNKNOWN: Final = Route("unknown", "", "", v3.unknown, bearer=False)
 MOVED: Final = Route("unknown", "", "", v3.moved, bearer=False)

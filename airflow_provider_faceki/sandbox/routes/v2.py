@@ -6,8 +6,8 @@ The provider has no operators for these calls, but a DAG can make them with `Fac
 Three calls need no token, because an official SDK sends no token with them: the call that checks a link, and the two
 calls that verify a person through a link.
 
-For some calls, the content of the member `data` in the answer is an assumption, because it is not documented. These are
-the calls that return records, the summary call, and the verification calls with several documents.
+For the following calls, the content of the member `data` in the answer is not documented, so it is an assumption: the
+calls that return records, the summary call, and the verification calls with several documents.
 
 Source: https://kycdocv2.faceki.com
 """

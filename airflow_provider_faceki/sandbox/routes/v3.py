@@ -252,8 +252,8 @@ def _nothing_found(backend: Backend) -> Response:
 def _link_error(backend: Backend, link_id: str | None) -> Response | None:
     """Return the error of a link that is unknown, used up or expired.
 
-    The setting `link_errors` selects which of these three errors are reported. Return None if the error is not
-    selected, if the link can still be used, or if `link_id` is None.
+    The setting `link_errors` lists which of these errors the sandbox reports. If no such error applies, or if `link_id`
+    is None, return None.
     """
     if link_id is None:
         return None
@@ -299,8 +299,8 @@ def analyze_face(backend: Backend, request: Request) -> Response:
 def detect(backend: Backend, request: Request) -> Response:
     """Return the result of an image check.
 
-    The answer has the form of FACEKI's own answer, which comes from a separate host (addon.faceki.com). It is JSON
-    without an envelope. The member `quality` is a text that contains a number.
+    FACEKI's image check runs on a separate host (addon.faceki.com). Its answer is JSON without an envelope. The member
+    `quality` is a text that contains a number.
     """
     image = request.upload("image")
     if image is None:

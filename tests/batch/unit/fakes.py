@@ -13,9 +13,9 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.api.uploads import Multipart
 from airflow_provider_faceki.batch.journal import Journal
 from airflow_provider_faceki.batch.lease import Lease
-from airflow_provider_faceki.batch.manifest import Row
 from airflow_provider_faceki.batch.outcomes import Crashed, Outcome
 from airflow_provider_faceki.batch.row_processor import BatchOptions
+from airflow_provider_faceki.batch.rows import Row
 from airflow_provider_faceki.batch.runner import Job, Progress, WorkerPool
 from airflow_provider_faceki.batch.store import Clock, ObjectStore
 from airflow_provider_faceki.batch.verify import BatchVerification
@@ -124,13 +124,6 @@ class InlinePool(WorkerPool):
 
 
 @dataclass
-class Settings:
-    """The Connection settings that a batch reads."""
-
-    workflow_id: str | None = WORKFLOW
-
-
-@dataclass
 class FakeFaceki:
     """FACEKI behind a hook: it bills, stores records, and responds as the test defines.
 
@@ -138,7 +131,6 @@ class FakeFaceki:
     """
 
     clock: FakeClock
-    settings: Settings = field(default_factory=Settings)
     bills: Counter[str] = field(default_factory=Counter)
     calls: Counter[str] = field(default_factory=Counter)
     keeps_records: bool = True
@@ -238,7 +230,7 @@ def load_image(name: str, place: str) -> api.Image:
 
 DEFAULTS: dict[str, Any] = {
     "concurrency": 4,
-    "workflow_id": None,
+    "workflow_id": WORKFLOW,
     "include_records": False,
     "check_rules": True,
     "resubmit": "if_absent",
@@ -277,7 +269,7 @@ class World:
         lease.acquire()
         journal.load()
         batch = BatchVerification(
-            hook=self.faceki,  # type: ignore[arg-type]
+            hook=self.faceki,
             load_image=self.load_image,
             journal=journal,
             lease=lease,

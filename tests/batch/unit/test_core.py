@@ -18,8 +18,8 @@ from airflow_provider_faceki.batch.lease import (
     LeaseLostError,
     LeaseUncheckedError,
 )
-from airflow_provider_faceki.batch.manifest import Row, row_key
 from airflow_provider_faceki.batch.outcomes import Crashed, Deferred, Failed, Outcome, Refusal
+from airflow_provider_faceki.batch.rows import Row, row_key
 from airflow_provider_faceki.batch.runner import (
     MAX_LOGGED_ERRORS,
     Job,

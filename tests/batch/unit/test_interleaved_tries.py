@@ -96,7 +96,7 @@ class Try:
             lease.acquire()
             journal.load()
             batch = verify.BatchVerification(
-                hook=self.faceki,  # type: ignore[arg-type]
+                hook=self.faceki,
                 load_image=load_image,
                 journal=journal,
                 lease=lease,

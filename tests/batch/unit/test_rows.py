@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.batch.manifest import Row
+from airflow_provider_faceki.batch.rows import Row
 from tests.batch.unit.fakes import World, rows
 
 

@@ -1,0 +1,87 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Errors of storages, and the form in which an error text shows a URI.
+
+The core of a batch uses this module, so the module does not import Airflow. The errors are::
+
+    ValidationError                   the path is wrong, so a retry does not help
+    └── StorageFileNotFoundError      the file or bucket does not exist
+    StorageError (an OSError)         the path is possibly right
+    ├── StorageUnavailableError       the storage failed; the same request can succeed later
+    └── StorageAccessError            the storage refused: permissions, or credentials that are wrong or expired
+
+The error texts contain no credentials and no sent content. ``StorageError.reason`` also contains no file name.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import Self
+
+from airflow_provider_faceki.api.errors import ValidationError
+
+# Maximum number of characters of a path in an error text. S3 does not allow longer keys.
+_MAX_SHOWN_CHARACTERS = 1024
+
+
+class StorageError(OSError):
+    """A storage operation failed. The path is possibly right, so the same operation can succeed later.
+
+    :param doing: Name of the operation, for example ``read``.
+    :param uri: URI of the file. The error text does not show credentials of the URI.
+    :param reason: Reason of the failure, without the file's name.
+    """
+
+    def __init__(self, doing: str, uri: str, reason: str) -> None:
+        super().__init__(f"cannot {doing} {redact_uri(uri)} now: {reason}")
+        self.reason = reason
+
+    def without_uri(self, name: str) -> Self:
+        """Return a copy of the error whose text contains ``name`` instead of the file's URI.
+
+        The URI possibly contains a person's name.
+        """
+        error = copy.copy(self)
+        error.args = (f"{name} cannot be read now: {self.reason}",)
+        return error
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # This method makes the error picklable. By default, pickle would call the class with the error text alone, but
+        # the class requires more arguments.
+        return _restore_error, (type(self), self.args, self.reason)
+
+
+def _restore_error(kind: type[StorageError], args: tuple[object, ...], reason: str) -> StorageError:
+    error = kind.__new__(kind, *args)
+    error.args, error.reason = args, reason
+    return error
+
+
+class StorageUnavailableError(StorageError):
+    """The storage failed. The same request can succeed later."""
+
+
+class StorageAccessError(StorageError):
+    """The storage refused the request. Permissions are missing, or credentials are wrong or expired."""
+
+
+class StorageFileNotFoundError(ValidationError):
+    """The file or bucket does not exist."""
+
+
+def without_uri(message: str, uri: str) -> str:
+    """Return the error text ``message`` with the URI ``uri`` removed or replaced by ``…``."""
+    shown = redact_uri(uri)
+    return message.replace(f" ({shown})", "").replace(shown, "…")
+
+
+def redact_uri(uri: str) -> str:
+    """Return ``uri`` in quotation marks and without credentials.
+
+    Two parts are removed, because they can contain credentials: the part of a URI before the ``@``, and everything
+    after the ``?`` or ``#`` of an ``http`` or ``https`` address. A text that is longer than any usual path is cut.
+    """
+    text = re.sub(r"://[^/]*@", "://…@", uri)
+    if text.lower().startswith("http"):
+        text = re.sub(r"[?#].*", "?…", text, flags=re.DOTALL)
+    return repr(text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}…")
