@@ -43,7 +43,7 @@ def bundles(*folders: Path) -> dict[str, str]:
         {
             "name": _bundle(folder),
             "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-            "kwargs": {"path": str(folder), "refresh_interval": 30},
+            "kwargs": {"path": str(folder), "refresh_interval": 6000},
         }
         for folder in folders
     ]
