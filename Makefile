@@ -9,30 +9,33 @@ PYTEST = $(PY3) -m pytest -q
 WITH_COVERAGE = PYTEST="$(PY3) -m coverage run -m pytest -q"
 # Workers that run test files beside each other. There are more workers than cores, because the tests wait for more than
 # half of their time.
-WORKERS = 3
+WORKERS = 4
 # Python and pytest keep what they compiled, whatever the caller's environment says: a third of the start of a run.
 export PYTHONDONTWRITEBYTECODE =
-PARALLEL = -n $(WORKERS) --dist loadfile
+# Files run in the order of the collection, which tests/conftest.py lets begin with the longest.
+PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # These tests wait for half of their time, so more workers than cores share them, test by test.
 WAITING = -n 4 --dist worksteal
 # pytest-randomly shuffles the tests. A whole Airflow is shared by the tests of a file, so there the order stays.
 IN_ORDER = -p no:randomly
-# Stages of their own: they need Chromium, a fresh environment, services, or only one look.
-ELSEWHERE = --ignore=tests/browser --ignore=tests/packaging/test_wheel.py --ignore=tests/distributed
+# Stages of their own: they need a fresh environment or services.
+ELSEWHERE = --ignore=tests/packaging/test_wheel.py --ignore=tests/distributed
 # What Airflow 2.11 can change: what Airflow calls (provider, Connection, hook, operators, sensor, trigger) and what runs
 # in a whole Airflow. How a charged call or a batch decides has run on 3.3, with and without the task state store that
-# 2.11 lacks; of these, the tests that run as DAGs or create operators stay.
+# 2.11 lacks; of these, the tests that run as DAGs or create operators stay. Batches whose tasks are killed run on 2.11
+# in tests/distributed.
 ON_AIRFLOW_2 = tests/provider tests/airflow tests/triggerer tests/lineage tests/webhook/test_plugin.py \
 	tests/billing/test_real_airflow.py tests/billing/test_flows.py tests/billing/test_operators.py \
-	tests/batch/test_real_airflow.py tests/batch/test_shards.py
+	tests/batch/test_shards.py
 
 help:
 	@echo "make demo              run the example DAGs through a real Airflow against the sandbox (about two minutes)"
 	@echo "make ui                a whole Airflow with the provider, a Connection and the sandbox, to click through"
 	@echo "make test-unit         the fast tests: no Airflow process, no sandbox, no other process"
 	@echo "make test-integration  the tests that talk to the sandbox within the test process"
+	@echo "make test-fast         both of them in one session"
 	@echo "make test-thorough     generated data with many more examples, kills at random moments (CI runs it at night)"
-	@echo "make test-airflow      the tests that run a whole Airflow 3.3, its command line, or other processes"
+	@echo "make test-airflow      the tests that run a whole Airflow 3.3, its command line, a browser, or other processes"
 	@echo "make test-distributed  Airflow on several hosts: Celery, PostgreSQL, Redis, S3 (installs what make services installs)"
 	@echo "make test-distributed-2.11  the same on Airflow 2.11"
 	@echo "make test              every check: lint, all tiers on Airflow 3.3, Airflow 2.11, wheel, browser, coverage"
@@ -108,13 +111,18 @@ test-unit: .venv/.ready
 test-integration: .venv/.ready
 	@$(PYTEST) -m integration $(WAITING) $(ELSEWHERE) tests $(PYTEST_ARGS)
 
+test-fast: .venv/.ready
+	@$(PYTEST) -m "unit or integration" $(WAITING) $(ELSEWHERE) tests $(PYTEST_ARGS)
+
 # What is too long for each change; CI runs it at night. The tests with generated data have many more examples, which
 # differ in each run; tasks are killed at many random moments.
 test-thorough: .venv/.ready
 	@FACEKI_TESTS_THOROUGH=1 $(PYTEST) $(IN_ORDER) tests/billing/test_killed.py $(PYTEST_ARGS)
 	@$(PYTEST) -m "unit and hypothesis" --hypothesis-profile thorough $(PARALLEL) tests $(PYTEST_ARGS)
 
+# Without Chromium, the tests of tests/browser are skipped, and pytest prints the reason.
 test-airflow: .venv/.ready
+	@$(MAKE) -s chromium || true
 	@$(PYTEST) -m "airflow or process" $(IN_ORDER) $(PARALLEL) $(ELSEWHERE) tests $(PYTEST_ARGS)
 
 # All tests share one set of hosts, so they run in one process. If PostgreSQL or Redis is missing and cannot be installed,
@@ -130,7 +138,7 @@ test-distributed-2.11: .venv-2.11/.ready
 # Another version of Airflow: make test-version AIRFLOW=3.2
 AIRFLOW = 3.2
 test-version:
-	@.ci/stage "tests on Airflow $(AIRFLOW)" .ci/test-version $(AIRFLOW) $(ON_AIRFLOW_2) tests/webhook tests/packaging/test_imports.py $(PYTEST_ARGS)
+	@.ci/stage "tests on Airflow $(AIRFLOW)" .ci/test-version $(AIRFLOW) $(ON_AIRFLOW_2) tests/batch/test_real_airflow.py tests/webhook tests/packaging/test_imports.py $(PYTEST_ARGS)
 
 # Each on its own; what one says does not stop the next. 3.4 is not released yet: its failure is shown and fails nothing.
 test-versions:
@@ -147,27 +155,25 @@ test-lowest: .venv/.ready
 	@$(RESOLVE) --resolution lowest-direct -c .work/lowest.in --all-extras pyproject.toml -o .work/lowest-direct.txt
 	@$(RESOLVE) -c .work/lowest-direct.txt --all-extras --group build --group test pyproject.toml -o .work/lowest.txt
 	@.ci/make-venv .venv-lowest .work/lowest.txt 3.12 build test
-	@.venv-lowest/bin/python -m pytest -q -m "unit or integration" $(PARALLEL) $(ELSEWHERE) tests $(PYTEST_ARGS)
+	@.venv-lowest/bin/python -m pytest -q -m "unit or integration" $(PARALLEL) $(ELSEWHERE) --ignore=tests/browser tests $(PYTEST_ARGS)
 
-# Two stages run beside each other, because the tests wait more than they compute. The longest stage begins first. Every
-# stage runs, also if another stage has failed. The output of each stage stays in .work/.
+# Three stages run beside each other, because the tests wait more than they compute. The longest stages begin first.
+# Every stage runs, also if another stage has failed. The output of each stage stays in .work/.
 test:
 	@mkdir -p .work && rm -f .work/summary .coverage .coverage.*
 	@$(MAKE) -s -j2 .venv/.ready .venv-2.11/.ready
 	@$(MAKE) -s services || true
-	@status=0; $(MAKE) -s -k -j2 stage-airflow stage-lint stage-unit stage-docs stage-integration stage-2.11 \
-		stage-distributed stage-distributed-2.11 stage-browser stage-wheel || status=1; \
+	@status=0; $(MAKE) -s -k -j3 stage-airflow stage-distributed stage-lint stage-fast stage-2.11 \
+		stage-distributed-2.11 stage-docs stage-wheel || status=1; \
 	$(MAKE) -s stage-coverage || status=1; \
 	echo; cat .work/summary; exit $$status
 
 stage-lint:
 	@.ci/stage "lint, types, import rules" $(MAKE) -s lint
 
-stage-unit:
-	@.ci/stage "unit tests" $(MAKE) -s test-unit $(WITH_COVERAGE)
-
-stage-integration:
-	@.ci/stage "tests against the sandbox" $(MAKE) -s test-integration $(WITH_COVERAGE)
+# The tests of both tiers run in one session, because each session needs seconds to collect them.
+stage-fast:
+	@.ci/stage "unit tests, tests against the sandbox" $(MAKE) -s test-fast $(WITH_COVERAGE)
 
 stage-airflow:
 	@.ci/stage "tests on a whole Airflow 3.3" $(MAKE) -s test-airflow $(WITH_COVERAGE)
@@ -194,10 +200,6 @@ stage-wheel:
 stage-docs:
 	@.ci/stage "documentation site" $(MAKE) -s docs
 
-stage-browser:
-	@if $(MAKE) -s chromium; then .ci/stage "form and whole loop in Chromium" $(PY3) -m pytest -q tests/browser; \
-	else echo "skipped  form and whole loop in Chromium: no Chromium, and only root can install it" >>.work/summary; fi
-
 stage-coverage:
 	@.ci/stage "branch coverage without sandbox" sh -c '$(PY3) -m coverage combine -q && $(PY3) -m coverage report'
 
@@ -210,7 +212,6 @@ services:
 clean:
 	rm -rf .venv .venv-* .work dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
-.PHONY: help setup demo ui bench plots docs pictures diagrams dist lint lint-workflows test test-unit test-integration test-thorough test-airflow test-version test-versions \
+.PHONY: help setup demo ui bench plots docs pictures diagrams dist lint lint-workflows test test-unit test-integration test-fast test-thorough test-airflow test-version test-versions \
 	test-lowest test-distributed test-distributed-2.11 chromium services clean \
-	stage-lint stage-docs stage-unit stage-integration stage-airflow stage-2.11 stage-distributed stage-distributed-2.11 stage-wheel stage-browser \
-	stage-coverage
+	stage-lint stage-docs stage-fast stage-airflow stage-2.11 stage-distributed stage-distributed-2.11 stage-wheel stage-coverage

@@ -10,17 +10,23 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
 from airflow_provider_faceki.api.transport import adapter, http_transport
 from demo.browser import find_chromium
+from tests.object_store import ObjectStore
 from tests.object_store import _object_store_server as _object_store_server
 from tests.object_store import object_store as object_store
 from tests.sandbox_delays import held_delays as held_delays
+
+if TYPE_CHECKING:
+    from tests.airflow.shared import SharedAirflow
 
 ROOT = Path(__file__).resolve().parent.parent
 #: The modules of Airflow 3 and of Airflow 2 that mask secrets.
@@ -64,20 +70,45 @@ def pytest_unconfigure() -> None:
 
 #: For each tier, the fixtures whose use puts a test into it. Earlier tiers win.
 TIER_FIXTURES = {
-    "airflow": {"airflow_db", "_faceki_airflow_home"},
+    "airflow": {"airflow_db", "_faceki_airflow_home", "shared_airflow"},
     "process": {"_object_store_server"},
     "integration": {"faceki_sandbox", "sandbox"},
 }
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test the marker of its tier, unless it has one: by the fixtures it uses."""
+    """Give each test the marker of its tier, unless it has one: by the fixtures it uses. Let long files begin first."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         tiers = (
             tier for tier, names in TIER_FIXTURES.items() if item.get_closest_marker(tier) or names & fixtures
         )
         item.add_marker(next(tiers, "unit"))
+    # A process that begins a long file at the end would work alone.
+    items.sort(key=lambda item: (not _uses_shared_airflow(item.path), not item.get_closest_marker("long")))
+
+
+@cache
+def _uses_shared_airflow(path: Path) -> bool:
+    return "shared_airflow: SharedAirflow" in path.read_text(encoding="utf-8")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Run all tests that share an Airflow in one process, and the tests of each other file in one process."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    scheduling: Any = LoadFileScheduling(config, log)
+    file_of = scheduling._split_scope
+
+    def process_of(nodeid: str) -> str:
+        file: str = file_of(nodeid)
+        return "shared Airflow" if _uses_shared_airflow(config.rootpath / file) else file
+
+    scheduling._split_scope = process_of
+    return scheduling
 
 
 @pytest.hookimpl(wrapper=True)
@@ -166,6 +197,17 @@ def airflow_db(airflow_home: Path) -> Path:
     )
     assert done.returncode == 0, done.stdout
     return airflow_home / "airflow.db"
+
+
+@pytest.fixture(scope="session")
+def shared_airflow(
+    tmp_path_factory: pytest.TempPathFactory, _object_store_server: ObjectStore
+) -> Iterator[SharedAirflow]:
+    """The complete Airflow of all tests that end none of its services."""
+    from tests.airflow.shared import shared
+
+    with shared(tmp_path_factory.mktemp("shared_airflow"), _object_store_server) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

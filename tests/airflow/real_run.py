@@ -1,18 +1,22 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""One run of a complete Airflow that several tests evaluate: examples, every path, a killed triggerer."""
+"""One run of a complete Airflow that several tests evaluate: examples, every path, many waits, a killed triggerer."""
 
 from __future__ import annotations
 
+import json
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_faceki.sandbox import SandboxProcess
 from airflow_provider_faceki.sandbox.dag_runner import DagResult
+from tests.airflow.dags.many_waits import CONN_ID, PEOPLE
 from tests.airflow.planting import Planted, planted
 from tests.airflow.running import AIRFLOW_3, DAGS, EXAMPLES, bundles, reading
 from tests.airflow.whole_airflow import WholeAirflow
@@ -21,7 +25,43 @@ LINK_DAG = "example_faceki_kyc_link"
 SCHEDULED = ("example_faceki_fetch_records", "example_faceki_hook_taskflow")
 EVERY = ("every_path", "every_image")
 HOOK_DAG = "hook_link"
+WAITS_DAG = "many_waits"
 ENDED = {"success", "failed"}
+DECISIONS = ("ACCEPTED", "DECLINED")
+#: People whose decision is made before the triggerer is killed, while it is dead, and after a new one has taken over.
+BEFORE, MEANWHILE, AFTER = PEOPLE[:7], PEOPLE[7:17], PEOPLE[17:]
+
+
+def decision_of(person: str) -> str:
+    """Return the decision about one of the people of `many_waits`."""
+    return DECISIONS[PEOPLE.index(person) % 2]
+
+
+@dataclass
+class ManyWaits:
+    """The run of `many_waits`, with its own sandbox. On Airflow 2.11, it does not run."""
+
+    faceki: SandboxProcess
+    run: DagResult
+    #: States of the waits when the triggerer died, and the number of polls that FACEKI received while it was dead.
+    at_death: Counter[str] = field(default_factory=Counter)
+    polls_while_dead: int = 0
+
+    @property
+    def counters(self) -> dict[str, Any]:
+        found: Any = self.faceki.control.get("counters")
+        return dict(found)
+
+    @property
+    def polls(self) -> int:
+        return int(self.counters["requests"].get("records", 0))
+
+    def decide(self, people: Iterable[str]) -> None:
+        for person in people:
+            self.faceki.control.post("records", record_identifier=person, decision=decision_of(person))
+
+    def deferred(self) -> int:
+        return Counter(self.run.states.values())["deferred"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +75,7 @@ class RealRun:
     declined: DagResult
     #: Copy of Airflow's database, made while both waits were in the triggerer.
     waiting: Path
+    many: ManyWaits
 
     @property
     def counters(self) -> dict[str, Any]:
@@ -49,11 +90,17 @@ def real_run(folder: Path) -> Iterator[RealRun]:
     On Airflow 2.11 only the link DAG is run, because there tasks run one after the other and need five seconds each.
     """
     records = folder / "records"
-    settings = {**bundles(EXAMPLES, DAGS), "AIRFLOW__CORE__DAGS_FOLDER": str(EXAMPLES)}
-    with planted(records) as made:
+    settings = {
+        **bundles(EXAMPLES, DAGS),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(EXAMPLES),
+        "AIRFLOW__CORE__PARALLELISM": "8",
+    }
+    with planted(records) as made, SandboxProcess() as other:
+        settings[f"AIRFLOW_CONN_{CONN_ID.upper()}"] = json.dumps(other.connection())
         airflow = WholeAirflow(folder / "home", {**settings, **made.environment})
         accepted, declined = airflow.run(LINK_DAG, "accepted"), airflow.run(LINK_DAG, "declined")
-        run = RealRun(airflow, made, records, accepted, declined, folder / "waiting.db")
+        many = ManyWaits(other, airflow.run(WAITS_DAG, "once"))
+        run = RealRun(airflow, made, records, accepted, declined, folder / "waiting.db", many)
         with airflow:
             _run_all(run)
         yield run
@@ -61,7 +108,8 @@ def real_run(folder: Path) -> Iterator[RealRun]:
 
 def _run_all(run: RealRun) -> None:
     airflow, control = run.airflow, run.planted.faceki.control
-    dags = (LINK_DAG, HOOK_DAG, *SCHEDULED, *EVERY) if AIRFLOW_3 else (LINK_DAG,)
+    many = run.many
+    dags = (LINK_DAG, HOOK_DAG, WAITS_DAG, *SCHEDULED, *EVERY) if AIRFLOW_3 else (LINK_DAG,)
     airflow.wait_until_ready(*dags)
     airflow.tell(
         *(("dags", "unpause", dag_id) for dag_id in dags),
@@ -70,20 +118,28 @@ def _run_all(run: RealRun) -> None:
             for run_id in ("accepted", "declined")
         ),
         *(airflow.trigger(dag_id, "every", run.planted.conf) for dag_id in EVERY if AIRFLOW_3),
-        *(airflow.trigger(dag_id, "once", {}) for dag_id in (HOOK_DAG,) if AIRFLOW_3),
+        *(airflow.trigger(dag_id, "once", {}) for dag_id in (HOOK_DAG, WAITS_DAG) if AIRFLOW_3),
     )
     waits = (run.accepted, run.declined)
     airflow.wait("both to wait", lambda: all(_waits(each) for each in waits))
+    airflow.wait("many to wait", lambda: not AIRFLOW_3 or many.deferred() == len(PEOPLE))
     airflow.wait_for_ended_processes()
     with reading(airflow.database) as database, closing(sqlite3.connect(run.waiting)) as copy:
         database.backup(copy)
     control.post("decide", link=run.accepted.xcom("make_link")["link"], decision="ACCEPTED")
     airflow.wait("the first to end", lambda: run.accepted.state in ENDED)
+    many.decide(BEFORE)
     airflow.end("triggerer", signal.SIGKILL)
-    # The decision is made while no triggerer is running.
+    many.at_death, seen = Counter(many.run.states.values()), many.polls
+    # These decisions are made while no triggerer is running.
     control.post("decide", link=run.declined.xcom("make_link")["link"], decision="DECLINED")
-    time.sleep(1)
+    many.decide(MEANWHILE)
+    # This is longer than the longest pause between two polls of a running wait.
+    time.sleep(5)
+    many.polls_while_dead = many.polls - seen
     airflow.start("triggerer")
+    airflow.wait("another one to take over", lambda: many.deferred() <= len(AFTER))
+    many.decide(AFTER)
     airflow.wait("all to end", lambda: all(_ended(airflow, dag_id) for dag_id in dags))
 
 

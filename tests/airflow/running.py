@@ -43,7 +43,7 @@ def bundles(*folders: Path) -> dict[str, str]:
         {
             "name": _bundle(folder),
             "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-            "kwargs": {"path": str(folder), "refresh_interval": 30},
+            "kwargs": {"path": str(folder), "refresh_interval": 6000},
         }
         for folder in folders
     ]
@@ -81,4 +81,5 @@ def run(database: Path, folder: Path, dag_id: str, **conf: object) -> DagResult:
 
 
 def _bundle(folder: Path) -> str:
-    return f"tested_{folder.name}"  # the prefix is necessary because Airflow reserves the name "example_dags"
+    # The prefix is necessary because Airflow reserves the name "example_dags".
+    return f"tested_{folder.parent.name}_{folder.name}"

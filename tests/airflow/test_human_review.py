@@ -3,16 +3,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
-from airflow_provider_faceki.sandbox import SandboxProcess
-from tests.airflow.running import AIRFLOW_VERSION, EXAMPLES, bundles
+from tests.airflow.running import AIRFLOW_VERSION
+from tests.airflow.shared import RestApi, SharedAirflow
 from tests.airflow.whole_airflow import WholeAirflow
 
 pytestmark = [
@@ -31,56 +27,38 @@ CASES = {
 }
 
 
-class Api:
-    """Client of Airflow's API, which sends the same requests as a user's browser."""
-
-    def __init__(self, airflow: WholeAirflow) -> None:
-        self._url = airflow.environment["AIRFLOW__API__BASE_URL"]
-        self._token = self._call("GET", "/auth/token")["access_token"]
-
-    def actions(self, run_id: str) -> list[Any]:
-        found = self._call("GET", f"/api/v2/dags/{DAG_ID}/dagRuns/{run_id}/hitlDetails")
-        actions: list[Any] = found["hitl_details"]
-        return actions
-
-    def answer(self, run_id: str, option: str) -> None:
-        path = f"/api/v2/dags/{DAG_ID}/dagRuns/{run_id}/taskInstances/ask_a_person/-1/hitlDetails"
-        self._call("PATCH", path, {"chosen_options": [option]})
-
-    def _call(self, method: str, path: str, body: object = None) -> Any:
-        headers = {} if path == "/auth/token" else {"authorization": f"Bearer {self._token}"}
-        response = requests.request(method, self._url + path, json=body, headers=headers, timeout=300)
-        response.raise_for_status()
-        return response.json()
-
-
 @pytest.fixture(scope="module")
-def reviewed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WholeAirflow, dict[str, Any]]]:
+def reviewed(shared_airflow: SharedAirflow) -> tuple[WholeAirflow, dict[str, Any]]:
     """Airflow with a finished run for each case, and the required actions that the runs opened."""
-    home: Path = tmp_path_factory.mktemp("human_review")
-    with SandboxProcess() as faceki:
-        for name in CASES:
-            decision = "REVIEW" if name.startswith("review") else "ACCEPTED"
-            faceki.control.post("records", record_identifier=name, decision=decision)
-        connection = json.dumps(faceki.connection())
-        with WholeAirflow(home, {"AIRFLOW_CONN_FACEKI_DEFAULT": connection, **bundles(EXAMPLES)}) as airflow:
-            airflow.wait_until_ready(DAG_ID)
-            airflow.tell(
-                ("dags", "unpause", DAG_ID),
-                *(airflow.trigger(DAG_ID, name, {"record_identifier": name}) for name in CASES),
-            )
-            api, opened = Api(airflow), {}
-            for name, (option, _) in CASES.items():
-                if option is not None:
-                    airflow.wait(f"the question about {name}", lambda name=name: bool(api.actions(name)))  # type: ignore[misc]
-                    (opened[name],) = api.actions(name)
-                    airflow.wait_for_ended_processes()
-                    api.answer(name, option)
-            airflow.wait(
-                "all runs",
-                lambda: all(airflow.run(DAG_ID, name).state in {"success", "failed"} for name in CASES),
-            )
-            yield airflow, opened
+    airflow, api = shared_airflow.airflow, shared_airflow.api
+    for name in CASES:
+        decision = "REVIEW" if name.startswith("review") else "ACCEPTED"
+        record = {"record_identifier": name, "decision": decision}
+        shared_airflow.sandboxes["default"].control.post("records", **record)
+    airflow.wait_until_ready(DAG_ID)
+    airflow.tell(
+        ("dags", "unpause", DAG_ID),
+        *(airflow.trigger(DAG_ID, name, {"record_identifier": name}) for name in CASES),
+    )
+    opened = {}
+    for name, (option, _) in CASES.items():
+        if option is not None:
+            airflow.wait(f"the question about {name}", lambda name=name: bool(actions(api, name)))  # type: ignore[misc]
+            (opened[name],) = actions(api, name)
+            airflow.wait_for_ended_processes()
+            path = f"dags/{DAG_ID}/dagRuns/{name}/taskInstances/ask_a_person/-1/hitlDetails"
+            api.call("PATCH", path, {"chosen_options": [option]})
+    airflow.wait(
+        "all runs",
+        lambda: all(airflow.run(DAG_ID, name).state in {"success", "failed"} for name in CASES),
+    )
+    return airflow, opened
+
+
+def actions(api: RestApi, run_id: str) -> list[Any]:
+    """Return the required actions of a run."""
+    found: list[Any] = api.call("GET", f"dags/{DAG_ID}/dagRuns/{run_id}/hitlDetails")["hitl_details"]
+    return found
 
 
 @pytest.mark.parametrize("name", CASES)

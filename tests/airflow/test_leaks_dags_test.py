@@ -16,7 +16,7 @@ from tests.airflow.real_run import EVERY
 from tests.airflow.running import AIRFLOW_3, DAGS, EXAMPLES, bundles
 from tests.airflow.whole_airflow import WholeAirflow
 
-pytestmark = pytest.mark.airflow
+pytestmark = [pytest.mark.airflow, pytest.mark.long]
 
 RUNS: tuple[tuple[str, dict[str, object]], ...] = (
     ("example_faceki_kyc_link", {"record_identifier": "accepted-1"}),

@@ -17,6 +17,8 @@ from airflow_provider_faceki.sandbox.dag_runner import DagResult
 from tests.airflow.conftest import IMPATIENT
 from tests.airflow.running import AIRFLOW_3, DAGS, bundles, load, run
 
+pytestmark = pytest.mark.long
+
 COUNTRIES = ("fr", "it")
 
 

@@ -6,19 +6,30 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.airflow.canaries import NOWHERE, PERSON, Canaries, files_below, logs_clean_of, rows_of
+from tests.airflow.dags.many_waits import PEOPLE
 from tests.airflow.ends import ENDS
-from tests.airflow.real_run import EVERY, HOOK_DAG, LINK_DAG, SCHEDULED, RealRun, real_run
+from tests.airflow.real_run import (
+    AFTER,
+    EVERY,
+    HOOK_DAG,
+    LINK_DAG,
+    MEANWHILE,
+    SCHEDULED,
+    RealRun,
+    decision_of,
+    real_run,
+)
 from tests.airflow.running import AIRFLOW_3, AIRFLOW_VERSION, reading
 from tests.processes import running_with
 
-pytestmark = pytest.mark.airflow
+pytestmark = [pytest.mark.airflow, pytest.mark.long]
 
 #: Tables of Airflow's database that contain links. A link is an identifier that tasks pass to each other.
 LINK_TABLES = {"xcom", "rendered_task_instance_fields", "trigger"}
@@ -60,6 +71,26 @@ def test_a_killed_triggerer_loses_no_wait(real: RealRun) -> None:
         "welcome": "skipped",
         "decline": "success",
     }
+
+
+@only_airflow_3
+def test_the_triggerer_was_killed_with_many_waits_in_it(real: RealRun) -> None:
+    at_death = real.many.at_death
+    assert at_death["deferred"] >= len(MEANWHILE) + len(AFTER)
+    assert real.many.polls_while_dead <= sum(at_death.values()) - at_death["deferred"]
+
+
+@only_airflow_3
+def test_every_one_of_many_waits_ends_with_the_right_decision(real: RealRun) -> None:
+    run = real.many.run
+    assert Counter(run.states.values()) == {"success": len(PEOPLE)}
+    told = {person: run.xcom(f"wait[{number}]")["decision"] for number, person in enumerate(PEOPLE)}
+    assert told == {person: decision_of(person) for person in PEOPLE}
+
+
+@only_airflow_3
+def test_many_waits_use_one_token(real: RealRun) -> None:
+    assert real.many.counters["tokens_issued"] == 1
 
 
 def test_one_token_for_all_processes(real: RealRun) -> None:

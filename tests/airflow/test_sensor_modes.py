@@ -16,6 +16,8 @@ from airflow_provider_faceki.sandbox.dag_runner import DagResult
 from tests.airflow.conftest import IMPATIENT
 from tests.airflow.running import DAGS, HAS_STATE_STORE, bundles, run
 
+pytestmark = pytest.mark.long
+
 MODES = ("poke", "reschedule", "deferred")
 #: Outcome -> the decision in XCom.
 GOOD = {"accepted": "ACCEPTED", "late": "ACCEPTED", "review_returned": "REVIEW", "borne": "ACCEPTED"}

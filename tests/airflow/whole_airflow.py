@@ -34,6 +34,19 @@ SERVICES = (
     ("api-server", "dag-processor", "scheduler", "triggerer") if AIRFLOW_3 else ("scheduler", "triggerer")
 )
 
+#: The DAG files do not change, so Airflow parses them once. By default it parses them again every 30 s.
+PARSE_ONCE = (
+    {
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "6000",
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "6000",
+    }
+    if AIRFLOW_3
+    else {
+        "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL": "6000",
+        "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "6000",
+    }
+)
+
 # Several commands run in one process, because importing Airflow takes longer than the commands themselves.
 COMMANDS = """
 import json, sys
@@ -73,7 +86,7 @@ class WholeAirflow:
             # of 5 s. After five timeouts the task fails.
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "120",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
-            "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL": "600",
+            **PARSE_ONCE,
             "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
             # After this number of seconds without a heartbeat, the other services treat a killed triggerer as dead.
             "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",

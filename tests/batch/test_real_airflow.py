@@ -3,13 +3,9 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -17,13 +13,13 @@ import pytest
 
 from airflow_provider_faceki.sandbox import SandboxProcess
 from airflow_provider_faceki.sandbox.dag_runner import DagResult
-from tests.airflow.running import bundles, reading
+from tests.airflow.running import reading
+from tests.airflow.shared import BATCHES, SharedAirflow
 from tests.airflow.whole_airflow import WholeAirflow
 from tests.batch.harness import BatchHarness
 
 pytestmark = pytest.mark.airflow
 
-DAGS = Path(__file__).parent / "dags"
 PEOPLE = 2000
 #: Numbers of billed rows at which the task is killed: at the beginning, in between, and shortly before the end.
 MOMENTS = (1, 350, 800, 1400, 1950)
@@ -84,24 +80,18 @@ class Batch:
 
 
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Batch]]:
-    """A complete Airflow with three batches, each of which a test starts."""
-    folder = tmp_path_factory.mktemp("batches")
-    with ExitStack() as stack:
-        environment: dict[str, str] = {**bundles(DAGS), "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS)}
-        servers = {name: stack.enter_context(SandboxProcess()) for name in ("killed", "poor", "ended")}
-        for name, server in servers.items():
-            server.control.post("settings", credit=None, latency=0.5 if name == "ended" else 0.02)
-            connection = json.dumps(server.connection(timeout=60, upload_timeout=60, token_store="memory"))
-            environment[f"AIRFLOW_CONN_FACEKI_{name.upper()}"] = connection
-        airflow = stack.enter_context(WholeAirflow(folder / "home", environment))
-        airflow.wait_until_ready("batch_verify")
-        airflow.tell(("dags", "unpause", "batch_verify"))
-        made = {}
-        for name, server in servers.items():
-            (folder / name).mkdir()
-            made[name] = Batch(airflow, name, server, BatchHarness(folder / name))
-        yield made
+def batches(shared_airflow: SharedAirflow) -> dict[str, Batch]:
+    """Three batches, each of which a test starts."""
+    airflow = shared_airflow.airflow
+    airflow.wait_until_ready("batch_verify")
+    airflow.tell(("dags", "unpause", "batch_verify"))
+    made = {}
+    for name in BATCHES:
+        server, folder = shared_airflow.sandboxes[name], shared_airflow.folder / name
+        server.control.post("settings", credit=None, latency=0.5 if name == "ended" else 0.02)
+        folder.mkdir()
+        made[name] = Batch(airflow, name, server, BatchHarness(folder))
+    return made
 
 
 def begin(batch: Batch) -> None:
@@ -116,8 +106,8 @@ def check(batch: Batch) -> None:
     assert (told["rows"], told["decisions"], told["errors"]) == (PEOPLE, {"ACCEPTED": PEOPLE}, {})
 
 
-def test_killed_at_five_moments_and_tried_again(airflow: dict[str, Batch]) -> None:
-    batch = airflow["killed"]
+def test_killed_at_five_moments_and_tried_again(batches: dict[str, Batch]) -> None:
+    batch = batches["killed"]
     begin(batch)
     for number, moment in enumerate(MOMENTS, 1):
         batch.airflow.wait(f"try {number}", lambda number=number: batch.tries() >= number)  # type: ignore[misc]
@@ -138,8 +128,8 @@ def test_killed_at_five_moments_and_tried_again(airflow: dict[str, Batch]) -> No
     assert f"{PEOPLE} of {PEOPLE} rows done" in batch.logs()
 
 
-def test_out_of_credit_and_topped_up(airflow: dict[str, Batch]) -> None:
-    batch = airflow["poor"]
+def test_out_of_credit_and_topped_up(batches: dict[str, Batch]) -> None:
+    batch = batches["poor"]
     batch.faceki.control.post("credit", credit=CREDIT)
     begin(batch)
     batch.airflow.wait("the run to end", lambda: batch.run.state in ENDED)
@@ -155,8 +145,8 @@ def test_out_of_credit_and_topped_up(airflow: dict[str, Batch]) -> None:
     check(batch)
 
 
-def test_a_batch_ended_by_a_user_keeps_its_results(airflow: dict[str, Batch]) -> None:
-    batch = airflow["ended"]
+def test_a_batch_ended_by_a_user_keeps_its_results(batches: dict[str, Batch]) -> None:
+    batch = batches["ended"]
     begin(batch)
     batch.airflow.wait("some bills", lambda: batch.billed >= 100)
     pid = batch.pid()

@@ -17,6 +17,8 @@ from tests.airflow.running import EXAMPLES, bundles, run
 from tests.billing.conftest import DAGS, IMPATIENT
 from tests.billing.image_files import image_bytes, write
 
+pytestmark = pytest.mark.long
+
 PEOPLE = ("accepted-1", "declined-2", "review-3", "decision-frozen-4", "code-8009-5")
 
 

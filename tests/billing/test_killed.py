@@ -23,7 +23,7 @@ from tests.billing.task_process import Death, Task
 from tests.thorough import THOROUGH
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.long]
 
 PEOPLE = 50
 #: Number of concurrent tasks: large enough to save waiting time, small enough that the tasks do not slow each other.

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -17,11 +16,11 @@ import pytest
 
 from airflow_provider_faceki.sandbox import SandboxProcess
 from airflow_provider_faceki.sandbox.dag_runner import DagResult
-from tests.airflow.canaries import CLIENT_ID, NOWHERE, PERSON, SECRET, files_below, logs_clean_of, rows_of
-from tests.airflow.running import AIRFLOW_3, HAS_STATE_STORE, bundles
+from tests.airflow.canaries import NOWHERE, PERSON, files_below, logs_clean_of, rows_of
+from tests.airflow.running import AIRFLOW_3, HAS_STATE_STORE
+from tests.airflow.shared import SharedAirflow
 from tests.airflow.whole_airflow import WholeAirflow
 from tests.billing.billed_dags.killed import DEFERRED, SLEEPING
-from tests.billing.conftest import DAGS
 from tests.billing.image_files import image_bytes, write
 
 pytestmark = pytest.mark.airflow
@@ -88,31 +87,19 @@ class Scenario:
 
 
 @pytest.fixture(scope="module")
-def scenario(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
-    """The finished scenario: all Airflow processes have ended; the files and the sandbox still exist."""
-    folder = tmp_path_factory.mktemp("killed")
+def scenario(shared_airflow: SharedAirflow) -> Scenario:
+    """The finished scenario."""
+    airflow, faceki = shared_airflow.airflow, shared_airflow.sandboxes["billing"]
+    folder = shared_airflow.folder / "billing"
+    folder.mkdir()
     for name in ("selfie-0.jpg", "front.jpg", "back.jpg"):
         write(folder, name, image_bytes(2_000_000))
-    with SandboxProcess(client_id=CLIENT_ID, client_secret=SECRET) as faceki:
-        faceki.control.post("settings", person=PERSON)
-        faceki.control.post("faults", kind="status", status=429, retry_after=1, record_identifier="throttled")
-        connection = json.dumps(faceki.connection(max_attempts=1, timeout=20, upload_timeout=20))
-        environment = {
-            **bundles(DAGS),
-            "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
-            "AIRFLOW__CORE__PARALLELISM": "4",
-            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
-            "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "20",
-            "AIRFLOW__SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "3",
-            "AIRFLOW_CONN_FACEKI_DEFAULT": connection,
-            "BILLED_FOLDER": folder.as_uri(),
-        }
-        airflow = WholeAirflow(folder / "home", environment)
-        killer = Killer(urlsplit(faceki.url).port or 0)
-        made = Scenario(airflow, faceki, killer, folder, airflow.run("killed", "k"))
-        with airflow:
-            _run_scenario(made)
-        yield made
+    faceki.control.post("settings", person=PERSON)
+    faceki.control.post("faults", kind="status", status=429, retry_after=1, record_identifier="throttled")
+    killer = Killer(urlsplit(faceki.url).port or 0)
+    made = Scenario(airflow, faceki, killer, folder, airflow.run("killed", "k"))
+    _run_scenario(made)
+    return made
 
 
 def _run_scenario(scenario: Scenario) -> None:

@@ -1,36 +1,18 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A real browser, and for the Connection form a real API server: it needs no more of Airflow."""
+"""A real browser, and a person who logs in to the shared Airflow with it."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from demo.airflow_stack import Airflow, wait_for
 from demo.browser import CHROMIUM_OPTIONS, TIMEOUT_MILLISECONDS
-from demo.processes import Processes
+from tests.airflow.shared import PASSWORD, USER, SharedAirflow
+from tests.airflow.whole_airflow import WholeAirflow
 
 expect.set_options(timeout=TIMEOUT_MILLISECONDS)
-
-
-@pytest.fixture(scope="module")  # the next module has an Airflow of its own, and there may be two cores only
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
-    """An API server with a database of its own."""
-    served = Airflow(tmp_path_factory.mktemp("airflow"))
-    command = str(Path(sys.executable).parent / "airflow")
-    subprocess.run(
-        [command, "db", "migrate"], env=served.environment(), check=True, capture_output=True, timeout=900
-    )
-    with Processes(served.home) as processes:
-        processes.start("api-server", [command, "api-server", "--workers", "1"], served.environment())
-        wait_for("the API server", lambda: _answers(served), 240.0, processes)
-        yield served
 
 
 @pytest.fixture
@@ -43,10 +25,17 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(airflow: Airflow, browser: Browser) -> Page:
+def airflow(shared_airflow: SharedAirflow) -> WholeAirflow:
+    """The shared Airflow, whose API server answers."""
+    shared_airflow.airflow.wait_until_ready()
+    return shared_airflow.airflow
+
+
+@pytest.fixture
+def page(shared_airflow: SharedAirflow, airflow: WholeAirflow, browser: Browser) -> Page:
     """Airflow's list of Connections."""
     opened = new_page(browser)
-    opened.goto(f"{airflow.url}/connections")
+    log_in(opened, f"{shared_airflow.api.url}/connections")
     return opened
 
 
@@ -57,9 +46,9 @@ def new_page(browser: Browser) -> Page:
     return opened
 
 
-def _answers(served: Airflow) -> bool:
-    try:
-        with urllib.request.urlopen(f"{served.url}/api/v2/monitor/health", timeout=60):  # noqa: S310 - loopback
-            return True
-    except OSError:
-        return False
+def log_in(page: Page, url: str) -> None:
+    """Open a page of Airflow, and log in when Airflow asks for it."""
+    page.goto(url)
+    page.locator("input[name=username]").fill(USER)
+    page.locator("input[name=password]").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()

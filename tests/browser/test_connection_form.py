@@ -13,24 +13,24 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from demo.airflow_stack import Airflow
+from tests.airflow.whole_airflow import WholeAirflow
 
 pytestmark = pytest.mark.airflow
 
 CONN_ID = "faceki_by_hand"
 
 
-def cli(airflow: Airflow, *arguments: str) -> str:
+def cli(airflow: WholeAirflow, *arguments: str) -> str:
     """What Airflow's own command line says."""
     command = [str(Path(sys.executable).parent / "airflow"), *arguments]
     done = subprocess.run(
-        command, env=airflow.environment(), capture_output=True, text=True, timeout=900, check=False
+        command, env=airflow.environment, capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def stored(airflow: Airflow, conn_id: str = CONN_ID) -> dict[str, Any]:
+def stored(airflow: WholeAirflow, conn_id: str = CONN_ID) -> dict[str, Any]:
     """The Connection as Airflow has it, the secret included."""
     found: list[dict[str, Any]] = json.loads(cli(airflow, "connections", "get", conn_id, "-o", "json"))
     return found[0]
@@ -52,7 +52,7 @@ def open_form(page: Page, conn_id: str = CONN_ID) -> Locator:
     return form
 
 
-def test_the_form_is_filled_saved_and_read_back(page: Page, airflow: Airflow) -> None:
+def test_the_form_is_filled_saved_and_read_back(page: Page, airflow: WholeAirflow) -> None:
     with FacekiSandbox() as sandbox:
         form = open_form(page)
         fill(form, sandbox)
@@ -84,7 +84,7 @@ def fill(form: Locator, sandbox: FacekiSandbox) -> None:
     form.get_by_label("Timeout (s)", exact=True).fill("12")
 
 
-def test_the_test_button_works_for_a_connection_of_the_form(page: Page, airflow: Airflow) -> None:
+def test_the_test_button_works_for_a_connection_of_the_form(page: Page, airflow: WholeAirflow) -> None:
     with FacekiSandbox() as sandbox:
         form = open_form(page, "faceki_with_port_0")
         form.locator("input[name=port]").fill("0")
@@ -96,7 +96,7 @@ def test_the_test_button_works_for_a_connection_of_the_form(page: Page, airflow:
         assert sandbox.counters.tokens_issued == 1
 
 
-def test_a_choice_that_is_masked_survives_an_edit(page: Page, airflow: Airflow) -> None:
+def test_a_choice_that_is_masked_survives_an_edit(page: Page, airflow: WholeAirflow) -> None:
     # Airflow masks the answer for token_store, as it does for every name with "token" in it.
     extra_fields = {"token_store": "memory", "timeout": 5, "auth_scheme": "Token"}
     connection = {"conn_type": "faceki", "login": "i", "password": "invented", "extra": extra_fields}

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import new_page
-from tests.webhook.stack import LISTENER, PASSWORD, Stack, running
+from tests.airflow.shared import SharedAirflow
+from tests.browser.conftest import log_in, new_page
+from tests.webhook.stack import LISTENER, Stack, stack_of
 
 pytestmark = pytest.mark.airflow
 
@@ -18,15 +18,13 @@ LINK_DAG = "example_faceki_kyc_link"
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A whole Airflow with the example that makes a link, and one that listens."""
-    with running(tmp_path_factory.mktemp("loop"), LINK_DAG) as found:
-        yield found
+def stack(shared_airflow: SharedAirflow) -> Stack:
+    return stack_of(shared_airflow)
 
 
 def test_from_a_dags_link_over_the_page_to_a_finished_run(stack: Stack, browser: Browser) -> None:
     page = new_page(browser)
-    log_in(page, stack)
+    log_in(page, f"{stack.url}/dags/{LINK_DAG}")
     trigger(page, "customer-in-a-browser")
     hosted = hosted_page_of_the_run(page)
     pressed = press(hosted, "ACCEPTED")
@@ -54,13 +52,6 @@ def test_a_reviewer_decides_on_the_same_page(stack: Stack, browser: Browser) -> 
     expect(hosted.get_by_role("heading", name="Verification finished")).to_be_visible()
     stack.until("a second run", lambda: stack.run_of(LISTENER, request_id)[0] != first)
     stack.expect_whole_loop(request_id, "DECLINED", pressed)
-
-
-def log_in(page: Page, stack: Stack) -> None:
-    page.goto(f"{stack.url}/dags/{LINK_DAG}")
-    page.locator("input[name=username]").fill("ada")
-    page.locator("input[name=password]").fill(PASSWORD)
-    page.get_by_role("button", name="Sign in").click()
 
 
 def trigger(page: Page, record_identifier: str) -> None:

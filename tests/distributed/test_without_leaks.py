@@ -8,7 +8,6 @@ The module is the last of the folder, so it searches what all other tests have l
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import replace
 
@@ -17,6 +16,7 @@ import pytest
 from tests.airflow.canaries import NOWHERE, Canaries, files_below, logs_clean_of
 from tests.distributed.conftest import WEBHOOK_TOKEN
 from tests.distributed.site import Site
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.airflow
 
@@ -53,13 +53,25 @@ def test_nothing_in_any_local_file(site: Site, searched: Canaries) -> None:
 
 
 def test_nothing_in_any_remote_log(site: Site, searched: Canaries) -> None:
+    # This proves that the search reads the log of each task. A task uploads its log after it has succeeded.
+    wait_until(lambda: tasks_without_remote_log(site) == set())
     logs = {key: site.store.get(key) for key in site.store.keys("logs/")}
     hits = [(key, *hit) for key, content in logs.items() for hit in searched.lines_in(content)]
     assert hits == []
+
+
+def tasks_without_remote_log(site: Site) -> set[str]:
+    """Return the folders of the logs that are missing: those of all tasks that a worker has run successfully."""
     ended = site.cluster.rows(
-        "SELECT count(*) FROM task_instance WHERE state = 'success' AND pid IS NOT NULL"
+        "SELECT dag_id, run_id, task_id, map_index FROM task_instance"
+        " WHERE state = 'success' AND pid IS NOT NULL"
     )
-    assert len({re.sub(r"/attempt=\d+\.log.*", "", key) for key in logs}) >= ended[0][0]
+    folders = {
+        f"logs/dag_id={dag_id}/run_id={run_id}/task_id={task_id}"
+        + (f"/map_index={map_index}" if map_index >= 0 else "")
+        for dag_id, run_id, task_id, map_index in ended
+    }
+    return folders - {key.rpartition("/attempt=")[0] for key in site.store.keys("logs/")}
 
 
 def test_nothing_in_any_table(site: Site) -> None:

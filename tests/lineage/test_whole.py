@@ -6,31 +6,25 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property  # noqa: TID251 - no test forks while it is computed
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 from airflow_provider_faceki.sandbox import SandboxProcess
 from airflow_provider_faceki.sandbox.dag_runner import DagResult
-from tests.airflow.running import AIRFLOW_3, bundles, reading
+from tests.airflow.running import AIRFLOW_3, reading
+from tests.airflow.shared import PORTAL, STORE_LOGIN, STORE_PASSWORD, SharedAirflow
 from tests.airflow.whole_airflow import WholeAirflow
 from tests.batch.harness import BatchHarness
+from tests.lineage.dags.datasets import PERSON
 from tests.object_store import BUCKET, ObjectStore
 
 pytestmark = pytest.mark.airflow
 
-DAGS = Path(__file__).parent / "dags"
 DAG_ID, RUN_ID = "datasets", "once"
-#: An identifier that accepts the person, and parts of which are also a name.
-PERSON = "accepted-canariella-leckwasser"
-#: Password of the storage's Connection.
-PASSWORD = "canary-of-the-store"
-PORTAL = "https://portal.example/records"
 TASKS = ("split_manifest", "verify", "tables", "one", "fetch", "too_many")
 
 # Airflow 2.11 has its REST API in the web server. This calls it without a server.
@@ -39,7 +33,7 @@ import json, sys
 from airflow.www.app import create_app
 client = create_app(testing=True).test_client()
 for path in json.load(sys.stdin):
-    print("ANSWER", json.dumps(client.get(path).json))
+    print("ANSWER", json.dumps(client.get("/api/v1/" + path).json))
 """
 
 
@@ -51,7 +45,7 @@ class Whole:
     faceki: SandboxProcess
     events_file: Path
     run: DagResult
-    links: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    links: dict[str, dict[str, str | None]]
 
     @cached_property
     def events(self) -> str:
@@ -80,49 +74,22 @@ class Whole:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, _object_store_server: ObjectStore) -> Iterator[Whole]:
-    folder = tmp_path_factory.mktemp("lineage")
+def whole(shared_airflow: SharedAirflow, _object_store_server: ObjectStore) -> Whole:
+    airflow, folder = shared_airflow.airflow, shared_airflow.folder / "lineage"
+    folder.mkdir()
     harness = BatchHarness(folder)
     _object_store_server.clear()
     lines = [harness.line(name) for name in ("accepted-1", "declined-1")]
     lines += [harness.line("no-selfie", selfie=None)]
     manifest = harness.manifest(lines)
     _object_store_server.client.upload_file(manifest.removeprefix("file://"), BUCKET, "people.ndjson")
-    events = folder / "events.ndjson"
-    with SandboxProcess() as faceki:
-        extra = {"portal_record_url": f"{PORTAL}/{{requestId}}", "token_store": "memory"}
-        limited = faceki.connection(max_charged_calls=2, token_store="memory")
-        aws = {
-            "conn_type": "aws",
-            "login": "canary-login",
-            "password": PASSWORD,
-            "extra": {"region_name": "us-east-1", "config_kwargs": {"s3": {"addressing_style": "path"}}},
-        }
-        environment = {
-            **bundles(DAGS),
-            "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
-            "AIRFLOW_CONN_FACEKI_DEFAULT": json.dumps(faceki.connection(**extra)),
-            "AIRFLOW_CONN_FACEKI_LIMITED": json.dumps(limited),
-            "AIRFLOW_CONN_AWS_KYC": json.dumps(aws),
-            # The libraries of AWS read it, so the Connection is one of AWS itself.
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{_object_store_server.port}",
-            "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
-                {"type": "file", "log_file_path": str(events), "append": True}
-            ),
-            "AIRFLOW__OPENLINEAGE__NAMESPACE": "tested",
-            "AIRFLOW__API__AUTH_BACKENDS": "airflow.api.auth.backend.default",
-            "TEST_IMAGES": str(folder),
-            "TEST_PERSON": PERSON,
-        }
-        with WholeAirflow(folder / "home", environment) as airflow:
-            airflow.wait_until_ready(DAG_ID)
-            airflow.tell(("dags", "unpause", DAG_ID), airflow.trigger(DAG_ID, RUN_ID, {}))
-            run = airflow.run(DAG_ID, RUN_ID)
-            airflow.wait("the run", lambda: run.state in {"success", "failed"})
-            found = Whole(airflow, faceki, events, run)
-            airflow.wait("the last event", lambda: f'"{DAG_ID}.too_many"' in _ended(events))
-            found.links = _links(airflow)
-            yield found
+    airflow.wait_until_ready(DAG_ID)
+    airflow.tell(("dags", "unpause", DAG_ID), airflow.trigger(DAG_ID, RUN_ID, {}))
+    run = airflow.run(DAG_ID, RUN_ID)
+    airflow.wait("the run", lambda: run.state in {"success", "failed"})
+    airflow.wait("the last event", lambda: f'"{DAG_ID}.too_many"' in _ended(shared_airflow.events))
+    links = _links(shared_airflow)
+    return Whole(airflow, shared_airflow.sandboxes["lineage"], shared_airflow.events, run, links)
 
 
 def _ended(events: Path) -> str:
@@ -130,34 +97,26 @@ def _ended(events: Path) -> str:
     return "\n".join(line for line in lines if '"FAIL"' in line)
 
 
-def _links(airflow: WholeAirflow) -> dict[str, dict[str, str | None]]:
+def _links(shared_airflow: SharedAirflow) -> dict[str, dict[str, str | None]]:
     """Return the extra links of each task, as Airflow's REST API shows them."""
-    version = "v2" if AIRFLOW_3 else "v1"
-    paths = {
-        name: f"/api/{version}/dags/{DAG_ID}/dagRuns/{RUN_ID}/taskInstances/{name}/links" for name in TASKS
-    }
-    if not AIRFLOW_3:
-        # A caller without a login has all rights.
-        (airflow.home / "webserver_config.py").write_text("AUTH_ROLE_PUBLIC = 'Admin'\n")
-        done = subprocess.run(
-            [sys.executable, "-c", WEB_SERVER],
-            input=json.dumps(list(paths.values())),
-            env=airflow.environment,
-            capture_output=True,
-            text=True,
-            timeout=200,
-            check=False,
-        )
-        lines = [line.removeprefix("ANSWER ") for line in done.stdout.splitlines() if "ANSWER " in line]
-        assert len(lines) == len(paths), done.stderr
-        return dict(zip(paths, map(json.loads, lines), strict=True))
-    url = airflow.environment["AIRFLOW__API__BASE_URL"]
-    token = requests.get(f"{url}/auth/token", timeout=300).json()["access_token"]
-    headers = {"authorization": f"Bearer {token}"}
-    return {
-        name: requests.get(url + path, headers=headers, timeout=300).json()["extra_links"]
-        for name, path in paths.items()
-    }
+    airflow = shared_airflow.airflow
+    paths = {name: f"dags/{DAG_ID}/dagRuns/{RUN_ID}/taskInstances/{name}/links" for name in TASKS}
+    if AIRFLOW_3:
+        return {name: shared_airflow.api.call("GET", path)["extra_links"] for name, path in paths.items()}
+    # A caller without a login has all rights.
+    (airflow.home / "webserver_config.py").write_text("AUTH_ROLE_PUBLIC = 'Admin'\n")
+    done = subprocess.run(
+        [sys.executable, "-c", WEB_SERVER],
+        input=json.dumps(list(paths.values())),
+        env=airflow.environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    lines = [line.removeprefix("ANSWER ") for line in done.stdout.splitlines() if "ANSWER " in line]
+    assert len(lines) == len(paths), done.stderr
+    return dict(zip(paths, map(json.loads, lines), strict=True))
 
 
 def datasets(event: dict[str, Any], side: str) -> dict[str, int | None]:
@@ -223,7 +182,7 @@ def test_counts_of_a_batch(whole: Whole, task: str, counts: dict[str, int]) -> N
 
 
 def test_the_lineage_holds_no_personal_data_and_no_secret(whole: Whole) -> None:
-    secrets = (PASSWORD, "canary-login", whole.faceki.client_secret, "aws_kyc@")
+    secrets = (STORE_PASSWORD, STORE_LOGIN, whole.faceki.client_secret, "aws_kyc@")
     # The canaries would be found: the events of the other tasks are searched in the same way.
     assert "people.ndjson" in whole.events
     assert [

@@ -24,7 +24,7 @@ PROVIDERS = {
     "openlineage": "2.6",
 }
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.long]
 
 
 @pytest.mark.parametrize("pins", [pytest.param(pins, id=pins.stem) for pins in PINS])

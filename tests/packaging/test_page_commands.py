@@ -21,6 +21,7 @@ from tests.airflow.running import AIRFLOW_3
 from tests.processes import running_with
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.process,
     pytest.mark.skipif(not AIRFLOW_3, reason="the pages install Airflow 3 into an environment of their own"),
 ]

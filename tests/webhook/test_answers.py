@@ -22,6 +22,8 @@ from airflow_provider_faceki.webhook import app, auth, events
 from tests.airflow.running import HAS_PARTITIONS
 from tests.webhook.served import NAME, PREVIOUS, SECRET, TOKEN, WEAK, Served, connection, webhook_body
 
+pytestmark = pytest.mark.long
+
 REFUSED = {"detail": "unauthorized"}
 
 only_partitioned = pytest.mark.skipif(not HAS_PARTITIONS, reason="Airflow has partitions from 3.2 on")

@@ -24,7 +24,11 @@ from tests.webhook.conftest import LISTENING
 from tests.webhook.postgres import postgres
 from tests.webhook.served import TOKEN, connections, webhook_body
 
-pytestmark = [pytest.mark.process, pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 receives no webhooks")]
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.process,
+    pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 receives no webhooks"),
+]
 
 log = logging.getLogger(__name__)
 

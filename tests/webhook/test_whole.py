@@ -8,7 +8,6 @@ import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -16,8 +15,9 @@ import requests
 
 from demo.airflow_stack import ROOT
 from tests.airflow.running import HAS_PARTITIONS, TASKS_SET_PARTITIONS
+from tests.airflow.shared import PASSWORD, SharedAirflow
 from tests.webhook.served import NAME, PREVIOUS, SECRET, TOKEN, WEAK, webhook_body
-from tests.webhook.stack import LISTENER, PASSWORD, PERSON, Stack, running
+from tests.webhook.stack import LISTENER, PERSON, Stack, stack_of
 
 pytestmark = [
     pytest.mark.airflow,
@@ -28,10 +28,8 @@ log = logging.getLogger(__name__)
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Start one Airflow for all tests of this file."""
-    with running(tmp_path_factory.mktemp("whole")) as found:
-        yield found
+def stack(shared_airflow: SharedAirflow) -> Stack:
+    return stack_of(shared_airflow)
 
 
 def test_from_the_page_to_a_finished_run(stack: Stack) -> None:
@@ -43,12 +41,12 @@ def test_a_review_and_its_end_are_two_runs(stack: Stack) -> None:
     request_id = stack.decide("customer-2", "REVIEW")
     stack.finished(LISTENER, request_id)
     first, _ = stack.run_of(LISTENER, request_id)
-    assert stack.airflow.xcom(LISTENER, first, "act") == "REVIEW"
+    assert stack.api.xcom(LISTENER, first, "act") == "REVIEW"
     stack.faceki.control.post("decide", request_id=request_id, decision="DECLINED")
     stack.until("a second run", lambda: stack.run_of(LISTENER, request_id)[0] != first)
     stack.finished(LISTENER, request_id)
     second, _ = stack.run_of(LISTENER, request_id)
-    assert stack.airflow.xcom(LISTENER, second, "act") == "DECLINED"
+    assert stack.api.xcom(LISTENER, second, "act") == "DECLINED"
     assert stack.statuses(request_id) == ["REVIEW", "DECLINED"]
 
 
@@ -102,7 +100,7 @@ def test_only_this_route_is_open(stack: Stack) -> None:
     # The webhook token gives no access to the REST API, and a login gives no access to the webhook.
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     assert requests.get(f"{stack.url}/api/v2/assets", headers=bearer, timeout=300).status_code in (401, 403)
-    ada = {"Authorization": f"Bearer {stack.airflow.token}"}
+    ada = {"Authorization": f"Bearer {stack.api.token}"}
     assert stack.post(stack.at(token="guess" * 8), webhook_body(), ada).status_code == 401
 
 
@@ -170,7 +168,7 @@ def test_relay(stack: Stack) -> None:
     request_id = stack.decide("customer-relay", "ACCEPTED")
     body = f'{{"requestId": "{request_id}", "status": "ACCEPTED", "fullName": "{NAME}"}}'.encode()
     spelled_otherwise = body.replace(request_id.encode(), request_id.upper().encode()).replace(b"ACC", b"Acc")
-    answers = [relay(each, stack.url, stack.airflow.token) for each in (body, body, spelled_otherwise)]
+    answers = [relay(each, stack.url, stack.api.token) for each in (body, body, spelled_otherwise)]
     assert answers == [200, 409, 409]
     run_id = f"faceki__{request_id}__ACCEPTED"
     state = "SELECT state FROM dag_run WHERE run_id = ?"
@@ -178,7 +176,7 @@ def test_relay(stack: Stack) -> None:
     assert stack.tasks(run_id) == {"fetch": "success", "act": "success"}
     for wrong in (b"", b"[]", b'{"requestId": "../../variables", "status": "ACCEPTED"}'):
         with pytest.raises(ValueError, match=r"."):
-            relay(wrong, stack.url, stack.airflow.token)
+            relay(wrong, stack.url, stack.api.token)
 
 
 def test_no_file_of_the_stack_holds_a_secret(stack: Stack) -> None:
@@ -188,9 +186,9 @@ def test_no_file_of_the_stack_holds_a_secret(stack: Stack) -> None:
     links = {str(each["link"]) for each in state["links"]}
     assert links
     hidden = {TOKEN, PREVIOUS, SECRET, WEAK, PASSWORD, NAME, *PERSON.values(), *links}
-    files = [path for path in stack.log.parent.rglob("*") if path.is_file() and "passwords" not in path.name]
+    files = [path for path in stack.airflow.home.rglob("*") if path.is_file()]
     assert any(path.name.startswith("attempt=") for path in files)
-    assert "/faceki/webhook/***/***" in stack.log.read_text()
+    assert "/faceki/webhook/***/***" in (stack.airflow.printed / "api-server.log").read_text()
     leaks = [(path.name, each) for path in files for each in hidden if each.encode() in path.read_bytes()]
     # The summary of a record contains its link, and Airflow stores XCom in the database. The link is already used then.
     assert [
@@ -199,7 +197,7 @@ def test_no_file_of_the_stack_holds_a_secret(stack: Stack) -> None:
 
 
 def test_airflow_lists_the_plugin(stack: Stack) -> None:
-    listed = stack.airflow.call("GET", "plugins")
+    listed = stack.api.call("GET", "plugins")
     ours = next(each for each in listed["plugins"] if each["name"] == "faceki_webhook")
     assert [each["url_prefix"] for each in ours["fastapi_apps"]] == ["/faceki"]
     assert TOKEN not in str(listed)

@@ -17,12 +17,14 @@ FOLDER = os.environ.get("BILLED_FOLDER", "file:///tmp/billed")
 #: Identifiers of two tasks: SLEEPING waits on the worker for a verification that a killed try possibly sent, DEFERRED
 #: waits in the triggerer.
 SLEEPING, DEFERRED = ("accepted-k1", "declined-k2"), ("review-k3", "code-5004-k4")
+CONN_ID = "faceki_billing"
 DELAYS: dict[str, Any] = {"retries": 5, "retry_delay": timedelta(seconds=1)}
 
 with DAG(dag_id="killed", schedule=None, start_date=timezone.datetime(2026, 1, 1)) as dag:
     for task_id, people in (("sleeping", SLEEPING), ("deferred", DEFERRED)):
         FacekiKycVerificationOperator.partial(
             task_id=task_id,
+            faceki_conn_id=CONN_ID,
             selfie=f"{FOLDER}/selfie-0.jpg",
             documents=[{"front": f"{FOLDER}/front.jpg", "back": f"{FOLDER}/back.jpg"}],
             resubmit_after=22.0,
@@ -37,12 +39,12 @@ POLICY: Any = getattr(retry_policy, "FACEKI_RETRY_POLICY", None)
 
 def hopeless() -> None:
     """Call a path that FACEKI does not know."""
-    FacekiHook().call(api.RawCall("GET", "/api/v3/no/such/thing"))
+    FacekiHook(CONN_ID).call(api.RawCall("GET", "/api/v3/no/such/thing"))
 
 
 def throttled() -> int:
     """Make a call that FACEKI answers only at the second try."""
-    return len(FacekiHook().call(api.FetchRecords(record_identifier="throttled")))
+    return len(FacekiHook(CONN_ID).call(api.FetchRecords(record_identifier="throttled")))
 
 
 if POLICY is not None:

@@ -15,11 +15,13 @@ from airflow_provider_faceki.operators.batch import (
 from airflow_provider_faceki.operators.faceki import FacekiFetchRecordsOperator
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 
+CONN_ID, LIMITED_CONN_ID = "faceki_lineage", "faceki_limited"
 # The values are not in the run's conf, because Airflow's own lineage contains the conf.
 STORE = "s3://aws_kyc@kyc"
-IMAGES = os.environ.get("TEST_IMAGES", "/")
-SELFIE, FRONT = f"file://{IMAGES}/selfie.jpg", f"file://{IMAGES}/front.jpg"
-PERSON = os.environ.get("TEST_PERSON", "nobody")
+IMAGES = os.environ.get("LINEAGE_FOLDER", "file:///nowhere")
+SELFIE, FRONT = f"{IMAGES}/selfie.jpg", f"{IMAGES}/front.jpg"
+#: An identifier that makes the sandbox accept the person, and parts of which are also a name.
+PERSON = "accepted-canariella-leckwasser"
 
 with DAG("datasets", schedule=None, start_date=timezone.datetime(2026, 1, 1), catchup=False) as dag:
 
@@ -31,6 +33,7 @@ with DAG("datasets", schedule=None, start_date=timezone.datetime(2026, 1, 1), ca
 
     verify = FacekiBatchVerificationOperator(
         task_id="verify",
+        faceki_conn_id=CONN_ID,
         manifest=f"{STORE}/people.ndjson",
         output_path=f"{STORE}/verified",
         allowed_image_prefixes=[IMAGES],
@@ -39,26 +42,31 @@ with DAG("datasets", schedule=None, start_date=timezone.datetime(2026, 1, 1), ca
     )
     tables = FacekiBatchFetchRecordsOperator(
         task_id="tables",
+        faceki_conn_id=CONN_ID,
         manifest=f"{STORE}/people.ndjson",
         output_path=f"{STORE}/tables",
         outlets=[Asset("s3://kyc/tables")],
     )
     one = FacekiKycVerificationOperator(
         task_id="one",
+        faceki_conn_id=CONN_ID,
         record_identifier=PERSON,
         selfie=SELFIE,
         documents=[{"front": FRONT, "back": FRONT}],
         output_path=f"{STORE}/records/{PERSON}/record.json",
     )
     fetch = FacekiFetchRecordsOperator(
-        task_id="fetch", record_identifier=PERSON, output_path=f"{STORE}/fetched/{PERSON}.json"
+        task_id="fetch",
+        faceki_conn_id=CONN_ID,
+        record_identifier=PERSON,
+        output_path=f"{STORE}/fetched/{PERSON}.json",
     )
 
     @task
     def too_many() -> None:
         from airflow_provider_faceki.hooks.faceki import FacekiHook
 
-        hook = FacekiHook("faceki_limited")
+        hook = FacekiHook(LIMITED_CONN_ID)
         for _ in range(3):
             hook.analyze_face(SELFIE)
 

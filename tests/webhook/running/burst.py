@@ -1,22 +1,13 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A DAG that runs once for each verification of `faceki_burst`, without a worker, and a DAG that warms up Airflow."""
+"""A DAG that runs once for each verification of `faceki_burst`, without a worker."""
 
 from __future__ import annotations
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, PartitionedAssetTimetable, task
+from airflow.sdk import DAG, PartitionedAssetTimetable
 
 from airflow_provider_faceki.assets import faceki_verifications
 
 burst_of = PartitionedAssetTimetable(assets=faceki_verifications("faceki_burst"))
-with DAG(dag_id="burst", schedule=burst_of, catchup=False, max_active_runs=50) as burst:
+with DAG(dag_id="burst", schedule=burst_of, catchup=False, max_active_runs=50):
     EmptyOperator(task_id="nothing")
-
-with DAG(dag_id="warm_up", schedule=None) as warm_up:
-
-    @task
-    def think() -> int:
-        """Run once, so that Airflow loads all modules that a task needs."""
-        return 42
-
-    think()
