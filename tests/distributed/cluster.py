@@ -22,7 +22,7 @@ from airflow_provider_faceki.sandbox.dag_runner import DagResult
 from demo.airflow_stack import Airflow
 from demo.processes import free_port
 from tests.airflow.running import AIRFLOW_3
-from tests.airflow.whole_airflow import WholeAirflow
+from tests.airflow.whole_airflow import PARSE_ONCE, WholeAirflow
 from tests.distributed.host import WORKERS
 
 DEFAULT_QUEUE = "default"
@@ -99,6 +99,7 @@ class Cluster(WholeAirflow):
     ) -> None:
         settings = {
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url,
+            **PARSE_ONCE,
             "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
             "AIRFLOW__CORE__PARALLELISM": "16",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
