@@ -214,7 +214,7 @@ def _write_whole(target: Path, text: str) -> None:
             out.write(text)
         os.replace(name, target)
     except BaseException:
-        # The temporary file is removed after every exception, including Ctrl-C, because no process would use it.
+        # After an exception, including Ctrl-C, the temporary file is useless. Therefore it is removed.
         with suppress(OSError):
             os.unlink(name)
         raise

@@ -41,7 +41,8 @@ def call_control(
 
         - 404: The call does not exist. The message lists all calls.
         - 422: The input is invalid. The message says which input is allowed.
-        - 409: The simulated FACEKI refuses the call. The value also contains FACEKI's error code.
+        - 409: The simulated FACEKI refuses the call, for example because there is no credit. The value also contains
+          FACEKI's error code.
     """
     handler = CONTROL_CALLS.get((method, name))
     if handler is None:
@@ -77,9 +78,9 @@ def _counters(backend: Backend, document: Mapping[str, object]) -> object:
 
 
 def _polls(backend: Backend, document: Mapping[str, object]) -> object:
-    """Return the times at which clients requested records with a given filter and value.
+    """Return the times at which clients searched for records, for example for the records of a given link.
 
-    The query parameter `key` of the control call contains the filter and its value, for example `link=<id>`.
+    The query parameter `key` contains the search filter and its value, for example `link=<id>`.
     """
     name, _, value = _text(document, "key").partition("=")
     return list(backend.polls(**{name: value}))
@@ -130,13 +131,13 @@ def _decide(backend: Backend, document: Mapping[str, object]) -> object:
 
 
 def _action(action: Callable[..., object], *, without: tuple[str, ...] = ()) -> Handler:
-    """Return a handler that calls a method of the backend.
+    """Return a handler (a function that answers a call of the control API) for a method of the backend.
 
-    The members of the JSON object become the arguments of the method. Each parameter without a default needs a text
-    that is not empty.
+    The members of the JSON object in the call become the arguments of the method. For each parameter without a default,
+    the JSON object must contain a text that is not empty.
 
     :param action: the method of the backend.
-    :param without: names of the parameters of the method that the control API does not accept.
+    :param without: names of parameters of the method that the control API does not accept.
     """
     parameters = {
         name: parameter

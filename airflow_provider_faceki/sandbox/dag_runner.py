@@ -23,8 +23,8 @@ from typing import Any
 MIGRATION_TIMEOUT_SECONDS = 300
 _BUNDLE = "faceki_tests"
 
-#: Airflow 3.4 stores these tables in another form. Each query returns the columns that `DagResult` reads, with the
-#: names that they have before 3.4.
+#: Maps a table of Airflow's database to a query that replaces the table. Airflow 3.4 stores these tables in another
+#: form. The query returns the columns that `DagResult` reads, with the names that they have before Airflow 3.4.
 _TABLES_FROM_3_4 = {
     "task_instance": "SELECT *, region_index AS map_index FROM task_instance WHERE working_set",
     "xcom": (
@@ -170,10 +170,12 @@ class AirflowHome:
         This also works if the process has already imported Airflow with another home.
         """
         if "AIRFLOW_HOME" in os.environ:
-            # Airflow reads the configuration in the folder AIRFLOW_HOME only once, when it is imported. Other tests of
-            # this process possibly need the configuration of the old folder. So Airflow is imported before the code
-            # below changes AIRFLOW_HOME. If AIRFLOW_HOME is not set, there is no old folder, and this import would
-            # create a home in the user's folder. In this case, Airflow is imported only after the change.
+            # Airflow reads the configuration in the folder AIRFLOW_HOME only once, when Airflow is imported. Other
+            # tests of this process possibly need the configuration in the folder that AIRFLOW_HOME names now. Therefore
+            # Airflow is imported here, before AIRFLOW_HOME is changed.
+            #
+            # If AIRFLOW_HOME is not set, there is no such folder. An import at this place would then create the folder
+            # `airflow` in the user's home directory. Therefore Airflow is then imported after the change.
             import_module("airflow.settings")
         before = {name: os.environ.get(name) for name in self._environment}
         os.environ.update(self._environment)

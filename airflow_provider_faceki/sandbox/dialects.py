@@ -39,10 +39,11 @@ class Dialect:
     :param summary: a description of the differences in a few words.
     :param answers: maps a route name to the function that changes the route's successful JSON answers.
     :param failures: a function that changes the JSON answers that report a failure. The function receives and returns
-        the document and the HTTP status. It is not applied to `dead_token`, to the answer of an injected fault, or to
-        the answer to a request that cannot be read.
+        the document and the HTTP status. It is not applied to `dead_token`, to the answer of an injected fault (a
+        simulated error), or to the answer to a request that cannot be read.
     :param responses: maps a route name to a function that changes the complete response, including headers and status.
-        The name `*` matches every route that has no function of its own. The exceptions are the same as for `failures`.
+        The name `*` matches every route that has no function of its own. The function is not applied to the answers to
+        which `failures` is not applied.
     :param paths: maps a route name to the paths that replace the documented path. A name in braces is a variable part
         of the path, and its value is used as the query parameter with this name.
     :param pdf_method: the HTTP method of the PDF report call.
@@ -209,7 +210,7 @@ _RULES: Final = ("rules", "rules_by_link")
 
 DIALECTS: Final[dict[str, Dialect]] = {
     DOCUMENTED: Dialect("as documented"),
-    # Dialects that put the records at a different place in the JSON.
+    # Variants of FACEKI's API that return the records at a different place in the JSON.
     "records-nested": Dialect(
         'records as `result: {"records": […]}`', {"records": _result(lambda found: {"records": found})}
     ),
@@ -238,7 +239,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         connection={"null_result": "no_record"},
     ),
     "records-text": Dialect("records as a text", {"records": _result(lambda found: "OK")}),
-    # Dialects that change the names or the types of fields.
+    # Variants of FACEKI's API with other names or types of fields.
     "decision-in-status": Dialect(
         "the decision under the key `status`",
         {
@@ -250,7 +251,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         "error codes as objects, times as numbers or without a zone, flags as texts",
         {"records": _each_record(_loose_types)},
     ),
-    # Dialects that change the answer of a verification by the v3 API.
+    # Variants of FACEKI's API with another answer to a verification by the v3 API.
     "verdict-list": Dialect(
         "a verdict as a list with one element", dict.fromkeys(_VERIFY, _result(lambda verdict: [verdict]))
     ),
@@ -268,8 +269,8 @@ DIALECTS: Final[dict[str, Dialect]] = {
         "a verdict beside `code: 200` and `status: false`",
         dict.fromkeys(_VERIFY, lambda document: {**document, "status": False}),
     ),
-    # Dialects that change the answer of the rules calls. These calls return the rules of a workflow: the documents that
-    # it requires and its other settings.
+    # Variants of FACEKI's API with another answer to the calls that return the rules of a workflow: the required
+    # documents and the other settings.
     "rules-nested": Dialect(
         'rules as `{"rules": {…}}`, documents as objects',
         dict.fromkeys(
@@ -285,7 +286,8 @@ DIALECTS: Final[dict[str, Dialect]] = {
         "rules with `documents: null`",
         dict.fromkeys(_RULES, _result(lambda rules: {**rules, "documents": None})),
     ),
-    # Dialects that change the token call, or the answer to an invalid token.
+    # Variants of FACEKI's API in which the requests for tokens, the use of tokens, or the answers to invalid tokens or
+    # credentials are different.
     "token-camel-case": Dialect(
         "token as `accessToken` with `Bearer ` before it, lifetime as `expiresIn`",
         {
@@ -340,7 +342,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         )
         for form in TOKEN_FORMS
     },
-    # Dialects that change the answer to a call that creates a link.
+    # Variants of FACEKI's API with another request or another answer for the creation of a link.
     "link-short": Dialect(
         'a link as `{"link", "url"}`',
         {"link": lambda document: {"link": document["data"], "url": document["url"]}},
@@ -355,7 +357,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         {"link": lambda document: {**document, "url": f"https://pages.example/{document['data']}"}},
     ),
     "v2-account": Dialect("links are created without `workflowId`, as in V2 accounts", needs_workflow=False),
-    # Dialects that change paths, filters or hosts.
+    # Variants of FACEKI's API with other paths, hosts, or names of search filters.
     "records-elsewhere": Dialect(
         "records at another path; HTTP 404 with a web page at the documented path",
         paths={"records": ("/api/v3/records",)},
@@ -393,7 +395,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
     ),
     "web-page": Dialect("a web page with HTTP 200 in place of every answer", responses={"*": _web_page}),
     "moved": Dialect("HTTP 301 to another host in place of every answer", responses={"*": _moved}),
-    # Dialects that change the JSON of an error answer, or that return an answer without usable content.
+    # Variants of FACEKI's API with another JSON in an error answer, or with an answer without usable content.
     "failures-hidden": Dialect(
         'failures as HTTP 200 `{"success": false, "message": …}`', failures=_hidden_failure
     ),
@@ -408,7 +410,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         responses={"records": _not_gzip},
     ),
     "records-latin-1": Dialect("records in Latin-1", responses={"records": _latin_1}),
-    # Dialects that change the PDF report.
+    # Variants of FACEKI's API with another method or another answer of the call that fetches the PDF report.
     "pdf-by-post": Dialect(
         "the report is fetched by POST instead of GET",
         pdf_method="POST",
@@ -419,7 +421,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         {"pdf": _result(lambda report: {"logo": "https://logo.example/faceki.png", **report})},
     ),
     "pdf-after-newline": Dialect("a line break before `%PDF`", responses={"pdf": _newline_first}),
-    # Dialects that change the webhook.
+    # Variants of FACEKI's API with another body of the webhook.
     "webhook-nested": Dialect('a webhook as `{"data": {…}}`', webhook=lambda body: {"data": body}),
     "webhook-renamed": Dialect(
         "a webhook with `request_id` and `decision`",
@@ -432,10 +434,10 @@ DIALECTS: Final[dict[str, Dialect]] = {
 
 @lru_cache
 def dialect_of(names: str) -> Dialect:
-    """Return the dialect with this name. For several names, return one dialect with all their changes.
+    """Return the dialect (a simulated difference from FACEKI's documentation) with this name.
 
-    If two dialects change the same thing, for example the answer of the same route, only the change of the last dialect
-    is used.
+    For several names, return one dialect with the changes of all of them. If two dialects change the same thing, for
+    example the answer of the same route, only the change of the last dialect is used.
 
     :param names: one name, or several names separated by commas.
     """

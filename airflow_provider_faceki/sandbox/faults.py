@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Faults: errors that a test queues and that the sandbox then injects into its answers.
 
-At most one fault is applied to a request: the first fault in the queue that matches the request and whose `skip` is 0.
+At most one fault is applied to a request: the first fault in the queue that matches the request. A fault with `skip=3`
+ignores its first three matching requests. The next matching fault in the queue is applied to these requests.
 """
 
 from __future__ import annotations
@@ -209,10 +210,11 @@ class Faults:
         return [asdict(fault) for fault in self._queue]
 
     def next_is_reset(self, route: str) -> bool:
-        """Return True if the next fault of a route is a `reset`. The body of the request must then not be read.
+        """Return whether the connection must be reset before the body of a request to this route is read.
 
-        Return False if an earlier fault in the queue applies only to some record identifiers. The sandbox must then
-        read the body first, because the body can contain the record identifier.
+        This is the case if the next fault of the route has the kind `reset`. It is not the case if an earlier fault of
+        the route in the queue applies only to some record identifiers. The sandbox must then read the body first,
+        because the body can contain the record identifier.
         """
         for fault in self._queue:
             if fault.route in (ANY_ROUTE, route) and (fault.record_identifier is not None or not fault.skip):
@@ -224,9 +226,9 @@ class Faults:
 
         The queue is searched from its beginning for faults that match the request:
 
-        - If the `skip` of a fault is not 0, `skip` is decreased, and the search continues.
-        - If the `skip` of a fault is 0, `count` is decreased, and the fault is returned. If `count` reaches 0, the
-          fault is removed from the queue.
+        - If the `skip` of a fault is not 0, `skip` is decreased by 1, and the search continues.
+        - If the `skip` of a fault is 0, `count` is decreased by 1, and the fault is returned. If `count` reaches 0, the
+          fault is removed from the queue. A `count` of None is not decreased.
         """
         for fault in self._queue:
             if not fault.matches(route, record_identifier):

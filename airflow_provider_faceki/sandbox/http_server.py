@@ -36,7 +36,7 @@ from airflow_provider_faceki.sandbox.transport import EarlyResponse, TooLarge, W
 
 MAX_CONTROL_BYTES = 1024 * 1024
 # The time after which an idle connection is closed. It is longer than the usual pause between two polls, so that a
-# client can reuse its connection. A real load balancer behaves in the same way.
+# client can reuse its connection. A load balancer in front of a real service keeps idle connections, too.
 KEEP_ALIVE_SECONDS = 65
 # The main loop calls uvicorn's method `on_tick` ten times per second, as uvicorn's own main loop does. At every tenth
 # call, `on_tick` updates the time in the Date header of responses.
@@ -183,7 +183,8 @@ def _tracked_protocol(tracker: ConnectionTracker) -> type[H11Protocol]:
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's signature
             super().connection_made(transport)
             # Airflow 3 switches uvicorn's access log on. The log would contain the URLs of requests. A URL can contain
-            # a link, and a link grants access. Therefore the log is switched off for the sandbox.
+            # the id of a verification link, and everyone who knows this id can use the link. Therefore the log is
+            # switched off for the sandbox.
             self.access_log = False
             tracker.opened(self.client, transport)
 
@@ -196,11 +197,11 @@ def _tracked_protocol(tracker: ConnectionTracker) -> type[H11Protocol]:
 
 @contextmanager
 def uvicorn_log_muted() -> Iterator[None]:
-    """Drop the lines that uvicorn logs in the current thread.
+    """Drop the lines that uvicorn logs in the current thread, until the end of the `with` block.
 
-    These lines report the start and the end of the server, and each unexpected exception of the sandbox.
-    `_internal_error` has already logged the exception. Other uvicorn servers of this process run in other threads, so
-    their log lines are not dropped.
+    These lines report the start and the end of the server, and each unexpected exception of the sandbox. The
+    exception is not lost, because the function `_internal_error` has logged it already. Other uvicorn servers of this
+    process run in other threads, so their log lines are not dropped.
     """
     thread = threading.get_ident()
 

@@ -47,8 +47,8 @@ class Request:
     :param path: the values of the variable parts of the path.
     :param document: the parsed JSON body. If None, the body is missing or not valid JSON, or the route takes no JSON.
     :param parts: the fields of a form body.
-    :param generation: the number of resets of the sandbox before the request began. If the sandbox is reset during the
-        request, the request changes no state and uses no fault after the reset.
+    :param generation: the number of resets of the sandbox before the request began. If the sandbox has been reset since
+        then, the request does not change the new state and takes no fault (simulated error) from the new queue.
     """
 
     base_url: str
@@ -123,8 +123,8 @@ def v3(result: object, status: int = 200) -> Response:
 def v3_error(code: int, status: int = 200, result: object = ABSENT) -> Response:
     """Return an error in the v3 envelope.
 
-    :param result: the value of the member `result`: an object or None. If `ABSENT`, the answer has no such member. The
-        code of official SDKs contains all three forms.
+    :param result: the value of the member `result`: an object or None. If `ABSENT`, the answer has no such member. All
+        three cases occur in the code of official SDKs.
     """
     document = {"status": False, "code": code, "message": name_of(code), "appVersion": APP_VERSION}
     if result is not ABSENT:
@@ -143,8 +143,9 @@ def error(envelope: Envelope, code: int, status: int = 200) -> Response:
 def unauthorized(status: int) -> Response:
     """Return the error with the code 1, which is FACEKI's code for an invalid token and for an unknown URL.
 
-    :param status: the HTTP status. It is 404 for an unknown URL, and for a form of the token request that is not
-        accepted. For a missing or invalid token, it is the value of the setting `refusal_status`.
+    :param status: the HTTP status. For an unknown URL, it is 404. For a missing or invalid token, it is the value of
+        the setting `refusal_status`. For a request that asks for a token in a way that the settings do not accept, it
+        is 404.
     """
     return json_response({"status": False, "code": 1, "message": name_of(1)}, status)
 

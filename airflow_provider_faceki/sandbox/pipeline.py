@@ -1,5 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Process each request except control calls in this order: latency, faults, token check, route, response.
+"""Process each request except the calls of the control API.
+
+The steps have this order: wait for the seconds of the setting `latency`, read the request, take a fault (a simulated
+error) from the queue, check the token, call the function of the route, send the response. A fault can replace or change
+the later steps.
 
 The function of a route computes the answer in one synchronous step. The backend's lock is held during this step. The
 lock is never held during a sleep or during network I/O.
@@ -129,8 +133,8 @@ class RequestPipeline:
         finally:
             with self._backend.lock:
                 ledger.request_ends(status)
-            # The log line contains the route name and not the URL, because everyone who knows the URL of a link can
-            # open the hosted page.
+            # The log line contains the route name and not the URL. The URL can contain the id of a link, and everyone
+            # who knows this id can use the link.
             elapsed = (real_monotonic() - started) * 1000
             self._log(f"{request.method} {route.name} {status} {elapsed:.0f} ms")
 
@@ -203,7 +207,7 @@ class RequestPipeline:
         link = self._backend.store.links.get(next(filter(None, link_ids), ""))
         return link.record_identifier if link else ""
 
-    # Methods that compute the answer to a request, without the effect of a fault (injected error).
+    # Methods that compute the correct answer to a request. A fault (injected error) has no effect on them.
 
     async def _process(self, route: Route, request: Request) -> Response:
         if route.takes_time and self._is_authorized(route, request):

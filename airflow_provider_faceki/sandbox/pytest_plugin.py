@@ -41,14 +41,14 @@ class _Session:
             from airflow_provider_faceki.sandbox.server import FacekiSandbox
 
             self._sandbox = self._stack.enter_context(FacekiSandbox())
-        # A late request of an earlier test must not be counted in the next test. A request that has begun before the
-        # reset is not counted after the reset. So the code waits until all earlier requests have begun: `get` opens a
-        # new connection, and the server accepts connections in the order of their arrival. When `get` returns, all
-        # earlier requests have begun.
+        # A late request of an earlier test must not be counted in the next test. Each request that has begun before the
+        # reset is not counted after the reset. Therefore `get` is called first: it opens a new connection, and the
+        # server accepts connections in the order of their arrival. When `get` returns, all earlier requests have begun.
         ControlClient(self._sandbox.url).get("counters")
         self._sandbox.reset()
         self._tests += 1
-        # Each test has its own client id, so that no test uses a token that an earlier test stored.
+        # The provider stores tokens separately for each client id. Each test has its own client id, so that no test
+        # uses a token that an earlier test stored.
         self._sandbox.settings.client_id = f"{self._sandbox.client_id}-{self._tests}"
         return self._sandbox
 

@@ -166,9 +166,10 @@ class FacekiSandbox(Backend):
             runner.run(serve())
 
     async def _answer_links(self) -> None:
-        """Call `answer_due_links` every `AUTO_ANSWER_INTERVAL_SECONDS`, to make the automatic decisions that are due.
+        """Call `answer_due_links` every `AUTO_ANSWER_INTERVAL_SECONDS`.
 
-        Without this method, the sandbox would make these decisions only at the next request.
+        The call simulates that a person uses a link, for each link that is as old as the setting `auto_answer`. Without
+        this method, the sandbox would do so only at the next request.
         """
         while True:
             await real_sleep(AUTO_ANSWER_INTERVAL_SECONDS)
@@ -265,9 +266,9 @@ def connection(
     :param tls: the paths of the certificate and its private key. If None, the sandbox uses plain HTTP.
     :param extra: members to add to the Connection's extra or to replace in it.
     """
-    # Without `addon_url`, the image check would call the real FACEKI at addon.faceki.com. Without `pdf_report_path`,
-    # the PDF report would fail. `proxies` is empty, because a proxy from the environment variables cannot reach this
-    # sandbox.
+    # Without `addon_url`, the provider would send image checks to the real FACEKI at addon.faceki.com. Without
+    # `pdf_report_path`, the provider could not fetch the PDF report. `proxies` is empty, so that the provider ignores
+    # the proxy in the environment variables. This proxy cannot reach the sandbox.
     settings: dict[str, object] = {
         "workflow_id": DEFAULT_WORKFLOW,
         "addon_url": url,

@@ -32,7 +32,7 @@ MAX_PARTS = 100
 MAX_BOUNDARY_BYTES = 200
 # If a body is too large, nginx sends an error, and continues to read the body for some seconds. If nginx closed the
 # connection at once, the client would see only a connection reset and not the error. The sandbox does the same as
-# nginx, within these two limits.
+# nginx, for at most `LINGER_SECONDS` and `MAX_LINGER_BYTES`.
 LINGER_SECONDS = 5.0
 MAX_LINGER_BYTES = 256 * 1024 * 1024
 _PIECES = 10

@@ -71,8 +71,8 @@ class Backend:
         self.faults = Faults()
         self.accounts = Ledger()
         self.webhooks = WebhookSender(settings, self._webhook_sent)
-        #: The number of resets. A request stores this number when it begins. If the number is different later, the
-        #: sandbox was reset during the request. The request then changes no state.
+        #: The number of resets. A request stores this number when it begins. If the number has changed later, the
+        #: sandbox was reset during the request. The request must then not change the new state.
         self.generation = 0
 
     def reset(self) -> None:
@@ -94,8 +94,8 @@ class Backend:
     def dialect(self) -> Dialect:
         return dialect_of(self.settings.dialect)
 
-    # Methods that inject faults (simulated errors) into the simulated FACEKI service, and methods that revoke and check
-    # its tokens.
+    # Methods that queue faults (simulated errors) for the simulated FACEKI service, and methods that revoke and check
+    # its access tokens.
 
     def add_fault(self, kind: str | Fault, **options: object) -> None:
         """Queue a fault, for example `add_fault("status", route="records", status=503)`.
@@ -166,8 +166,8 @@ class Backend:
         :param workflow_id: the id of the workflow for the verification.
         :param minutes: the lifetime of the link in minutes. If None or 0, the link never expires. This is an
             assumption, because FACEKI does not document this case.
-        :param redirect_url: the URL to which the hosted page leads after the verification. If empty, there is no
-            redirect.
+        :param redirect_url: the URL to which the person's browser is sent after the verification. If empty, there is
+            no redirect.
         :raises Refused: if `workflow_id` is empty or unknown.
         :raises ValueError: if `record_identifier` or `redirect_url` is not a text, or if `minutes` is not a number from
             0 to `MAX_LINK_MINUTES`.
@@ -218,12 +218,11 @@ class Backend:
         return self.store.open_link(link_id, self.clock.now())
 
     def answer_link(self, link_id: str, decision: str | None = None, selfie: str = "") -> Record:
-        """Verify a person through a link, as the hosted page does, and return the new record.
+        """Verify a person through a link, as the web page of the link does, and return the new record.
 
-        The outcome can be an error code. An error code in `REJECTIONS` means that the images were examined and
-        rejected: the new record has the decision DECLINED. Every other error code raises `Refused`.
-
-        :param decision: the decision of the record. If None, the record identifier of the link selects the outcome.
+        :param decision: the decision of the record. If None, the record identifier of the link selects the outcome: a
+            decision or an error code. An error code in `REJECTIONS` means that the images were examined and rejected.
+            The new record then has the decision DECLINED. Every other error code raises `Refused`.
         :param selfie: the SHA-256 digest of the selfie. If empty, no selfie was uploaded.
         :raises Refused: if the link cannot be used, if the credit is used up, or if the outcome is an error code that
             is not in `REJECTIONS`.
@@ -234,15 +233,15 @@ class Backend:
             return self._verify(scenario, link.workflow_id, link.record_identifier, link, selfie, "link")
 
     def answer_due_links(self) -> None:
-        """Make all automatic decisions about links that are due.
+        """Simulate that a person uses a link, for each link that is old enough.
 
-        A decision is due when its link is as old as the setting `auto_answer`, in seconds. No person has to open the
-        link. If the setting is None when a link is created, there is no automatic decision about this link.
+        The setting `auto_answer` contains this age in seconds. Its value at the creation of the link is used. If this
+        value is None, nothing is simulated for the link.
         """
         with self.lock:
             while (link := self.store.pop_due(self.clock.now())) is not None:
-                # `answer_link` raises `Refused`, for example if the link has expired or there is no credit. The sandbox
-                # then makes no automatic decision about this link.
+                # `answer_link` raises `Refused`, for example if the link has expired or there is no credit. Then there
+                # is no verification, and the sandbox does not try this link again.
                 with suppress(Refused):
                     self.answer_link(link)
 
@@ -251,12 +250,12 @@ class Backend:
     def verify(self, workflow: Workflow, record_identifier: str, link: Link | None, selfie: str) -> Record:
         """Verify a person with the images of an API call, and return the new record.
 
-        The record identifier selects the outcome.
+        The record identifier selects the outcome: a decision or an error code.
 
         :param link: the link of the call. If None, the call uses no link.
         :param selfie: the SHA-256 digest of the selfie.
-        :raises Refused: if the credit is used up, or the outcome is an error code. An error code in `REJECTIONS`
-            creates a record, and the exception contains this record.
+        :raises Refused: if the credit is used up, or the outcome is an error code. If this code is in `REJECTIONS`, a
+            record is created nevertheless, and the exception contains this record.
         """
         scenario = scenario_of(record_identifier)
         record = self._verify(scenario, workflow.workflow_id, record_identifier, link, selfie, "verification")
@@ -347,11 +346,12 @@ class Backend:
         - Id of a link with records: the decision of the newest record of the link is changed.
         - Id of a link without records: a person is verified through the link, and a new record is created.
 
-        In each case a webhook is sent, if the settings allow it.
+        In each case a webhook is sent, unless the setting `webhook_url` is None or `webhook_mode` is `never`.
 
         :param key: the request id of a record, or the id of a link.
         :param decision: ACCEPTED, DECLINED, REVIEW, or another word in capital letters.
-        :param by: the name of the reviewer. It is stored in a record whose decision is changed.
+        :param by: the name of the reviewer. It is stored in the record if the decision of an existing record is
+            changed.
         :raises ValueError: if the key is unknown, or the decision is not a word in capital letters.
         :raises Refused: if a link without records cannot be used, or if there is no credit for the new verification.
         """
@@ -375,7 +375,7 @@ class Backend:
     def send_fake_webhook(self, request_id: str, status: str, full_name: str = "") -> None:
         """Send a forged webhook: a webhook for a verification that did not happen.
 
-        The setting `webhook_mode` has no effect on a forged webhook.
+        The setting `webhook_mode`, which can delay, repeat or drop webhooks, has no effect on this webhook.
         """
         _require_texts(request_id=request_id, status=status, full_name=full_name)
         body = {"requestId": request_id, "fullName": full_name, "status": status, "kycData": {}}
@@ -390,7 +390,7 @@ class Backend:
     def charge(self, record_identifier: str, what: str) -> None:
         """Charge the account for a call.
 
-        :param what: the kind of the call, as listed in `Bill`.
+        :param what: the kind of the call. The docstring of `Bill` lists the kinds.
         :raises Refused: if the credit is used up.
         """
         if self.settings.credit is not None:
@@ -400,7 +400,7 @@ class Backend:
         self.accounts.bills.append(Bill(record_identifier, what, self.clock.now()))
 
     def search_face(self, selfie: str | None, *, missing: int) -> list[Record]:
-        """Charge the account for a face search, and return the records whose selfie is identical byte for byte.
+        """Charge the account for a face search, and return the records with exactly the same selfie file.
 
         The search is billed even if no record is found. This is an assumption, because FACEKI does not document this
         case.
@@ -433,12 +433,12 @@ class Backend:
             return tuple(self.accounts.bills)
 
     def polls(self, /, **by: str) -> tuple[float, ...]:
-        """Return the times at which clients requested records with a given filter and value.
+        """Return the times at which clients searched for records, for example for the records of a given link.
 
         The times are seconds since the epoch, by the clock of the sandbox. For each filter and value, only the last
         `MAX_POLLS_KEPT` times are stored. Calls of the V2 API are not included.
 
-        :param by: exactly one filter and its value, for example `link="<id>"`. `FILTERS` contains the filters.
+        :param by: exactly one search filter and its value, for example `link="<id>"`. `FILTERS` contains the filters.
         :raises ValueError: if there is not exactly one filter, or if the filter is unknown.
         """
         if len(by) != 1 or not by.keys() <= set(FILTERS):

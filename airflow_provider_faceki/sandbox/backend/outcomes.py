@@ -72,7 +72,7 @@ NAMES: Final[dict[int, str]] = {
     8019: "FACE_BLUR",
 }
 
-# These codes mean that the images were examined and rejected. A rejection is the result of a verification, so the
+# These error codes mean that the images were examined and rejected. A rejection is the result of a verification, so the
 # sandbox stores a record and, by default, bills it. This is an assumption, because FACEKI does not document whether it
 # bills a rejection.
 REJECTIONS: Final = frozenset(
@@ -94,7 +94,7 @@ class Scenario:
 
     :param decision: the decision of the record.
     :param code: the error code of the answer. If None, the answer contains a decision.
-    :param pause: the pause in seconds before the answer. Only routes with `takes_time=True` make this pause.
+    :param pause: the pause in seconds before the answer. Only API calls that verify images make this pause.
     """
 
     decision: str = ACCEPTED

@@ -184,9 +184,10 @@ def _summary(decision: str) -> dict[str, bool]:
 
 
 def _images(request_id: str, kinds: tuple[str, ...]) -> list[dict[str, str]]:
-    """Return an invented storage key for each image of a verification, with the document name and the side.
+    """Return one JSON object for each image of a verification.
 
-    A key is not a URL. FACEKI does not document how a client can fetch an image by its key.
+    The object contains the name of the document, the side of the document, and an invented storage key of the image. A
+    key is not a URL. FACEKI does not document how a client can fetch an image by its key.
     """
     sides = [("selfie", "front")]
     for kind in kinds:
@@ -251,7 +252,7 @@ def _document_data(
     Days, months, years and the age are texts, as in FACEKI's documented example.
 
     :param kind: the kind of the document, for example `ID Card`.
-    :param reference: the name of the document among the documents of the verification, for example `ID Card 1`.
+    :param reference: the name of the document, for example `ID Card 1`. It is unique within the verification.
     :param passed: whether the document was accepted.
     :param now: the time of the verification in seconds since the epoch.
     :param overrides: values that replace generated fields, by field name.
@@ -290,14 +291,14 @@ def _document_data(
 
 
 def _confidence(document: Mapping[str, object]) -> dict[str, object]:
-    """Return a confidence value of the text recognition for each field that is read from an identity document."""
+    """Return an invented confidence value of the text recognition for each field of an identity document."""
     keys = (key for key in document if key not in ("reference", "document_face_match", "passed"))
     sure = dict.fromkeys(keys, 0.99)
     return {"reference": document["reference"], **sure, "placeOfBirth": 0.0, "personal_number": 0.0}
 
 
 def _mrz(person: Person, code: str) -> str:
-    """Return the machine-readable zone of an identity document, as three lines joined with ^.
+    """Return the machine-readable zone of an identity document, as three lines with the character ^ between them.
 
     The zone has no check digits, so that it cannot be mistaken for the zone of a real document.
     """

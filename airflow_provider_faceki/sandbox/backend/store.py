@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from airflow_provider_faceki.sandbox.backend.outcomes import DECISIONS, name_of
 from airflow_provider_faceki.sandbox.backend.records import Record
 
-#: The filters of the records call. Each filter is also a field of a record.
+#: The names of the filters with which a client can search for records. A record has a field with each of these names.
 FILTERS = ("requestId", "face_id", "link", "record_identifier")
 MAX_POLLS_KEPT = 1000
 
@@ -24,8 +24,9 @@ class Refused(Exception):
     """Error: the sandbox refuses a call. The answer to the call contains one of FACEKI's error codes.
 
     :param code: the error code in the answer.
-    :param status: the HTTP status of the answer. Some callers ignore this status and use their own: the verification
-        calls of the v3 API, face search, face analysis, the hosted page and the control API.
+    :param status: the HTTP status of the answer. It is ignored in the answers of these calls, which have their own
+        status: the verification calls of the v3 API, face search, face analysis, the web page of a link, and the
+        control API.
     :param record: the record that the refused call created. If None, the call created no record.
     """
 
@@ -57,10 +58,10 @@ class Link:
 
 
 class Store:
-    """All links and records of one sandbox, and the schedule of the automatic decisions about links.
+    """All links and records of one sandbox, and the times at which the sandbox simulates that a person uses a link.
 
-    The records are indexed by each filter of the records call, so that a search is fast even if thousands of clients
-    poll at the same time.
+    The records are indexed by each search filter, so that a search is fast even if thousands of clients poll at the
+    same time.
     """
 
     def __init__(self) -> None:
@@ -88,16 +89,16 @@ class Store:
         return link
 
     def answer_at(self, due: float, link_id: str) -> None:
-        """Schedule the automatic decision about a link. No person has to open the link.
+        """Store the time at which the sandbox will simulate that a person uses the link.
 
-        :param due: the time of the decision in seconds since the epoch.
+        :param due: the time in seconds since the epoch.
         """
         heapq.heappush(self._due, (due, link_id))
 
     def pop_due(self, now: float) -> str | None:
-        """Remove the earliest automatic decision from the schedule, and return the id of its link.
+        """Return the id of a link for which the sandbox must now simulate that a person uses it.
 
-        If no automatic decision is due yet, return None and remove nothing.
+        `answer_at` has stored this time. The stored time is removed. If no stored time has come yet, return None.
         """
         if self._due and self._due[0][0] <= now:
             return heapq.heappop(self._due)[1]
@@ -190,7 +191,7 @@ class Bill:
 
 @dataclass(frozen=True)
 class Counts:
-    """A snapshot of the counters of one sandbox since its last reset. Control calls are not counted.
+    """A snapshot of the counters of one sandbox since its last reset. Calls of the control API are not counted.
 
     :param requests: the number of requests for each route name.
     :param statuses: the number of finished requests for each HTTP status. The status 499 means that the client received
@@ -198,9 +199,9 @@ class Counts:
     :param tokens_issued: the number of issued tokens.
     :param tokens_by_form: the number of issued tokens for each form of the token request. The forms differ in the path
         and in the place of the credentials, for example JSON body or headers.
-    :param refused: the number of requests that were refused because of their token.
+    :param refused: the number of requests that were refused because of a missing or invalid token.
     :param bills: the number of charges.
-    :param faults_fired: the number of requests to which a fault was applied.
+    :param faults_fired: the number of requests to which a fault (a simulated error) was applied.
     :param webhooks: the number of sent webhooks for each result: an HTTP status, or `no answer` (see `post`).
     :param in_flight: the number of requests whose response is not ready to be sent yet.
     :param in_flight_max: the maximum of `in_flight` since the last reset.

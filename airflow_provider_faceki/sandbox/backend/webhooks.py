@@ -38,8 +38,9 @@ class _Delivery:
     :param url: the URL of the receiver.
     :param bodies: the bodies of the webhooks, each with its content type. They are sent one after the other.
     :param lane: the index of the thread that sends this delivery.
-    :param generation: the number of `clear` calls before the delivery was queued. After a new call of `clear`, the
-        delivery is not sent. If its POST is already running, the result of this POST is not counted.
+    :param generation: the number of calls of `WebhookSender.clear` before the delivery was queued. If `clear` is called
+        again before the delivery is sent, the delivery is dropped. If `clear` is called during a POST, the result of
+        this POST is not counted.
     """
 
     due: float
@@ -56,9 +57,9 @@ class WebhookSender:
     One thread waits until a webhook is due. `SENDER_THREADS` other threads send the webhooks. A request to the sandbox
     never waits for a webhook.
 
-    :param settings: the settings of the sandbox, from which the URL, the mode and the delay are read.
-    :param on_sent: a function that is called after each POST, on the sending thread, with the result of `post`. It is
-        not called if `clear` was called during the POST.
+    :param settings: the settings of the sandbox: `webhook_url`, `webhook_mode` and `webhook_delay` are used.
+    :param on_sent: a function that is called after each POST, in the thread that sent the POST, with the result of
+        `post`. It is not called if `clear` was called during the POST.
     """
 
     def __init__(self, settings: Settings, on_sent: Callable[[str], None]) -> None:
@@ -100,10 +101,10 @@ class WebhookSender:
         Do nothing if the setting `webhook_url` is None, if the mode is `never`, or if the sender is stopped. If
         `MAX_QUEUED` deliveries wait already, the webhook is dropped.
 
-        :param request_id: the request id. Webhooks with the same request id are sent by the same thread, except in the
-            mode `out-of-order`.
+        :param request_id: the request id of the verification. Webhooks with the same request id are sent one after the
+            other. The mode `out-of-order` is an exception.
         :param body: the JSON value to send.
-        :param mode: one of the values of the setting `webhook_mode`. If None, the mode in the settings is used.
+        :param mode: a value that replaces the setting `webhook_mode`, for example `late`. If None, the setting is used.
         """
         url, mode = self._settings.webhook_url, mode or self._settings.webhook_mode
         if url is None or mode == "never" or self._stopped:
@@ -128,7 +129,9 @@ class WebhookSender:
             self._changed.notify()
 
     def _swap(self, delivery: _Delivery) -> _Delivery:
-        """Reverse the order of two consecutive webhooks. Return the delivery that the caller must put into the queue.
+        """Reverse the order of two consecutive webhooks, for the mode `out-of-order`.
+
+        Return the delivery that the caller must put into the queue:
 
         - First webhook: its delivery is returned unchanged. The delivery waits in the queue for the seconds of the
           setting `webhook_delay`. If no second webhook comes in this time, the first webhook is sent alone.
@@ -150,8 +153,8 @@ class WebhookSender:
 
     def _run(self) -> None:
         # A lane is an executor with exactly one thread. Webhooks with the same request id use the same lane, so they
-        # are sent one after the other. The mode `out-of-order` is an exception. There are several lanes, so that a slow
-        # receiver does not delay all other webhooks.
+        # are sent one after the other. The mode `out-of-order` is an exception. There are several lanes, so that a
+        # webhook with a slow receiver does not delay all other webhooks.
         lanes = [ThreadPoolExecutor(1, "faceki-sandbox-webhook") for _ in range(SENDER_THREADS)]
         try:
             while (delivery := self._next()) is not None:

@@ -92,8 +92,8 @@ def show(backend: Backend, request: Request) -> Response:
     except Refused as refused:
         closed = refused
     # If the link has a record, the page shows the result in three cases: the link cannot be used again, the person has
-    # just sent the form (the query contains `done`), or a reviewer has to decide. In all other cases, an open link
-    # shows the form for a new verification.
+    # just sent the form (the query contains `done`), or a reviewer has to decide. In all other cases, a link
+    # that can be used shows the form for a new verification.
     if record is not None and (closed or just_now or record.decision == REVIEW):
         return _result(backend, link, record, just_now)
     if closed:

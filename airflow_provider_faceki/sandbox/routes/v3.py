@@ -33,7 +33,8 @@ from airflow_provider_faceki.sandbox.messages import (
     validation,
 )
 
-#: The value of `callbackURL` if no webhook URL is set. Official SDKs parse it as a URL, so an empty text is invalid.
+#: The value of `callbackURL` in the rules of a workflow, if no webhook URL is set. Official SDKs parse it as a URL,
+#: so an empty text is invalid.
 NO_CALLBACK_URL = "https://callback.example/none"
 
 
@@ -252,8 +253,8 @@ def _nothing_found(backend: Backend) -> Response:
 def _link_error(backend: Backend, link_id: str | None) -> Response | None:
     """Return the error of a link that is unknown, used up or expired.
 
-    The setting `link_errors` lists which of these errors the sandbox reports. If no such error applies, or if `link_id`
-    is None, return None.
+    The setting `link_errors` contains the errors that the sandbox reports, for example `expired`. If none of them
+    applies to the link, or if `link_id` is None, return None.
     """
     if link_id is None:
         return None
@@ -371,5 +372,8 @@ def unknown(backend: Backend, request: Request) -> Response:
 
 
 def moved(backend: Backend, request: Request) -> Response:
-    """Return HTTP 404 with a web page, for a documented path that a dialect has replaced by another path."""
+    """Return HTTP 404 with a web page.
+
+    This is the answer at a documented path if the setting `dialect` simulates that FACEKI uses another path instead.
+    """
     return gateway_page(404, "Not Found")
