@@ -16,15 +16,15 @@ from urllib.parse import quote, unquote, urlsplit
 
 from airflow_provider_faceki.api.errors import ValidationError
 
-#: Seconds for which the record of a verification is looked up after FACEKI's answer was lost. By default, the
-#: verification call waits at most two minutes for the answer, like FACEKI's own apps. FACEKI performs the verification
-#: during these two minutes. So 60 seconds more are usually enough for the record to appear. The verification operator
-#: has the same default. This constant is defined in this module, so that parsing a DAG file does not import the code of
-#: the verification call.
+#: After FACEKI's answer to a verification was lost, the record of the verification is looked up for this number of
+#: seconds. By default, the call itself waits at most two minutes for the answer, like FACEKI's own apps. FACEKI usually
+#: finishes the verification in this time, so the record usually appears within the next 60 seconds. The verification
+#: operator has the same default. The constant is defined in this module, so that parsing a DAG file does not import the
+#: code of the verification call.
 DEFAULT_LOOKUP_TIMEOUT_SECONDS = 60.0
 #: Maximum length of a URL or path in characters. Many servers refuse a longer URL with HTTP 414.
 MAX_URL_CHARACTERS = 8000
-#: Maximum number of characters of a mapping's key that an error message shows. The rest of a longer key is cut off.
+#: If an error message names a key of a mapping, it shows at most this number of characters of the key.
 MAX_SHOWN_CHARACTERS = 100
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -49,9 +49,9 @@ def check_one_of(name: str, value: object, allowed: Collection[str]) -> None:
 
 
 def check_exactly_one(**values: object) -> str:
-    """Return the name of the only argument that has a value. ``None`` means that an argument has no value.
+    """Check that exactly one argument has a value other than ``None``, and return the name of this argument.
 
-    :raises ValidationError: if no argument, or more than one argument, has a value.
+    :raises ValidationError: if no argument, or more than one argument, has a value other than ``None``.
     """
     given = [name for name, value in values.items() if value is not None]
     if len(given) != 1:
@@ -63,14 +63,17 @@ def check_exactly_one(**values: object) -> str:
 
 def check_choice(name: str, value: object) -> None:
     """Raise an error if ``value`` is neither a boolean nor ``None``."""
-    # ``value`` says whether a charged call can be repeated. A text is refused, because even the text "False" is true in
-    # Python and would allow the repetition.
+    # ``value`` is an option that allows the client to send a call twice. A text is refused, because Python treats even
+    # the text "False" as true. The text would then allow the second call, which FACEKI possibly charges again.
     if value is not None and not isinstance(value, bool):
         raise ValidationError(f"{name} must be True, False or None, not {type(value).__name__}")
 
 
 def check_scalars(name: str, mapping: object) -> None:
-    """Raise an error if ``mapping`` cannot be sent as query parameters or form fields. ``None`` is accepted."""
+    """Raise an error if ``mapping`` cannot be sent as query parameters or form fields. ``None`` is accepted.
+
+    Each key must be text. Each value must be text, a finite number, a boolean or ``None``.
+    """
     if mapping is None:
         return
     if not isinstance(mapping, Mapping):

@@ -5,7 +5,7 @@ Each line of the tree shows a class, the problem and, after the colon, the recom
 
     FacekiError
     ├── ConfigurationError        the Airflow Connection or one of its settings is wrong: correct the setting
-    ├── ValidationError           an argument of the call is invalid: correct the argument
+    ├── ValidationError           an argument is invalid or a file cannot be sent: correct the argument or the file
     ├── ChargeLimitError          your own limit of charged calls is reached: raise the limit, then continue
     ├── TransportError            no complete answer was received: the reaction depends on the subclass
     │   ├── ConnectError          no connection was established and no request was sent: try again
@@ -91,8 +91,9 @@ class FacekiError(Exception):
     def needs_consent(self) -> bool:
         """Whether only a person can decide to repeat the call.
 
-        This property is true if ``is_ambiguous`` is true and ``idempotent`` is false. The failed call was then a
-        :class:`RawCall`. The provider cannot look up whether FACEKI acted on a :class:`RawCall`.
+        This property is true if FACEKI possibly acted on the call (``is_ambiguous``), and if a second call could have a
+        second effect or cost (``idempotent`` is false). Only a :class:`RawCall` can be such a call. The provider does
+        not repeat it, because it cannot look up whether FACEKI acted on a :class:`RawCall`.
         """
         return self.is_ambiguous and not self.idempotent
 
@@ -117,9 +118,8 @@ class FacekiError(Exception):
         return f"{type(self).__name__}({str(self)!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        # A SecretText is a text whose `repr` hides the content. If an attribute of this error has such a value, the
-        # attribute is left out of the pickle. Otherwise the pickle would contain the secret in plain text, and Airflow
-        # possibly stores the pickle.
+        # A SecretText is a text whose `repr` hides the content. A pickle would contain the content in plain text, and
+        # Airflow possibly stores the pickle. Therefore attributes of this type are left out of the pickle.
         state = {name: value for name, value in self.__dict__.items() if not isinstance(value, SecretText)}
         return (type(self), (self.message,), state)
 
@@ -129,7 +129,7 @@ class ConfigurationError(FacekiError):
 
 
 class ValidationError(FacekiError, ValueError):
-    """An argument of the call is invalid. No request was sent."""
+    """An argument is invalid, or a file cannot be sent. FACEKI received no complete request, so it did not act."""
 
 
 class ChargeLimitError(FacekiError):
@@ -168,11 +168,13 @@ class ResponseError(FacekiError):
     """FACEKI answered, and the answer reports a failure or cannot be used."""
 
     #: Whether the JSON body of the answer reports the failure. ``False`` means that only the HTTP status reports the
-    #: failure. For a :class:`NotFoundError`, the value is ``True`` only in two cases: the body has code 8013, or the
-    #: body has one of FACEKI's own JSON formats (envelopes) and contains a code. The reason is that web servers and
-    #: proxies also send JSON with HTTP status 404. The module :mod:`.protocol.envelope` describes the envelopes.
+    #: failure. For a :class:`NotFoundError`, the conditions are stricter, because web servers and proxies also send
+    #: JSON with HTTP status 404. The value is then ``True`` only if the body has code 8013, or if it has one of
+    #: FACEKI's own JSON formats (envelopes) and contains a code. The module :mod:`.protocol.envelope` describes the
+    #: envelopes.
     is_stated: bool = False
-    #: Whether the answer possibly means that FACEKI refused the access token.
+    #: Whether a refused access token is a possible cause of the failure. In this case, the client can send the request
+    #: once more with a new token.
     may_refuse_token: bool = False
     #: The caller's own identifier of the failed verification, or ``None`` if the answer does not contain it.
     record_identifier: str | None = None

@@ -53,9 +53,10 @@ _CODE_FIELDS = ("code", "errorCode", "error_code", "responseCode", "statusCode",
 # A number from 1e9 to 1e10 is read as a Unix time in seconds (years 2001 to 2286). A number from 1e12 to 1e13 is read
 # as a Unix time in milliseconds.
 _MIN_EPOCH_SECONDS, _MAX_EPOCH_SECONDS = 1e9, 1e10
-# Seconds that `is_older_than` adds to an incomplete creation time, so that no record seems older than it is. A time
-# without a zone is read as UTC, so the real time is up to 12 hours later. A date without a time is read as midnight, so
-# the real time is up to 24 hours later. The constant is the sum of 12 hours, 24 hours and a reserve of two hours.
+# If a creation time has no time zone or no time of day, `is_older_than` adds this number of seconds to it, so that no
+# record seems older than it is. A time without a zone is read as UTC, so the real time is up to 12 hours later. A date
+# without a time is read as midnight, so the real time is up to 24 hours later. The constant is the sum of 12 hours, 24
+# hours and a reserve of two hours.
 _MAX_ZONE_ERROR_SECONDS = 38 * 3600.0
 
 
@@ -80,8 +81,8 @@ class Decision(StrEnum):
         known = cls.__members__.get(word.upper())
         if known is not None:
             return known
-        # For an undocumented word, each call creates a new object and does not add it to the members of the enum. If
-        # the words were added, the enum could grow without limit.
+        # An undocumented word becomes a new object at each call. It does not become a member of the enum, because the
+        # enum could then grow without limit.
         unknown = str.__new__(cls, word)
         unknown._name_ = word
         unknown._value_ = word
@@ -91,8 +92,8 @@ class Decision(StrEnum):
     def is_final(self) -> bool:
         """Whether the decision is final. Every decision except REVIEW is final.
 
-        An undocumented decision is final, because a pipeline can forward it to a person. A pipeline that waited for a
-        documented decision could wait forever.
+        Undocumented decisions are final too. If they were not final, a task that waits for a final decision could wait
+        forever. A DAG can forward an undocumented decision to a person.
         """
         return self is not Decision.REVIEW
 
@@ -186,8 +187,8 @@ class VerificationRecord:
     def record_identifier(self) -> str | None:
         """The caller's own id of the verification. ``None`` if the field is not a valid identifier.
 
-        An example of an invalid identifier is ``undefined``. One of FACEKI's SDKs sends this text if the app sets no
-        identifier.
+        An example of an invalid identifier is ``undefined``. One of FACEKI's SDKs sends this text if the app that uses
+        the SDK sets no identifier.
         """
         return as_identifier(self._sent("record_identifier"))
 
@@ -299,12 +300,12 @@ class VerificationRecord:
     def matches(self, name: str, value: str) -> bool | None:
         """Return whether this record matches the filter of a request for records.
 
-        FACEKI possibly ignores an unknown filter and returns records of other people. Therefore each returned record
-        has to be checked with this method. If the record contains no readable id to compare with the filter, the result
-        is ``None``.
+        If FACEKI does not know a filter, it possibly ignores the filter and returns records of other people. Therefore
+        check each returned record with this method.
 
         :param name: Filter: ``request_id``, ``record_identifier``, ``link`` or ``face_id``.
         :param value: Value of the filter.
+        :returns: ``None`` if the record contains no readable id that can be compared with the value of the filter.
         """
         sent = self._sent(name)
         if not isinstance(sent, str | int) or isinstance(sent, bool) or (is_missing(sent) and sent != value):
@@ -314,8 +315,8 @@ class VerificationRecord:
             return text.strip() == value.strip()
         if name == "link":
             text, value = as_link_id(text) or text, as_link_id(value) or value
-        # FACEKI's ids are UUIDs, which are equal in upper and lower case. The caller's own identifier is
-        # case-sensitive.
+        # FACEKI's ids are UUIDs. A UUID in upper case is equal to the same UUID in lower case, so case is ignored here.
+        # The caller's own identifier is case-sensitive, so it is compared exactly, above.
         return text.strip().lower() == value.strip().lower()
 
     def _sent(self, name: str) -> Json:
@@ -338,7 +339,8 @@ def latest(records: Iterable[VerificationRecord]) -> VerificationRecord | None:
     counts as older than a record with a time. If several records have the newest time, the last of them in ``records``
     is returned.
     """
-    # The order is reversed, because `max` returns the first of several records with the same time.
+    # Of several records with the newest time, the last one is wanted. `max` returns the first one, so the order is
+    # reversed.
     return max(reversed(list(records)), key=_created, default=None)
 
 

@@ -2,8 +2,8 @@
 """Test requests that find out which settings a FACEKI installation needs.
 
 Settings are needed if the installation differs from FACEKI's documentation. The result of the test requests is a list
-of findings. A finding contains names of JSON keys, statuses and codes. It never contains a secret, an id or personal
-data.
+of findings. A finding is a question about the installation with its answer. It contains names of JSON keys, statuses
+and codes. It never contains a secret, an id or personal data.
 
 One test request creates a link. FACEKI possibly charges this request, so it is not sent by default. As far as is known,
 FACEKI does not charge the other test requests.
@@ -54,13 +54,14 @@ from airflow_provider_faceki.api.transport.http_transport import Transport
 from airflow_provider_faceki.api.transport.retry import RetryPolicy
 from airflow_provider_faceki.api.values import parse_json
 
-#: Maximum number of requests for records that one run of ``airflow faceki check`` sends. One or two requests with a
-#: wrong token are not counted. The requests contain random identifiers, so no record matches. The answers show whether
-#: FACEKI knows the path and the filter, and how FACEKI reports that there is no record.
+#: Maximum number of requests for records that one run of ``airflow faceki check`` sends. One or two further requests
+#: have a made-up token and are not counted. The requests ask for random identifiers, so FACEKI has no record for them.
+#: The answers show whether FACEKI knows the path and the name of the filter, and how FACEKI reports that there is no
+#: record.
 MAX_RECORDS_REQUESTS = 100
-#: Part of :data:`MAX_RECORDS_REQUESTS` that is reserved for the test of each filter of records, such as ``request_id``.
-#: One test sends one request, and a second request if the answer is null. If FACEKI refuses the token, each of these
-#: two requests is sent once more. So one test needs up to four requests.
+#: Number of requests for records that are reserved for the test of the four record filters, such as ``request_id``.
+#: They are a part of :data:`MAX_RECORDS_REQUESTS`. The test of one filter needs up to four requests: one request, a
+#: second one if the answer is null, and a repetition of each of the two if FACEKI refuses the token.
 _NEEDED_RECORDS_REQUESTS = 4 * len(FILTER_PLACEHOLDERS)
 #: Texts that describe the test requests that FACEKI does not charge, as far as is known. The request that creates a
 #: verification link is not included. The command ``airflow faceki check`` shows these texts to the user before it sends
@@ -73,8 +74,8 @@ FREE_CALLS = (
     "rules of the Connection's default workflow, if it has one: one or two requests",
     "the PDF report of a made-up request id, if pdf_report_path is set: one to four requests",
 )
-#: Paths that the test requests try for fetching records, and spellings that they try for the names of the filters. The
-#: most probable values are first.
+#: Values that the test requests try, with the most probable values first. ``_RECORDS_PATHS`` contains the paths for
+#: fetching records. ``_FILTER_NAMES`` contains the spellings of the name of each record filter.
 _RECORDS_PATHS = (FACEKI.records_path, OTHER_RECORDS_PATH, "/api/v3/records")
 _FILTER_NAMES = {
     "record_identifier": ("record_identifier", "recordIdentifier", "referenceId", "applicationId"),
@@ -82,24 +83,29 @@ _FILTER_NAMES = {
     "link": ("link", "linkId", "link_id"),
     "face_id": ("face_id", "faceId"),
 }
-#: Pairs of HTTP header and prefix (scheme) that are tried for sending the access token.
+#: Ways to send the access token that the test requests try. Each is a pair of an HTTP header and the prefix (scheme) of
+#: the token.
 _PLACES = (
     ("authorization", "Bearer"),
     ("authorization", ""),
     ("x-access-token", ""),
     ("x-access-token", "Bearer"),
 )
-#: Pattern of the JSON keys that a finding is allowed to show. A key that is possibly an id does not match.
+#: Pattern of the JSON keys that the output of the check is allowed to show. Texts such as UUIDs do not match, because a
+#: key that is an id must not be shown.
 _KEY = re.compile(r"[A-Za-z_]{1,40}[0-9]{0,2}")
 _MAX_KEYS = 12
-# Answer of a finding if the workflow id in the Connection is not valid. For example, it is too long, or it is a text
-# for a missing value, such as "null". In this case, no request with the workflow id is sent.
+# Answer that the check shows if the workflow id in the Connection is not valid, for example because it is too long or
+# is a text for a missing value, such as "null". In this case, the check sends no request with the workflow id.
 _NO_WORKFLOW_ID = "the Connection's default workflow is not a valid id"
 _WORKFLOW_SETTING = {"workflow_id": "the id in FACEKI's portal"}
 
 
 class Level(StrEnum):
-    """Level of a finding. It says whether the user has to change a setting of the Airflow Connection."""
+    """Level of a finding (one question about the FACEKI installation, with its answer).
+
+    The level says whether the user has to change a setting of the Airflow Connection.
+    """
 
     #: The settings of the Connection work, so the user does not have to change them.
     OK = "ok"
@@ -129,7 +135,8 @@ class Finding:
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
-# The questions. A finding consists of one of these questions and its answer.
+# The questions that the check answers. Each name below is a function that takes the answer and returns a finding (the
+# question with its answer).
 _TOKEN_FORM = partial(
     Finding,
     "Which token form works?",
@@ -158,7 +165,7 @@ _LINK = partial(
 
 
 class _FixedTokenStore(MemoryTokenStore):
-    """Token store that keeps its token, even if FACEKI refuses the token. So the client requests no other token."""
+    """Token store that keeps its token, even if FACEKI refuses the token. So the client requests no new token."""
 
     def invalidate(self, token: AccessToken) -> None:
         pass
@@ -194,7 +201,7 @@ class _ProbeClient(FacekiClient):
     def _store(self, request: TokenRequest) -> MemoryTokenStore:
         store = _FixedTokenStore()
         if self.token is not None:
-            # The lifetime becomes infinite, so that a token with a short lifetime is not replaced during the check.
+            # The token gets an infinite lifetime, so that the client does not replace it during the check.
             store.set(replace(self.token, lifetime=math.inf))
         return store
 
@@ -205,7 +212,7 @@ class _Outcome:
 
     :param result: Result of the call, or ``None`` if the call failed.
     :param error: Error of the test request, or ``None`` if the request succeeded.
-    :param shape: Short description of the answer, without its values.
+    :param shape: Short description of the answer: its status, media type and JSON keys, without the values.
     :param service: URLs, paths and field names that the test request used.
     """
 
@@ -260,9 +267,10 @@ class Diagnosis:
             yield self._link()
 
     def token(self) -> Finding:
-        """Find a form of the token request with which FACEKI returns an access token.
+        """Find out which form of the token request works, and return the finding (the question with its answer).
 
-        Each form is tried once, and the configured form is tried first.
+        FACEKI's documentation and SDKs contain several forms. The configured form is tried first. If it fails, each
+        other form is tried once, until one works. If FACEKI does not answer at all, no other form is tried.
         """
         configured = self._client.auth_flow
         error = self._try_auth_flow(configured)
@@ -364,10 +372,14 @@ class Diagnosis:
         return question(f"otherwise; nothing found is: {found[1]}", Level.CHANGE, found[0])
 
     def _first_that_works(self, name: str, services: Iterable[Service]) -> tuple[dict[str, str], str] | None:
-        """Try candidates for the settings with which records are fetched, until one candidate works.
+        """Fetch records with one after another of ``services``, until one of these settings works.
 
-        All later test requests use this candidate. Return the settings that differ from the previous settings, and the
-        description of the answer. If no candidate works, or too few requests remain, return ``None``.
+        All later test requests use the settings that work. Return the settings that differ from the previous settings,
+        and the description of FACEKI's answer. If none of ``services`` works, or if the limit of the number of requests
+        is nearly reached, return ``None``.
+
+        :param name: Filter of the records, such as ``request_id``.
+        :param services: Paths and field names to try.
         """
         configured = self._client.service
         for service in dict.fromkeys(services):
@@ -383,7 +395,7 @@ class Diagnosis:
     def _use_service(self, outcome: _Outcome) -> tuple[dict[str, str], str]:
         """Use the settings of a successful test request for all later test requests.
 
-        Return the settings that differ from the previous settings, and the description of the answer.
+        Return the settings that differ from the previous settings, and the description of FACEKI's answer.
         """
         configured = self._client.service
         self._client = replace(self._client, service=outcome.service)
@@ -395,18 +407,19 @@ class Diagnosis:
         before = self._recorder.sent
         outcome = self._probe(endpoint, service)
         if isinstance(outcome.error, UnexpectedResponseError) and NULL_ADVICE in outcome.error.message:
-            # No record has the random identifier of the request. So the null in the answer means that FACEKI has found
-            # no record.
+            # FACEKI has no record with the random identifier of the request. So the null in FACEKI's answer means "no
+            # record". The request is sent again with the setting that gives null this meaning.
             outcome = self._probe(endpoint, replace(service, null_result="no_record"))
         self._records_requests += self._recorder.sent - before
         if outcome.result:
-            # No record has the random identifier of the request. So FACEKI has ignored the filter.
+            # FACEKI has no record with the random identifier of the request. The answer contains records, so FACEKI has
+            # ignored the filter.
             ignored = UnexpectedResponseError(
                 "FACEKI returned records of other verifications, so it does not know the filter"
             )
             return replace(outcome, error=ignored)
-        # A LinkError means that FACEKI looked for the random link of the request and did not find it. So FACEKI did not
-        # ignore the filter `link`. Therefore the test of this filter is successful.
+        # The filter ``link`` of the request contains a random link id. A LinkError means that FACEKI looked for this
+        # link and did not find it. So FACEKI knows the filter, and the test is successful.
         return replace(outcome, error=None) if isinstance(outcome.error, LinkError) else outcome
 
     def _probe(self, endpoint: Endpoint[object], service: Service) -> _Outcome:
@@ -505,8 +518,8 @@ def _setting_row(
     :param question: The question that the finding answers.
     :param changes: All settings that the user has to change, with their new values.
     :param names: Names of the settings that the finding is about.
-    :param shape: Description of the answer that FACEKI sends if it has no record. The finding contains this
-        description. An empty text means that the finding contains no description.
+    :param shape: Description of the answer that FACEKI sends if it has no record. It becomes a part of the finding. If
+        it is empty, the finding contains no description.
     """
     settings = {name: changes[name] for name in names if name in changes}
     answer = "otherwise" if settings else "as configured"
@@ -517,7 +530,7 @@ def _setting_row(
 def _differences(before: Service, after: Service) -> dict[str, str]:
     """Return the settings that are different in ``before`` and ``after``, with their values from ``after``.
 
-    The values have the form that the Airflow Connection needs: ``none`` in place of an empty value.
+    The values have the form that the Airflow Connection needs. For example, an empty value becomes ``none``.
     """
     changed = {
         each.name: getattr(after, each.name)
@@ -544,8 +557,8 @@ def _status(error: FacekiError) -> str:
 
 
 def _error_text(error: FacekiError) -> str:
-    # A finding must not contain ids. str(error) contains FACEKI's request id and the Connection id. Therefore only the
-    # error's message, class, status and code are used.
+    # The output of the check must not contain ids. str(error) contains FACEKI's request id and the Connection id.
+    # Therefore only the error's message, class, status and code are used.
     message = error.message.replace(f"; {CHECK_ADVICE}", "")
     return f"{message} ({_status(error)})"
 

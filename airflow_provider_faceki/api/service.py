@@ -73,12 +73,12 @@ class Service:
     :param addon_url: Base URL of the image check, which needs no token. Source: FACEKI's SDKs.
     :param records_path: Path for fetching records. The page
         https://docs.faceki.com/api-integration/verification-apis/fetch-records shows two paths. The default is the path
-        in the heading of this page. The other path is ``/kycverify/api/kycverify/records``. The setting can contain one
-        of the placeholders ``{requestId}``, ``{link}``, ``{record_identifier}`` and ``{face_id}``, as in
-        ``/records/{requestId}``. A request for records has one filter, such as a request id. If the setting contains
-        the placeholder of this filter, the value of the filter replaces the placeholder. If the setting contains the
-        placeholder of another filter, the path ends before this placeholder, and the filter is sent as a query
-        parameter. If the setting contains no placeholder, the filter is also sent as a query parameter.
+        in the heading of this page. The other path is ``/kycverify/api/kycverify/records``. The path can contain one of
+        the placeholders ``{requestId}``, ``{link}``, ``{record_identifier}`` and ``{face_id}``, as in
+        ``/records/{requestId}``. Each request for records has one filter, such as a request id. If the path contains
+        the placeholder of this filter, the value of the filter replaces the placeholder. Otherwise the filter is sent
+        as a query parameter. If the path contains the placeholder of another filter, the rest of the path from this
+        placeholder on is not sent.
     :param request_id_filter: How records are filtered by FACEKI's request id. The value is the name of a query
         parameter, or a path. A path begins with ``/``, contains the placeholder ``{requestId}``, and is used for this
         filter only. Example: ``/kycverify/api/kycverify/records?requestId={requestId}``.

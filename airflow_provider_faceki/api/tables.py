@@ -102,15 +102,16 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "images": (_REQUEST, _POSITION, *_plain("text", "documentName", "side", "key"), _OTHER),
 }
 
-#: For each table except ``verifications``: name of the record's field that contains the rows of the table.
+#: The rows of each table except ``verifications`` come from one field of the record, which contains a list. This
+#: mapping contains the name of this field for each table.
 _ITEMS = {"documents": "document_data", "aml_hits": "aml", "images": "images"}
 
 
-# For each table, one item for each column: the column, an outer field name and an inner field name. The two names say
-# which field of FACEKI's record contains the value of the column. If the inner name is empty, this is the outer field.
-# If the inner name is not empty, the outer field contains an object, and the inner field of this object contains the
-# value. For example, `selfie_data.liveness_pass` has the names `selfiedata` and `liveness_pass`. The function `plain`
-# removes the `_` from the outer name.
+# For each table: a list with one item for each column. An item consists of the column and of an outer and an inner
+# field name, which say where FACEKI's record contains the value of the column. If the inner name is empty, the outer
+# field contains the value. Otherwise the outer field contains an object, and the inner field of this object contains
+# the value. For example, the source `selfie_data.liveness_pass` has the outer name `selfiedata` and the inner name
+# `liveness_pass`. The function `plain` removes the `_` from the outer name.
 _SOURCES = {
     table: [
         (column, plain(column.source.partition(".")[0]), column.source.partition(".")[2])
@@ -151,9 +152,9 @@ def table_rows(record: VerificationRecord) -> Iterator[tuple[str, dict[str, obje
 
 
 def _typed(record: VerificationRecord, codes: Sequence[CodeSummary]) -> dict[str, object]:
-    """Return the values of some columns of ``verifications``, by column name.
+    """Return the values that ``record`` has as checked attributes, such as ``decision``, by column name.
 
-    These are the columns whose values are properties of the record.
+    All these columns belong to the table ``verifications``.
     """
     flags = record.flags
     decision = record.decision
@@ -197,16 +198,18 @@ def _lookup(by_name: Mapping[str, Json], outer: str, inner: str) -> Json:
 
 
 def _unmapped(document: Mapping[str, Json], table: str, values: Mapping[str, object]) -> dict[str, Json]:
-    """Return the fields of ``document`` that are in no column of the table with the name ``table``.
+    """Return the fields of ``document`` whose values are in no column of the table.
 
-    These are fields without a column, and fields whose value has another type than the column.
+    These are fields without a column in the table, and fields whose value has another type than their column.
+
+    :param table: Name of the table.
+    :param values: Values of the columns of the table, by column name.
     """
     rest = dict(document)
     keys = {plain(key): key for key in document}
     by_name = {name: document[key] for name, key in keys.items()}
     for column, outer, inner in _SOURCES[table]:
-        # FACEKI sends an empty text for a missing value. Therefore an empty text counts as a missing value, which is
-        # not stored in the column `other`.
+        # FACEKI sends an empty text for a missing value. A missing value is not returned, because it needs no column.
         is_held = values[column.name] is not None or _lookup(by_name, outer, inner) in (None, "")
         if outer not in keys or not is_held:
             continue

@@ -15,8 +15,8 @@ from airflow_provider_faceki.api.errors import ValidationError
 
 #: Maximum size of an image in bytes. It equals the default of the Connection's field ``max_image_bytes``.
 MAX_IMAGE_BYTES = 10 * 1024 * 1024
-#: Maximum number of bytes of a file that are read at once. Larger chunks are not faster, because one TLS record
-#: contains at most 16 KiB.
+#: Maximum number of bytes of a file that are read at once. Larger chunks would not be sent faster, because TLS splits
+#: all data into records of at most 16 KiB.
 CHUNK_BYTES = 64 * 1024
 
 # Image formats, each with the pattern of its first bytes, its media type and its file extension.
@@ -111,10 +111,10 @@ def check_image(name: str, value: object) -> None:
 
 
 def with_fence(image: Image, fence: Callable[[], None]) -> Image:
-    """Return a copy of the image that calls ``fence`` after each read of the image.
+    """Return a copy of the image that calls the function ``fence`` after each read of the image.
 
-    The fence prevents that FACEKI receives the same request from two processes. For example, process A is suspended
-    while it sends the image, and process B sends the request in the meantime. When process A resumes, the fence raises
+    The function prevents that FACEKI receives the same request from two processes. For example, process A is suspended
+    while it sends the image, and process B sends the request in the meantime. When process A resumes, ``fence`` raises
     an error. The request of process A remains incomplete, so FACEKI cannot act on it.
 
     :param fence: Function that raises a ``ValidationError`` if this process must not send the image any more.
@@ -123,7 +123,11 @@ def with_fence(image: Image, fence: Callable[[], None]) -> Image:
 
 
 class _FencedFile:
-    """Wrapper of an image file. After each read, it calls the function ``fence``."""
+    """Wrapper of an image file. After each read, it calls ``fence``.
+
+    This function raises an error if the image must not be sent any more, because another process possibly sends the
+    same request.
+    """
 
     def __init__(self, file: BinaryIO, fence: Callable[[], None]) -> None:
         self._file = file
@@ -224,9 +228,9 @@ def _content(name: str, file: File) -> Iterator[bytes]:
     except ValidationError:
         raise
     except Exception as problem:
-        # A file is read from its storage while the request is sent. Some storages raise the same exception classes as
-        # the HTTP connection. If these exceptions were not converted into a ValidationError, a failure of the storage
-        # would be treated as a lost answer of FACEKI.
+        # This exception comes from the storage of the file, which is read while the request is sent. Some storages
+        # raise the same exception classes as the HTTP connection. If the exception were not converted into a
+        # ValidationError, the client would treat it as a lost answer of FACEKI.
         raise ValidationError(f"{name} could not be read to its end") from problem
     if left or has_more:
         raise ValidationError(f"{name} became {'shorter' if left else 'longer'} while it was sent")

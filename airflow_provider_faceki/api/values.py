@@ -26,14 +26,15 @@ MAX_IDENTIFIER_LENGTH = 512
 #: Maximum nesting depth of FACEKI's answers. A complete record has about five levels. Python's recursive functions,
 #: such as ``json.dumps``, fail at a depth of some hundred levels.
 MAX_JSON_DEPTH = 100
-#: Maximum nesting depth of stored JSON. MySQL accepts 100 levels.
+#: Maximum nesting depth of JSON that is stored in Airflow's database. It must be below 100, because MySQL refuses JSON
+#: with more than 100 levels.
 MAX_STORED_DEPTH = 64
 #: Largest absolute value of a response code. It has nine digits, because every number of nine digits fits into a 32-bit
 #: integer.
 MAX_CODE = 999_999_999
 
-# Texts, in lower case, that Python, Jinja, JSON, YAML, SQL dumps, JavaScript, pandas, pyarrow, R and spreadsheets write
-# for a missing value.
+# Lower-case texts that stand for a missing value or a failed calculation. They are written by Python, Jinja, JSON,
+# YAML, SQL dumps, JavaScript, pandas, pyarrow, R and spreadsheets.
 _MISSING_WORDS = frozenset(
     {
         *("", "none", "null", "nil", "undefined", "~", "\\n", "(null)", "<null>", "<none>", "[null]"),
@@ -43,12 +44,12 @@ _MISSING_WORDS = frozenset(
         *("[object object]", "[object undefined]", "[object null]"),
     }
 )
-# These are the type names of the null objects of pandas, pyarrow and Polars. Names are compared, because this module
-# must not import these libraries.
+# Names of the types of the null objects of pandas, pyarrow and Polars. The code compares type names, because this
+# module must not import these libraries.
 _MISSING_TYPES = frozenset({"NAType", "NaTType", "NullScalar", "Null"})
-# These characters are removed from both ends of a text before the text is compared with the words for a missing value.
-# The text `_AROUND` consists of all characters that `str.isspace` accepts, of invisible characters (zero-width spaces,
-# joiners, byte order mark) and of quotation marks.
+# Characters that are removed from both ends of a text before the text is compared with the words for a missing value.
+# They are the characters that `str.isspace` accepts, invisible characters (zero-width spaces, joiners, byte order mark)
+# and quotation marks.
 _AROUND = (
     " \t\r\n\f\v\x1c\x1d\x1e\x1f\x85\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000\u200b\u200c\u200d\u2060\ufeff\"'`"
@@ -68,8 +69,9 @@ _CODE = r"-?[0-9]{1,9}"
 _CODE_NAME = r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+"
 _MAX_CODE_NAME_LENGTH = 64
 
-# Minimum length of a link id that is masked in log lines. Airflow 2.11 masks a text wherever it occurs in a log, so a
-# shorter id would hide parts of other words. Airflow 3 has the same minimum. FACEKI's ids have 36 characters.
+# A link id is masked in log lines only if it has at least this number of characters. Airflow 2.11 masks each occurrence
+# of a masked text in a log, so the mask of a shorter id would also hide parts of ordinary words. Airflow 3 has the same
+# minimum by default. FACEKI's ids have 36 characters.
 _MIN_MASKED_LENGTH = 5
 
 # These characters are replaced by U+FFFD before a text is stored. PostgreSQL cannot store U+0000 in text, and a lone
@@ -77,7 +79,8 @@ _MIN_MASKED_LENGTH = 5
 _UNSTORABLE = "[\x00\ud800-\udfff]"
 _REPLACEMENT = "\ufffd"
 _MIN_INT64, _MAX_INT64 = -(2**63), 2**63 - 1
-# Airflow's XCom serializer refuses or interprets objects with one of these keys.
+# If an object has one of these keys, Airflow's XCom serializer refuses the object, or reads it as a serialized Python
+# object.
 _RESERVED_KEYS = frozenset({"__classname__", "__id__", "__version__", "__data__", "__type", "__var"})
 
 
@@ -172,7 +175,7 @@ def as_faceki_id(value: object) -> str | None:
 
 
 def loggable(identifier: object) -> str:
-    """Return an identifier for a log line. If the identifier is not safe to log, return a note instead."""
+    """Return the identifier if it is safe to log. Otherwise return the text ``(not shown here)``."""
     return (
         identifier
         if isinstance(identifier, str) and re.fullmatch(_LOGGABLE, identifier)
@@ -267,8 +270,9 @@ def parse_json(text: str | bytes) -> Json:
         document: Json = json.loads(text, parse_float=_float, parse_constant=_refuse)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    # A document cannot be nested deeper than the number of its opening brackets. Almost every answer has fewer brackets
-    # than the maximum depth. Counting them is fast, so the slower function `_is_deep` is rarely needed.
+    # A document has at least as many opening brackets as nesting levels. So a document with at most `MAX_JSON_DEPTH`
+    # opening brackets is not nested too deeply, and the slow function `_is_deep` is not needed. Almost every answer is
+    # such a document.
     brackets = (
         text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
     )
@@ -291,7 +295,7 @@ def _refuse(constant: str) -> Json:
 
 
 def _is_deep(document: Json) -> bool:
-    # One level after the other is visited, because a recursive function would fail at a large depth.
+    # The loop visits one nesting level after the other. A recursive function would fail at a large depth.
     level: list[Any] = [document]
     for _ in range(MAX_JSON_DEPTH + 1):
         containers = [item for item in level if isinstance(item, list | dict)]

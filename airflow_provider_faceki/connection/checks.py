@@ -4,7 +4,8 @@
 For each kind of field in ``schema.py``, this module contains a check function of the same name. The argument of the
 function is the stored value: text from a form or a URI, or a typed value from JSON. The function returns the typed
 value. If the value is not allowed, the function raises :class:`InvalidValue` with a description of the allowed values.
-The error text never contains the value, because the caller decides whether the value is safe to show.
+The error text never contains the value, because the value is possibly a secret. The caller adds the value if it is safe
+to show.
 
 The checks do not use ``jsonschema`` or ``pydantic``, although Airflow installs both. CONTRIBUTING.md gives the reason.
 """
@@ -187,8 +188,8 @@ def token_store(value: object, _: FieldSpec) -> str:
     """
     if isinstance(value, str) and (value in TOKEN_STORES or _STORE_PLACE.fullmatch(value)):
         return value
-    # A URI such as file://folder is refused. Its path would be relative to the working directory, so each process would
-    # have its own store.
+    # A URI such as file://folder is refused. It means a folder in the working directory, and each process can have
+    # another working directory. So the processes would not share the store.
     is_relative = isinstance(value, str) and _WRONG_LOCAL_URI.match(value)
     raise InvalidValue(
         f"{', '.join(TOKEN_STORES)}, the URI of a folder such as s3://aws_default@bucket/tokens, or the absolute path "
@@ -235,7 +236,7 @@ def base_url(value: object, _: FieldSpec) -> str:
 
 
 def url_with_defaults(value: object, default_scheme: str | None, default_port: int | None) -> str:
-    """Check a base URL. If the URL has no scheme or no port, use the given default."""
+    """Check a base URL and return it. If it has no scheme or no port, the default of this part is added."""
     allowed = (
         "https://host, optionally with a port and a path; http:// only for localhost, 127.x.x.x and [::1]"
     )
@@ -408,9 +409,9 @@ def _proxy(url: object, allowed: str) -> str:
     try:
         urlsplit(full)
     except ValueError:
-        # The standard library refuses brackets outside of an IPv6 address, and characters that Unicode's normalization
-        # changes into `/`, `:`, `@`, `?` or `#`. The error of the standard library contains the password, so it is not
-        # shown.
+        # `urlsplit` refuses square brackets outside of an IPv6 address. It also refuses characters that Unicode's
+        # normalization changes into `/`, `:`, `@`, `?` or `#`. The error of `urlsplit` contains the password, so this
+        # error is not shown.
         raise InvalidValue(
             allowed, "a user name or password with characters that need percent-encoding"
         ) from None

@@ -22,10 +22,11 @@ from airflow_provider_faceki.connection.schema import (
     Kind,
 )
 
-#: Label and placeholder of the port field. Airflow 3.2 and later show this field. If the field is empty, the Test
-#: button of Airflow 3.3.1 and 3.3.2 sends port 0, but the stored Connection has no port. Airflow compares the two ports
-#: and refuses the test, because they differ (https://github.com/apache/airflow/pull/73298). If the user types 0 and
-#: saves the Connection, both ports are 0, and the test works. Therefore the placeholder recommends port 0.
+#: Label and placeholder of the port field, which Airflow 3.2 and later show. The placeholder recommends port 0, because
+#: of a bug in Airflow 3.3.1 and 3.3.2. If the field is empty, the Test button sends port 0, but the stored Connection
+#: has no port. Airflow compares the two ports and refuses the test, because they differ
+#: (https://github.com/apache/airflow/pull/73298). If the user types 0 and saves the Connection, both ports are 0, and
+#: the test works.
 _PORT = {
     "label": "Port",
     "placeholder": "443 (default); type 0 if the Test button says Bad Request",
@@ -144,9 +145,9 @@ def _keep_secret(widget: Any) -> Any:
 
     def show(field: Any, **attributes: Any) -> Any:
         widget.hide_value = False
-        # `field.data` is the value of the field. If `field.raw_data` is empty, no user has submitted the value, so the
-        # value is the stored secret. The form then shows a placeholder. If Airflow receives the placeholder, Airflow
-        # keeps the stored secret.
+        # If `field.raw_data` is empty, the value in `field.data` does not come from the user, but is the stored secret.
+        # The form then shows Airflow's placeholder for secrets in place of the secret. If Airflow receives this
+        # placeholder when the form is saved, Airflow keeps the stored secret.
         if field.data and not field.raw_data:
             from airflow.www.views import SENSITIVE_FIELD_PLACEHOLDER
 

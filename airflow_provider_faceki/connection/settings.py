@@ -33,7 +33,7 @@ from airflow_provider_faceki.connection.schema import (
 log = logging.getLogger(__name__)
 
 # Connection types that are accepted. An empty type is accepted, because a Connection in a secrets backend possibly has
-# no type. The type "generic" is accepted, because it does not belong to another service.
+# no type. The type "generic" is accepted, because a Connection of this type can belong to any service.
 _OUR_TYPES = (CONN_TYPE, "generic", "", None)
 
 
@@ -85,7 +85,8 @@ def settings_from_connection(conn_id: str, conn: StoredConnection) -> Connection
 
 
 def _wrong_type(conn_id: str, found: object) -> ConfigurationError:
-    # A Connection of another type contains the secret of another service. This secret must not be sent to FACEKI.
+    # A Connection of another type is refused, because it contains the secret of another service. This secret must not
+    # be sent to FACEKI.
     plain = isinstance(found, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,40}", found)
     shown = repr(found) if plain else "another one"
     return ConfigurationError(
@@ -121,6 +122,7 @@ def webhook_settings(conn_id: str, conn: StoredConnection) -> WebhookSettings | 
 
     Only the webhook fields are checked. The API server does not use the other fields. A check of the other fields could
     fail on the API server's machine. For example, this machine possibly does not have the CA bundle.
+
     :raises ConfigurationError: if any webhook field is wrong. The error lists all wrong webhook fields.
     """
     reader = _FieldReader(conn)
@@ -242,7 +244,7 @@ class _FieldReader:
             )
 
     def warn_of_unknown(self, conn_id: str) -> None:
-        """Log the unknown keys of the extra, once in each process."""
+        """Log a warning that lists the unknown keys of the extra. A process logs the same warning only once."""
         warning = (conn_id, tuple(self._unknown))
         if not self._unknown or warning in _WARNED:
             return

@@ -58,7 +58,7 @@ class FacekiHook(BaseHook):
     def __getstate__(self) -> dict[str, Any]:
         """Exclude the client from copies and pickles of the hook.
 
-        The client contains locks and secrets. If a copy of the hook needs a client, it reads its Connection again.
+        The client contains locks and secrets. A copy of the hook that needs a client reads its Connection again.
         """
         return {name: value for name, value in self.__dict__.items() if name != "_cached_connection"}
 
@@ -89,8 +89,8 @@ class FacekiHook(BaseHook):
     def get_conn(self) -> FacekiClient:
         """Return the FACEKI client, which is independent of Airflow. Errors are as for :attr:`settings`."""
         client = self._cached_connection.client
-        # If an earlier lookup of the token store's Connection failed, the lookup is repeated. Airflow can look up a
-        # Connection only on certain threads. One of them is the main thread, on which a task runs.
+        # The next lines look up the Connection of the shared token store, if an earlier lookup failed. Airflow can look
+        # up a Connection only on certain threads. One of them is the main thread, on which a task runs.
         if threading.current_thread() is threading.main_thread():
             _connect_token_backend(client)
         return client
@@ -273,8 +273,8 @@ class FacekiHook(BaseHook):
 
         The process caches the rules for ten minutes. It caches ``None`` and a :class:`WorkflowError` for one minute.
 
-        :returns: The rules. The result is ``None`` if the rules cannot be fetched, but a verification is possible, for
-            example because the URL of the rules is unknown or FACEKI does not answer. In this case a warning is logged.
+        :returns: The rules, or ``None`` if they cannot be fetched for a reason that does not prevent a verification.
+            For example, the URL of the rules is unknown, or FACEKI does not answer. In this case, a warning is logged.
         :raises FacekiError: if the request fails for a reason that also prevents a verification, such as wrong
             credentials.
         """
@@ -348,9 +348,9 @@ class FacekiHook(BaseHook):
     def _suggest_auth_flow(self) -> str:
         """Try the forms of the token request that are not configured, and return a sentence for the error message.
 
-        The form with the secret in the URL is not tried. If one of the tried forms works, the sentence names this form.
-        If none of them works, the sentence says that the form with the secret in the URL was not tried. If none of them
-        works and the secret is already configured to be in the URL, the sentence is empty.
+        The form with the secret in the URL is never tried here. If one of the tried forms works, the sentence names
+        this form. If none of them works, the sentence says that the form with the secret in the URL was not tried. If
+        this form is the configured form, which has already failed, there is no sentence: the result is an empty text.
         """
         from airflow_provider_faceki.api.probes import Diagnosis
 
@@ -399,7 +399,7 @@ class FacekiHook(BaseHook):
         if getattr(client.token_backend, "needs_connect", False):
             from asgiref.sync import sync_to_async
 
-            # In a triggerer, Airflow can look up a Connection only on threads of asgiref.
+            # In a triggerer, Airflow can look up a Connection only on the threads that `sync_to_async` of asgiref uses.
             await sync_to_async(_connect_token_backend)(client)
         return client.as_async()
 
@@ -459,21 +459,22 @@ class _CachedConnection(NamedTuple):
     client: FacekiClient
 
 
-#: Cache of the clients and checked settings that this process has created, by Connection id. Every hook reads its
+#: Cache of the stored fields, checked settings and client of each Connection, by Connection id. Every hook reads its
 #: Connection from Airflow once. If the fields of the Connection are the same as in the cache, the hook uses the
-#: settings and the client from the cache. Otherwise it creates new ones.
+#: settings and the client from the cache. Otherwise the hook creates new ones.
 _cached_connections: dict[str, _CachedConnection] = {}
 
-# After a fork, Airflow's log masker in the child process does not know the secrets that the parent process has
-# registered. The child process therefore reads its Connections again, which registers their secrets.
+# A forked child process clears the cache. Airflow's log masker in the child process does not know the secrets that the
+# parent process has registered. Without the cache, the child process reads its Connections again, and so registers
+# their secrets.
 os.register_at_fork(after_in_child=_cached_connections.clear)
 
 
 def _connect_token_backend(client: FacekiClient) -> None:
     """Look up the Connection for the storage of the client's shared token store.
 
-    If the client has no shared token store, or if the lookup has already succeeded, do nothing. The docstring of
-    ``ObjectStorageTokenBackend.connect`` explains why the hook makes this lookup.
+    If the client has no shared token store, or if the lookup has already succeeded or failed a short time ago, do
+    nothing. The docstring of ``ObjectStorageTokenBackend.connect`` explains why the hook makes this lookup.
     """
     connect = getattr(client.token_backend, "connect", None)
     if connect is not None:
@@ -487,8 +488,9 @@ async def _mask_secret_async(value: str) -> None:
         from asgiref.sync import sync_to_async
 
         # In Airflow 3 without `amask_secret`, masking is a blocking call to Airflow's supervisor, so it must not run on
-        # the event loop. In a triggerer of Airflow 3.0 and 3.1, masking must run on a thread of asgiref. On any
-        # other thread, the triggerer would assign the supervisor's responses to the wrong requests and stop.
+        # the event loop. In a triggerer of Airflow 3.0 and 3.1, it must run on a thread that `sync_to_async` of asgiref
+        # uses. On any other thread, the triggerer would assign the supervisor's responses to the wrong requests and
+        # stop.
         await sync_to_async(mask_secret)(value)
     else:
         await amask_secret(value)

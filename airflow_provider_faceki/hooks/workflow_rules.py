@@ -41,8 +41,8 @@ class _Cached(NamedTuple):
 
 _cache: dict[Key, _Cached] = {}
 _locks: dict[Key, threading.Lock] = {}
-# A lock that a thread of the parent process has acquired would never be released in a forked child process, because the
-# thread does not exist there. Therefore the child process creates new locks.
+# A forked child process creates new locks. If a thread of the parent process held one of the old locks during the fork,
+# this lock would never be released in the child process, because the thread does not exist there.
 os.register_at_fork(after_in_child=_locks.clear)
 
 

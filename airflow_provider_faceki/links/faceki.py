@@ -64,7 +64,10 @@ class FacekiRecordLink(_AddressLink):
 
 
 class FacekiOutputLink(_AddressLink):
-    """Link to the output of a task. If the output has no known web address, such as a local file, the link is empty."""
+    """Link to the output of a task. If no web address of the output is known, the link is empty.
+
+    For example, a local file has no web address.
+    """
 
     name = "FACEKI output"
     key = OUTPUT_URL_KEY

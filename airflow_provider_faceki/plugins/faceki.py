@@ -16,10 +16,10 @@ from airflow.providers.common.compat.sdk import AirflowPlugin
 log = logging.getLogger(__name__)
 
 PREFIX = "/faceki"
-# Airflow module that mounts the applications of plugins. Only an API server loads this module. Other processes, such as
-# `airflow plugins`, do not need the application of this plugin. The command line of a process does not show reliably
-# whether the process is an API server. An API server can also be started as `uvicorn airflow.api_fastapi.main:app`, and
-# its worker processes are forked or spawned.
+# Airflow module that mounts the applications of plugins. If this module is loaded, the process is an API server. Other
+# processes, such as `airflow plugins`, do not need the application of this plugin. The command line of a process is not
+# a reliable test. For example, `uvicorn airflow.api_fastapi.main:app` also starts an API server, and an API server
+# forks or spawns worker processes.
 _API_SERVER = "airflow.api_fastapi.app"
 
 
