@@ -55,8 +55,9 @@ MAX_POKE_TIMEOUT_SECONDS = 3600.0
 #: Key in Airflow's task state store (Airflow 3.3 and later). A sensor with ``mode="reschedule"`` ends after each poke.
 #: Under this key, the sensor stores the number of consecutive failed polls for its next poke.
 _FAILURES_KEY = "faceki_failed_polls"
-#: Key in the same store. A sensor with ``mode="reschedule"`` warns only once that there is no record. When it has
-#: warned, it stores the time of its first poll under this key.
+#: Key in Airflow's task state store (Airflow 3.3 and later). A sensor with ``mode="reschedule"`` warns only once in a
+#: wait that there is no record. When it warns, it stores the time of the first poke of the wait under this key. A later
+#: poke of the same wait finds this time and does not warn again.
 _WARNED_KEY = "faceki_warned_of_wait"
 _FILTERS = ("link", "request_id", "record_identifier")
 
@@ -83,8 +84,9 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         person is a valid result.
     :param max_failures: Number of consecutive failed polls (FACEKI unreachable, overloaded, unreadable response) that
         are tolerated. Default 10. In the worker, a poll has failed if all retries that the Connection configures have
-        failed. In the triggerer, a poll has no retries. With ``mode="reschedule"`` before Airflow 3.3, no state
-        survives between pokes, so all failed polls are tolerated until ``timeout``.
+        failed. In the triggerer, a poll has no retries. With ``mode="reschedule"`` before Airflow 3.3, the number is
+        lost after each poke, so each failed poll counts as the first one. With a value of at least 1, all failed polls
+        are then tolerated until ``timeout``.
     :param poke_interval: Seconds between the first two polls. Default 60.
     :param exponential_backoff: Whether the pause doubles after each poll. Default ``True``.
     :param max_wait: Maximum pause between two polls, in seconds or as a time span. Default 40 minutes, so three days of
@@ -184,8 +186,9 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
             error = AirflowTaskTimeout if limit.is_execution_timeout else AirflowSensorTimeout
             last = f"; the last poll failed: {self._poll_failure}" if self._poll_failure else ""
             raise error(f"FACEKI has not decided within {limit}{last}")
-        # The errors of ``raise_for_status`` say that this worker can poll FACEKI. This is wrong if the poll of this
-        # worker failed and was tolerated. With ``silent_fail``, the failed polls of the triggerer are tolerated.
+        # ``raise_for_status`` raises an error if the triggerer could not poll FACEKI. The error says that this worker
+        # can poll FACEKI, which is wrong if the poll of this worker failed and was tolerated. With ``silent_fail``,
+        # failed polls of the triggerer are tolerated too.
         if not self._poll_failure and not (given.status == "failed" and self.silent_fail):
             raise_for_status(given, self.faceki_conn_id)
         return self._defer(context, limit)

@@ -15,11 +15,12 @@ MAX_OPEN_SECONDS = 300.0
 class CircuitBreaker:
     """Circuit breaker for the polls of one Connection.
 
-    While the circuit is open, the waiting tasks must not poll FACEKI. After some time, one poll is allowed as a probe,
-    and the circuit is half-open. If the probe succeeds, the circuit closes.
+    After several failed polls in a row, the circuit is open, and the waiting tasks must not poll FACEKI. After some
+    time, one poll is allowed as a probe, and the circuit is half-open. If the probe succeeds, the circuit closes, and
+    all tasks are allowed to poll again.
 
-    All times are seconds of a monotonic clock. Unix time is not used. If the Unix clock were set back by an hour, the
-    polls would be blocked for one more hour.
+    All times are seconds of a monotonic clock. Unix time is not used, because a Unix clock that is set back by an hour
+    would block the polls for one more hour.
     """
 
     def __init__(self) -> None:
@@ -36,8 +37,8 @@ class CircuitBreaker:
     def retry_after(self, now: float) -> float:
         """Return the number of seconds for which the caller must not poll. 0 allows a poll now.
 
-        While the circuit is open, only one caller gets 0 after each blocking time. The poll of this caller is the
-        probe.
+        While the circuit is open, polls are blocked for some time. When this time is over, only one caller gets 0. The
+        poll of this caller is the probe, and the polls of the other callers are blocked again.
         """
         if not self.is_open:
             return 0.0
@@ -47,15 +48,15 @@ class CircuitBreaker:
         return 0.0
 
     def record_failure(self, now: float) -> bool:
-        """Count a failed poll. Return ``True`` if this failure opens a closed circuit."""
+        """Count a failed poll. Return ``True`` if this failure opens the circuit, which blocks further polls."""
         self.failures += 1
         if self.failures == FAILURE_THRESHOLD:
             self.open_seconds, self._next_probe = MIN_OPEN_SECONDS, now + MIN_OPEN_SECONDS
             return True
         if self._is_half_open:
-            # The first failure after the start of a probe is treated as the failure of the probe, and doubles the
-            # blocking time. A failure without a probe comes from a poll that began before the polls were blocked. Such
-            # a failure does not change the blocking time.
+            # A probe is running. The first failure after its start is treated as the failure of the probe, and doubles
+            # the time for which polls are blocked. If no probe is running, the failure comes from a poll that began
+            # before the polls were blocked. Such a failure does not change the blocking time.
             self._is_half_open = False
             self.open_seconds = min(self.open_seconds * 2, MAX_OPEN_SECONDS)
             self._next_probe = now + self.open_seconds

@@ -57,9 +57,9 @@ class DecisionEvent(NamedTuple):
 def raise_for_status(event: DecisionEvent, conn_id: str) -> None:
     """Raise an error if the event reports that the triggerer could not poll FACEKI.
 
-    Call this function only after a poll of this worker has received a response, so the worker itself can reach FACEKI.
-    Without the error, the task would defer again, and the triggerer would fail again. Airflow applies the task's
-    ``retries`` to the errors.
+    Call this function only after this worker has polled FACEKI and received a response, because the messages of the
+    errors say that the worker can call FACEKI. Without the error, the task would defer again, and the triggerer would
+    fail again. Airflow applies the task's ``retries`` to the errors.
 
     :raises ConfigurationError: if the triggerer cannot call FACEKI with its current Connection.
     :raises TransportError: if too many consecutive polls of the triggerer failed.
@@ -98,13 +98,16 @@ class WaitLimit(NamedTuple):
 
     @property
     def timeout(self) -> timedelta:
-        """Timeout for Airflow's ``defer``. It is later than the deadline; see :data:`DEFERRAL_SLACK_SECONDS`."""
+        """Timeout for Airflow's ``defer``, as a time span from now.
+
+        It ends :data:`DEFERRAL_SLACK_SECONDS` after the deadline, so that normally the trigger itself ends the wait.
+        """
         return timedelta(seconds=max(0.0, self.deadline - time.time()) + DEFERRAL_SLACK_SECONDS)
 
     def to_kwargs(self, context: Context) -> dict[str, Any]:
         """Return the keyword arguments for the method with which the task continues after the deferral.
 
-        They contain the try number, so that a later try recognises the arguments of an earlier try.
+        They contain the try number, so that a later try recognises the arguments of an earlier try and ignores them.
         """
         return {
             "deadline": self.deadline,

@@ -56,7 +56,8 @@ class FacekiKycDecisionTrigger(BaseTrigger):
     :param max_wait: Maximum pause in seconds between two polls. ``None`` means no maximum. Each pause varies randomly
         by up to 10 %.
     :param max_failures: Maximum number of consecutive failed polls. After one more failed poll, the trigger gives up.
-    :param failed_polls: Number of consecutive failed polls of the task directly before it deferred to this trigger.
+    :param failed_polls: Number of consecutive failed polls of the task directly before it deferred to this trigger. The
+        trigger continues to count from this number.
     """
 
     def __init__(

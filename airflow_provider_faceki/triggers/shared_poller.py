@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Poll FACEKI for all triggers of a triggerer, with one client and one circuit breaker for each Connection.
 
-Without the shared circuit breaker, each of a thousand triggers would detect an outage of FACEKI with its own requests.
+The circuit breaker stops the polls while FACEKI is down. If it were not shared, each of a thousand triggers would have
+to detect the outage with its own requests.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ log = logging.getLogger(__name__)
 CLIENT_TTL_SECONDS = 300.0
 #: Seconds until a failed read of the Connection is repeated.
 REREAD_INTERVAL_SECONDS = 30.0
-#: Number of consecutive failed reads of the Connection after which a poll raises an error. Until then, the triggers use
-#: the last client. If there is no client yet, or if the values of the Connection are wrong, a poll raises an error at
-#: once.
+#: The triggers read their Connection again after :data:`CLIENT_TTL_SECONDS`. After this number of consecutive failed
+#: reads, a poll raises an error. Until then, the triggers use the client with the last known values of the Connection.
+#: If there is no client yet, or if the values of the Connection are wrong, a poll raises an error at once.
 MAX_FAILED_READS = 3
 
 
@@ -91,8 +92,8 @@ class SharedPoller:
         if time.monotonic() < self._read_again_at:
             return self._client
         # Only one trigger reads the Connection again and creates a new client from it. In the meantime, the other
-        # triggers use the old client. If all triggers read the Connection, a slow secrets backend would receive a
-        # thousand requests at once.
+        # triggers use the old client. Otherwise a slow secrets backend would receive the requests of a thousand
+        # triggers at once.
         self._read_again_at, old = time.monotonic() + REREAD_INTERVAL_SECONDS, self._client
         try:
             return await self._read_client()
@@ -100,8 +101,8 @@ class SharedPoller:
             self._client = None
             raise
         # Every exception of the read is caught, because one failed read of the Connection must not end all triggers. A
-        # secrets backend can raise an exception of any type. If a backend fails, Airflow possibly raises its exception
-        # for a missing Connection. Therefore this exception is tolerated in the same way.
+        # secrets backend can raise an exception of any type. Airflow's exception for a missing Connection is also
+        # caught, because Airflow possibly raises it although the Connection exists and only a backend has failed.
         except Exception as error:
             self._failed_reads += 1
             if self._failed_reads >= MAX_FAILED_READS:

@@ -3,9 +3,10 @@
 
 The HTTP status of the answer has these meanings:
 
-- 200: the webhook is stored, was stored before, or has a status that is not selected in the Connection.
+- 200: the webhook is stored, was stored before, or is ignored because the Connection does not select its status.
 - 401: the Connection is unknown or unusable, the token is missing or wrong, or the signature is wrong. The answer does
-  not reveal which of these is the reason: its text is constant, and it is delayed to a whole number of seconds.
+  not reveal which of these is the reason: its text is constant, and it is sent a whole number of seconds after the
+  arrival of the request.
 - 404: the path is not a webhook path. 405: the method is not POST.
 - 408: the body did not arrive in time. 413: the body is too large. 422: the body is not a webhook of FACEKI.
 - 429: too many calls, or too many webhooks of the Connection in 24 hours. Retry-After contains the seconds to wait.
@@ -57,14 +58,15 @@ BODY_TIMEOUT_SECONDS = 5.0
 #: Rate limit of authenticated calls in one process, for all Connections together: maximum number in a burst, and
 #: average number per second.
 CALL_LIMIT = (500.0, 50.0)
-#: Rate limit for unknown callers, in one process. It applies to answers with the status 401, and to lookups of
-#: unexpected Connections; see ``Receiver._authenticate``. Above the limit, the answer has the status 429. The first
-#: number is the maximum number in a burst. The second number is the average number per second.
+#: Rate limit in one process for requests that are possibly attacks: maximum number in a burst, and average number per
+#: second. Above the limit, the answer has the status 429. The limit counts requests with a wrong token or signature. It
+#: also counts lookups of a Connection if no DAG uses its asset and no earlier request contained its correct token.
 REFUSAL_LIMIT = (60.0, 2.0)
-#: Unit in seconds of the delay of a refusal. A refusal is delayed in three cases: the token or the signature is wrong,
-#: the request is above REFUSAL_LIMIT, or the lookup of an unexpected Connection failed. The delay is a whole multiple
-#: of this number, and longer than the slowest lookup of an expected Connection in the last hour. So the delay does not
-#: reveal whether a Connection was looked up.
+#: A refusal is sent a whole multiple of this number of seconds after the arrival of the request. This time is longer
+#: than the slowest lookup of a Connection in the last hour. So the time does not reveal whether a Connection was looked
+#: up. Only lookups of expected Connections are measured. A Connection is expected if a DAG uses its asset, or if an
+#: earlier request contained its correct token. A refusal is delayed in three cases: the token or the signature is
+#: wrong, the request is above REFUSAL_LIMIT, or the lookup of an unexpected Connection failed.
 REFUSAL_SECONDS = 1.0
 #: Seconds in the Retry-After header of the status 503. The status is sent if the database or a secrets backend failed
 #: or was too slow, or if no active DAG is scheduled on the asset of the webhook's Connection.
@@ -164,7 +166,7 @@ class RefusedError(Exception):
         self.headers = {"Retry-After": str(retry_after)} if retry_after else {}
         if status in (401, 408, 413, 429):
             # The rest of the request's body is possibly never read. In this case, the sender cannot send its next
-            # request over the same TCP connection.
+            # request over the same TCP connection. Therefore the connection is closed.
             self.headers["Connection"] = "close"
 
 
@@ -216,8 +218,8 @@ class Receiver:
             if not credentials.verify_signature(request.headers, body):
                 await self._charge_refusal(began)
                 raise await self._unauthorized(f"wrong signature for Connection {conn_id!r}", began)
-            # If the Connection requires a signature, the rate limit is applied after the signature check. Otherwise a
-            # caller that knows only the token could use up the limit.
+            # The rate limit is applied after the check of the signature. If it were applied before, a caller that
+            # knows only the token could use up the limit.
             self._admit()
         notification = self._parse(conn_id, body, credentials.service)
         if credentials.statuses is not None and notification.status not in credentials.statuses:
@@ -268,10 +270,10 @@ class Receiver:
         raise await self._unauthorized(credentials.denied or f"wrong token for Connection {conn_id!r}", began)
 
     async def _look_up(self, conn_id: str, expected: bool, began: float) -> auth.Credentials:
-        # See ``_authenticate`` for the meaning of "expected". A request for an expected Connection waits until the
-        # lookup is finished. A request for any other Connection waits a bit less than the shortest delay of a refusal.
-        # If the lookup takes longer, the request is refused at the end of this delay. So the delay does not reveal how
-        # long the lookup takes.
+        # A Connection is expected if a DAG uses its asset, or if an earlier request contained its correct token. A
+        # request for an expected Connection waits until the lookup is finished. A request for any other Connection is
+        # refused if the lookup is not finished in time. The time limit is shorter than the time after which each
+        # refusal is sent, so the time of a refusal does not reveal how long the lookup takes.
         within = None if expected else began + 0.9 * self._refusal_seconds() - time.monotonic()
         try:
             return await self._authenticator.look_up(conn_id, expected, within)
@@ -300,7 +302,9 @@ class Receiver:
     async def _quantize_latency(self, began: float) -> None:
         """Sleep until the time since ``began`` is a whole multiple of the interval from :meth:`_refusal_seconds`.
 
-        ``began`` is the time at which the request arrived. ``REFUSAL_SECONDS`` lists the refusals that are delayed.
+        A refusal is sent after this time, so that its time does not reveal whether a Connection was looked up.
+
+        :param began: Time at which the request arrived, in seconds of the monotonic clock.
         """
         elapsed, every = time.monotonic() - began, self._refusal_seconds()
         await asyncio.sleep(math.floor(elapsed / every + 1) * every - elapsed)
@@ -333,7 +337,9 @@ class Receiver:
 
 
 async def _read_body(request: Request) -> bytes:
-    """Return the body of a request. The received bytes are counted, and the Content-Length header is ignored.
+    """Return the body of a request.
+
+    The received bytes are counted. The Content-Length header is not used, because a sender can omit it.
 
     :raises RefusedError: if the body is too large, if it does not arrive in time, or if the sender disconnects.
     """

@@ -2,8 +2,9 @@
 """Authenticate senders of webhooks with the token and the signature key of a Connection, which are cached for 30 s.
 
 A Connection cannot be used if it is missing, has another type, has no token, or has a wrong setting. For such a
-Connection, the cache contains credentials that no token matches. This has two advantages. All refusals use the same
-code path. While the credentials are in the cache, further requests for the Connection cause no lookup.
+Connection, the cache contains credentials that no token matches. This has two advantages. A refusal does not reveal
+whether the Connection or only the token is wrong, because both use the same code. While the credentials are in the
+cache, further requests for the Connection cause no lookup.
 """
 
 from __future__ import annotations
@@ -35,11 +36,12 @@ CACHE_TTL_SECONDS = 30.0
 #: The receiver keeps a list of the Connections whose asset (``faceki://<conn_id>/verifications``) a DAG uses. If the
 #: list cannot be read from the database, it is read again after this number of seconds.
 FAILURE_TTL_SECONDS = 5.0
-#: Maximum time in seconds of a Connection lookup, and of reading the ids of the Connections whose assets are used. The
+#: Maximum time in seconds to look up a Connection, and to read the list of the Connections whose assets are used. The
 #: time is limited, because a secrets backend or the database is possibly slow or unavailable.
 LOOKUP_TIMEOUT_SECONDS = 15.0
-#: The duration of the slowest lookup is remembered for this number of seconds. Only lookups of expected Connections
-#: count; see :meth:`Authenticator.look_up`. ``REFUSAL_SECONDS`` in ``app.py`` explains the use of the duration.
+#: The duration of the slowest lookup of a Connection is remembered for this number of seconds. Refusals of webhooks are
+#: delayed by more than this duration, so that the delay does not reveal whether a Connection was looked up. A lookup is
+#: measured only if a DAG uses the asset of the Connection, or if an earlier request contained its correct token.
 SLOWEST_TTL_SECONDS = 3600.0
 #: Maximum difference in seconds between the time of a signature and the current time, in both directions.
 MAX_SIGNATURE_AGE_SECONDS = 300
@@ -99,7 +101,8 @@ class Credentials:
 
 
 #: Credentials for a Connection that does not exist or cannot be used. No token matches them, because their hash is
-#: random. The comparison of a token with this hash takes as long as for a Connection with one token.
+#: random. The comparison of a token with this hash takes as long as for a Connection with one token, so its duration
+#: does not reveal whether the Connection exists.
 DENY_ALL = Credentials((secrets.token_bytes(32),), denied="there is no such Connection of type faceki")
 
 
@@ -122,8 +125,8 @@ class Authenticator:
         self._load = load
         self._clock = clock
         self._expected_pool = ThreadPoolExecutor(_LOOKUP_THREADS, "faceki-webhook-lookup")
-        # Lookups of unexpected Connections use their own threads, so that they do not delay lookups of expected
-        # Connections. The method `look_up` explains the word "expected".
+        # A Connection is unexpected if no DAG uses its asset and no earlier request contained its correct token.
+        # Lookups of such Connections use their own threads, so that they do not delay the other lookups.
         self._unknown_pool = ThreadPoolExecutor(_LOOKUP_THREADS, "faceki-webhook-lookup-unknown")
         self._cache: OrderedDict[str, tuple[float, Credentials]] = OrderedDict()
         self._lookups: dict[str, asyncio.Task[Credentials]] = {}
@@ -131,9 +134,10 @@ class Authenticator:
 
     @property
     def slowest_lookup_seconds(self) -> float:
-        """Duration in seconds of the slowest lookup in the last hour. Without a lookup, the value is 0.
+        """Duration in seconds of the slowest lookup of a Connection in the last hour. Without a lookup, the value is 0.
 
-        Only successful lookups of expected Connections count; see :meth:`look_up`.
+        A lookup counts only if it succeeded, and if a DAG uses the asset of the Connection or an earlier request
+        contained its correct token.
         """
         seconds, until = self._slowest
         return seconds if self._clock() < until else 0.0
@@ -141,7 +145,8 @@ class Authenticator:
     def cached(self, conn_id: str) -> Credentials | None:
         """Return the cached credentials of a Connection. If they are not in the cache, return ``None``.
 
-        If the id cannot be part of an asset's URI, return :data:`DENY_ALL`. Such an id is never looked up.
+        If the id cannot be part of an asset's URI, return credentials that no token matches. Such an id is never looked
+        up.
         """
         if not fits_uri(conn_id):
             return DENY_ALL
@@ -169,7 +174,8 @@ class Authenticator:
             # asyncio logs the error of a task if nobody reads the error. Usually the waiting requests read the error of
             # a failed lookup. If all of them are cancelled, only this callback reads the error.
             task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        # With `await task`, the cancellation of one request would also cancel the lookup for the other requests.
+        # `asyncio.wait` is used instead of `await task`, because the cancellation of one request must not cancel the
+        # lookup for the other requests.
         done, _ = await asyncio.wait({task}, timeout=None if within is None else max(0.0, within))
         if not done:
             # The reason is logged, so it does not contain the id. If a sender has put the id and the token into
@@ -217,7 +223,8 @@ class ReferencedConnections:
     async def contains(self, conn_id: str) -> bool:
         """Return whether a DAG uses the asset of the Connection, or has used it.
 
-        The ids of all such Connections are read from time to time. If they cannot be read, the last known ids are used.
+        The ids of all such Connections are cached for :data:`CACHE_TTL_SECONDS` and then read again. If they cannot be
+        read, the last known ids are used.
         """
         if self._clock() >= self._until:
             if self._refreshing is None:

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Store webhook notifications as asset events in Airflow's database, without repetitions.
 
-The class ``Outcome`` lists the notifications that are not stored.
+The class ``Outcome`` lists the reasons for which a notification is not stored.
 
 Airflow's asset manager creates the events, in a database session of the API server. Each transaction first locks the
 database row of the asset, for two reasons:
@@ -42,10 +42,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Time in seconds for which a transaction is repeated if SQLite's lock is not free. It must be shorter than
-#: :data:`STORE_TIMEOUT_SECONDS`.
+#: :data:`STORE_TIMEOUT_SECONDS`, because the HTTP request with the webhook waits no longer than that.
 LOCK_TIMEOUT_SECONDS = 20.0
-#: Maximum time in seconds to wait until an event is written to the database. The time is long, because the event is
-#: useful even if the sender no longer waits for the answer.
+#: Maximum time in seconds that a webhook notification waits until it is stored as an event. After this time, a
+#: notification that is still in the queue is dropped. The time is long, because the event is useful even if the sender
+#: of the webhook no longer waits for the answer.
 STORE_TIMEOUT_SECONDS = 60.0
 #: Maximum age of an event that is used to recognize repetitions. A notification is a repetition if the latest event of
 #: its verification has the same status. A repetition is not stored.
@@ -126,8 +127,8 @@ class EventWriter:
     def _next_group(self) -> list[_Pending]:
         """Remove the next group of notifications from the queue, and return the group.
 
-        If no notification waits, return an empty list. All notifications of a group belong to one Connection.
-        Notifications for which no request waits any longer are removed too.
+        If no notification waits, return an empty list. All notifications of a group belong to one Connection. A
+        notification for which no request waits any longer is removed from the queue and not stored.
         """
         live = [each for each in self._waiting if not each.outcome.cancelled()]
         group = [each for each in live if each.conn_id == live[0].conn_id][:MAX_GROUP_SIZE]

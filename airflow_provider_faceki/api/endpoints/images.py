@@ -37,7 +37,10 @@ _CHECK_FIELDS = ("objects_detected", "quality", "liveness")
 
 @dataclass(frozen=True, slots=True)
 class _SelfieCall:
-    """Base class of the calls that send one selfie. These calls are treated as charged."""
+    """Base class of the calls that send one selfie.
+
+    The calls count against the limit of charged calls (setting ``max_charged_calls`` of the Connection).
+    """
 
     is_charged: ClassVar[bool] = True
     _route: ClassVar[str]
@@ -78,7 +81,7 @@ class FaceMatch(_SelfieCall):
         return read_records(answer)
 
     def steps(self, session: AuthSession) -> Steps[tuple[VerificationRecord, ...]]:
-        """Send the search. After a lost answer, do not send it again, because FACEKI charges each search."""
+        """Send the search. If the answer is lost, the search is not sent again, because FACEKI charges each search."""
         try:
             return (yield from _charged(session, self))
         except NotFoundError as error:
@@ -113,7 +116,8 @@ class FaceAnalysis:
 class AnalyzeFace(_SelfieCall):
     """Estimate the age, gender and liveness of a face. The call is undocumented and known from an official SDK.
 
-    It is unknown whether FACEKI charges the call, so it is treated as a charged call.
+    It is unknown whether FACEKI charges the call. Therefore the call counts against the limit of charged calls (setting
+    ``max_charged_calls`` of the Connection), and it is not sent again if the answer is lost.
 
     :param selfie: Image of the person.
     :raises ValidationError: if ``selfie`` is not an :class:`Image`.
@@ -136,7 +140,10 @@ class AnalyzeFace(_SelfieCall):
         )
 
     def steps(self, session: AuthSession) -> Steps[FaceAnalysis]:
-        """Send the request. After a lost answer, do not send it again, because FACEKI possibly charges each request."""
+        """Send the request. If the answer is lost, the request is not sent again.
+
+        The reason is that FACEKI possibly charges each request.
+        """
         return _charged(session, self)
 
 

@@ -15,9 +15,9 @@ from airflow_provider_faceki.api.secrets import SecretText
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.values import as_link_id, check_identifier, is_maskable
 
-# The id of a link is searched in the fields `_ID_FIELDS`. The most probable names are first. The empty name stands for
-# an answer that is only a text. The URL of a link is searched in the fields `_URL_FIELDS`. All names are in lower case
-# and without `_`, as the function `plain` returns them.
+# The fields `_ID_FIELDS` of an answer possibly contain the id of a link. The most probable names are first. The empty
+# name means that the whole answer is a text and not an object. The fields `_URL_FIELDS` possibly contain the URL of a
+# link. All names are in lower case and without `_`, as the function `plain` returns them.
 _ID_FIELDS = ("linkid", "data", "link", "result", "kyclink", "kyclinkid", "uuid", "id", "url", "")
 _URL_FIELDS = frozenset(
     {

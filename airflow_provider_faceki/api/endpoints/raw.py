@@ -98,14 +98,18 @@ class RawCall:
 
     @property
     def is_charged(self) -> bool:
-        """Whether the call counts against the limit of charged calls.
+        """Whether the call counts against the limit of charged calls (setting ``max_charged_calls`` of the Connection).
 
-        FACEKI's prices of single routes are unknown. Therefore every call that is not idempotent is treated as charged.
+        FACEKI's prices of single routes are unknown. Therefore every call counts that is not idempotent.
         """
         return not self.is_idempotent
 
     def steps(self, session: AuthSession) -> Steps[Json]:
-        """Perform the call. If the call fails, the error says whether the request is allowed to be sent twice."""
+        """Perform the call.
+
+        If the call fails, the attribute ``idempotent`` of the error says whether the request is allowed to be sent
+        twice.
+        """
         try:
             return (yield from call_once(session, self))
         except FacekiError as error:

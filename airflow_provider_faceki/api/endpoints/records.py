@@ -204,7 +204,10 @@ def _with_decision(item: dict[str, Json], document: Json, *, is_alone: bool) -> 
 
 
 def _hides_decision(record: VerificationRecord) -> bool:
-    """Return True if a record possibly contains a decision in an unknown field or format."""
+    """Return True if a record possibly contains a decision in an unknown field or format.
+
+    The caller then raises an error. Without the error, the record would count as a record without a decision.
+    """
     if record.decision is not None:
         return False
     if not has_field(record.document, "decision") and holds_field(dict(record.document), "decision"):

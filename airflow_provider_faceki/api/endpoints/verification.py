@@ -33,10 +33,11 @@ from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.uploads import Image, check_image
 from airflow_provider_faceki.api.values import check_identifier
 
-#: Seconds between the first two lookups of a record after a lost answer. Each further pause is twice as long as the one
+#: If FACEKI's answer to a verification is lost or unusable, the record of the verification is looked up several times.
+#: This number is the pause in seconds between the first two lookups. Each further pause is twice as long as the one
 #: before, up to :data:`MAX_LOOKUP_PAUSE_SECONDS`.
 FIRST_LOOKUP_PAUSE_SECONDS = 1.0
-#: Maximum seconds between two lookups of a record.
+#: Maximum pause in seconds between two lookups of the record of a verification whose answer was lost or unusable.
 MAX_LOOKUP_PAUSE_SECONDS = 15.0
 
 
@@ -141,7 +142,8 @@ class PerformKycVerification:
     :param lookup_timeout: Maximum seconds during which the record is looked up after a lost answer. The default is 60,
         because a record that does not exist after one minute is unlikely to appear later.
     :param known_request_ids: FACEKI's ids of earlier verifications. The records of these verifications are ignored.
-        Set it only if ``record_identifier`` was used before, for example in an earlier attempt for the same person.
+        Pass these ids only if ``record_identifier`` was used before, for example in an earlier attempt for the same
+        person.
     :param not_before: Unix time. Records that FACEKI created before this time belong to earlier verifications and are
         ignored.
     :raises ValidationError: if an argument is invalid.
@@ -225,7 +227,7 @@ class PerformKycVerification:
         return (yield from self._reconcile(session, reason))
 
     def _reconcile(self, session: AuthSession, reason: str) -> Steps[KycVerification]:
-        """Look up the record repeatedly, until the record has a decision or ``lookup_timeout`` has passed.
+        """Look up the record of this verification, until it has a decision or ``lookup_timeout`` has passed.
 
         :param reason: Reason why FACEKI's answer cannot be used, for the error message.
         :raises OutcomeUnknownError: if no record was found within ``lookup_timeout``, or a lookup failed permanently.
@@ -286,17 +288,17 @@ class FindKycVerification:
 
     https://docs.faceki.com/api-integration/verification-apis/fetch-records
 
-    Records that the parameters ``known_request_ids`` and ``not_before`` exclude do not count.
+    Only records that contain the requested id count. (:class:`FetchRecords` also accepts records without an id.) If
+    FACEKI returns records, but none of them contains the id, FACEKI has possibly ignored the id. In this case, an error
+    is raised. The result ``None`` would be dangerous, because a caller possibly sends a new verification after ``None``
+    and pays for it.
 
-    This call accepts only records that contain the requested id, because FACEKI possibly ignores an unknown filter and
-    returns records of other verifications. This call is stricter than :class:`FetchRecords`, because the caller usually
-    pays for a new verification if the result is ``None``.
-
-    :param record_identifier: Your own id of the verification. Set it if ``request_id`` is not set.
-    :param request_id: FACEKI's id of the verification. Set it if ``record_identifier`` is not set.
-    :param known_request_ids: FACEKI's ids of verifications to ignore.
+    :param record_identifier: Your own id of the verification. It is required if there is no ``request_id``.
+    :param request_id: FACEKI's id of the verification. It is required if there is no ``record_identifier``.
+    :param known_request_ids: FACEKI's ids of verifications whose records are ignored.
     :param not_before: Unix time. Records that FACEKI created before this time are ignored.
-    :raises ValidationError: if none or both of the two ids are set, or if the id is not valid.
+    :raises ValidationError: if none or both of ``record_identifier`` and ``request_id`` are set, or if the id is not
+        valid.
     """
 
     reads_records: ClassVar[bool] = True

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The call that fetches the rules of a workflow, and the conclusions from its result or its error."""
+"""The call that fetches the rules of a workflow, and functions that evaluate its result or its error."""
 
 from __future__ import annotations
 
@@ -120,20 +120,23 @@ class GetWorkflowRules:
 def are_records_stored(
     rules: WorkflowRules | None, fetch: Callable[[], WorkflowRules], *, is_decisive: bool = True
 ) -> bool:
-    """Return whether the rules of a workflow say that FACEKI stores the records of verifications.
+    """Return ``False`` if the rules of a workflow say that FACEKI stores no records. Otherwise return ``True``.
 
-    If FACEKI has no endpoint for the rules, it is unknown whether FACEKI stores records. Then the result is ``True``.
+    If FACEKI stores no records, a missing record does not prove that FACEKI has performed no verification. In this
+    case, the caller must not send the verification again. If FACEKI has no endpoint for the rules, or its answer is
+    unreadable, the rules remain unknown, and the result is ``True``.
 
-    :param rules: The rules. They are ``None`` if a request for them failed; see :func:`are_rules_unavailable`.
+    :param rules: The rules, or ``None`` if an earlier request for them failed.
     :param fetch: Function that requests the rules. It is called if ``rules`` is ``None`` and ``is_decisive`` is true.
-    :param is_decisive: Whether the caller sends a verification if the result is ``True``. In this case the rules must
-        be known, because they possibly say that FACEKI stores no records. Therefore an error is raised if FACEKI does
-        not return the rules now. If ``is_decisive`` is false, the result is ``True`` instead of an error.
-    :raises FacekiError: if ``fetch`` raises it, except if the endpoint of the rules is missing or unreadable.
+    :param is_decisive: Whether the caller possibly sends a verification now if the result is ``True``. If the value is
+        true and ``rules`` is ``None``, the rules are requested again. If the value is false, the rules are not
+        requested, and the result for unknown rules is ``True``.
+    :raises FacekiError: if ``fetch`` raises it. If the endpoint of the rules is missing or its answer is unreadable, no
+        error is raised.
     """
     if rules is None and is_decisive:
-        # The rules are ``None`` if their endpoint is missing, and also if it failed. The error of a second request
-        # shows which of these is the case.
+        # The rules are ``None`` if FACEKI has no endpoint for them, and also if the endpoint failed for a short time.
+        # The error of a second request shows which of these is the case.
         try:
             rules = fetch()
         except FacekiError as error:
@@ -145,10 +148,12 @@ def are_records_stored(
 def are_rules_unavailable(error: FacekiError) -> bool:
     """Return True if a verification can go on although the request for the workflow's rules failed with ``error``.
 
-    The rules say which images a workflow requires. FACEKI itself checks the rules during the verification. FACEKI does
-    not document the endpoint of the rules, which is known only from SDKs. Therefore the result is ``True`` if the
-    endpoint is missing, if the service fails, or if the answer is unreadable or missing. For throttling (HTTP 429), the
-    result is ``False``.
+    The result is ``True`` if the endpoint of the rules is missing, if the service fails, or if the answer is unreadable
+    or missing. The verification does not need the rules, because FACEKI itself checks them during the verification.
+    FACEKI does not document the endpoint, which is known only from SDKs, so the endpoint is possibly missing.
+
+    For all other errors, the result is ``False``, and the caller raises the error. An example is HTTP 429 (too many
+    requests): the endpoint works, and a later request can return the rules.
 
     :param error: Error of the request for the rules, after all retries of the request.
     """
@@ -159,8 +164,8 @@ def are_rules_unavailable(error: FacekiError) -> bool:
 def are_rules_missing(error: FacekiError) -> bool:
     """Return True if the endpoint of a workflow's rules does not exist, or if its answer is unreadable.
 
-    Another request would probably end with the same error, so the rules remain unknown. For a service that is only down
-    for some time, the result is ``False``.
+    In these cases, another request would probably end with the same error, so the rules remain unknown. If the service
+    is only down for some time, the result is ``False``, because a later request can return the rules.
 
     :param error: Error of the request for the rules, after all retries of the request.
     """

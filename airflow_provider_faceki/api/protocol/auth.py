@@ -27,10 +27,11 @@ from airflow_provider_faceki.api.secrets import SecretBytes, SecretText
 from airflow_provider_faceki.api.service import AuthFlow
 from airflow_provider_faceki.api.values import as_number
 
-#: A token is replaced at most this number of seconds before it expires, so that no token expires on its way to FACEKI.
+#: A token is not used any more if it expires within this number of seconds, so that no token expires on its way to
+#: FACEKI. For a short lifetime, :data:`MAX_RENEWAL_MARGIN_FRACTION` reduces this number.
 RENEWAL_MARGIN_SECONDS = 60.0
-#: Maximum renewal margin as a fraction of the token's lifetime. If the lifetime is below ten minutes, this fraction is
-#: less than one minute, and replaces :data:`RENEWAL_MARGIN_SECONDS`.
+#: A token with a lifetime below ten minutes is used until this fraction of its lifetime remains. A longer lifetime has
+#: the fixed margin :data:`RENEWAL_MARGIN_SECONDS`, which would be too much of a short lifetime.
 MAX_RENEWAL_MARGIN_FRACTION = 0.1
 #: Lifetime of a token in seconds if FACEKI's answer to the token request contains no lifetime. The value is documented
 #: at https://docs.faceki.com/api-integration/verification-apis/authentication .
@@ -265,5 +266,5 @@ def _names_credentials(document: Json) -> bool:
 
 def _lifetime(value: Json) -> float:
     seconds = as_number(value)
-    # A token with lifetime 0 is used only for the request for which it was fetched.
+    # A negative lifetime becomes 0. A token with lifetime 0 is used only for the request for which it was fetched.
     return DEFAULT_LIFETIME_SECONDS if seconds is None else max(seconds, 0.0)

@@ -83,7 +83,8 @@ _CREDENTIAL_WORDS = re.compile(
     r"|\b(?:client|secret)\b.{0,30}\b(?:invalid|wrong|unknown|incorrect|not found|not valid|does not exist)\b",
     re.IGNORECASE,
 )
-# These codes do not show the cause of a failure. Therefore the texts of the answer are also searched for the cause.
+# These codes in FACEKI's answers report a failure, but not its cause. Therefore the texts of the answer are also
+# searched for words that show the cause.
 _GENERAL_CODES = frozenset({400, 403, 422, 500, 1000})
 
 

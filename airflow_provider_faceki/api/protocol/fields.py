@@ -85,8 +85,8 @@ def find_objects(
     An object inside a wanted object is not returned. Deeper levels than :data:`MAX_WRAPPINGS` are not searched.
 
     :param is_wanted: Function that receives a JSON object and returns whether it is wanted.
-    :returns: The wanted objects. The list is empty if the document contains an empty list or null instead of such
-        objects. The result is ``None`` if the format of the document is unknown.
+    :returns: The wanted objects. If the document contains an empty list or null in their place, the returned list is
+        empty. If the document contains something else in their place, or beside them in a list, the result is ``None``.
     """
     if not isinstance(document, dict):
         return _search(document, is_wanted, 0)

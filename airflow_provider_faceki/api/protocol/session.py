@@ -2,8 +2,8 @@
 """The steps of a call, as generators. The steps get an access token, send the request, and replace a refused token.
 
 The generators do no I/O. They yield effects, which are descriptions of I/O, such as "send this request". A driver
-(``transport/drivers.py``) executes each effect, on the caller's thread or for an event loop. The driver sends the
-result into the generator, or throws the error into it.
+(``api/transport/drivers.py``) executes each effect, on the caller's thread or for an event loop. The driver sends the
+result of the effect into the generator. If the effect fails, the driver throws the error into the generator.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from airflow_provider_faceki.api.protocol.envelope import Payload, is_token_refu
 from airflow_provider_faceki.api.protocol.http import HttpRequest
 from airflow_provider_faceki.api.service import Service
 
-#: Seconds between two reads of the token store while another caller fetches the token. The duration of a token request
-#: is about ten times this value.
+#: Seconds between two reads of the token store while another caller fetches the token. A token request takes about ten
+#: times as long, so this pause delays a waiting caller only a little.
 LOCK_POLL_SECONDS = 0.05
-#: Maximum seconds to wait for the owner of a refresh lock. The owner fetches the token for all callers. An owner that
-#: still has the lock after this time probably hangs, or was killed. The lock of a killed owner is usually released at
-#: once. In a storage that several hosts share, such a lock remains locked. After this time, the waiting callers also
-#: try the lock with the next number; see :meth:`TokenStore.try_lock`. One of them acquires this lock and fetches the
-#: token. The others wait again.
+#: Only the owner of a refresh lock fetches a new token. The other callers wait for this token, at most this number of
+#: seconds. If the token has not arrived by then, the owner probably hangs or was killed. (The lock of a killed owner is
+#: usually released at once, but not in a storage that several hosts share.) In this case, the waiting callers try
+#: another lock; see :meth:`TokenStore.try_lock`. One of them acquires it and fetches the token. The others wait again.
 MAX_LOCK_WAIT_SECONDS = 30.0
 #: FACEKI possibly issues a token and then refuses it in a call. After such a refusal, no further token is requested for
 #: this number of seconds, because FACEKI would probably refuse the next token too. In addition, FACEKI charges extra
@@ -39,7 +38,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class SendRequest:
-    """Effect: send an HTTP request. The result of the effect is the content of FACEKI's answer.
+    """Instruction to the driver, which does the I/O of a call: send an HTTP request, and return the answer's content.
 
     After a failure, the driver sends the request again if the retry policy allows this.
     """
@@ -49,7 +48,7 @@ class SendRequest:
 
 @dataclass(frozen=True, slots=True)
 class RunBlocking:
-    """Effect: run a short blocking function. The result of the effect is the return value of the function.
+    """Instruction to the driver, which does the I/O of a call: run a short blocking function, and return its result.
 
     The asynchronous driver runs the function in a thread, so that the event loop is not blocked.
     """
@@ -59,18 +58,19 @@ class RunBlocking:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Effect: wait for a number of seconds."""
+    """Instruction to the driver, which does the I/O of a call: wait for a number of seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class MaskSecret:
-    """Effect: mask a secret value in all later log lines.
+    """Instruction to the driver, which does the I/O of a call: mask a secret value in all later log lines.
 
     :param value: The secret.
-    :param is_link: Whether the secret is the id or the URL of a new link. The driver is allowed to skip links, because
-        masking becomes slower with each secret, and a process possibly creates thousands of links.
+    :param is_link: Whether the secret is the id or the URL of a new verification link. The driver is allowed to leave
+        links unmasked, because masking becomes slower with each secret, and a process possibly creates thousands of
+        links.
     """
 
     value: str
@@ -79,15 +79,16 @@ class MaskSecret:
 
 @dataclass(frozen=True, slots=True)
 class CountToken:
-    """Effect: count a new access token for metrics.
+    """Instruction to the driver, which does the I/O of a call: count a new access token in the metrics.
 
-    FACEKI can refuse a token request with HTTP 200. So the HTTP status does not show whether FACEKI issued a token.
+    The driver cannot count tokens by the HTTP status, because FACEKI can refuse a token request with HTTP 200.
     """
 
 
 Effect: TypeAlias = "SendRequest | RunBlocking | Sleep | MaskSecret | CountToken"
-# The driver sends the result of each effect into the generator. The type of this result depends on the effect, so it is
-# annotated as Any.
+# A generator of this type yields effects (instructions such as SendRequest). The result of each effect is sent into the
+# generator. The type of this result depends on the effect, so it is annotated as Any. T is the type of the value that
+# the generator returns.
 Steps: TypeAlias = Generator[Effect, Any, T]
 
 
@@ -101,7 +102,8 @@ class Endpoint(Protocol[T_co]):
       method returns the result of the call, such as an empty tuple. Otherwise the method raises a FacekiError.
     * ``reads_records = True``: An answer with a decision in each record is accepted, even if the outer object of the
       answer (its envelope) reports a failure.
-    * ``is_charged = True``: The call counts against the limit of charged calls.
+    * ``is_charged = True``: The call counts against the limit of charged calls (setting ``max_charged_calls`` of the
+      Connection).
     """
 
     def request(self, service: Service = ...) -> HttpRequest:
@@ -150,10 +152,10 @@ class AuthSession:
         self._refused[token.value] = self.clock()
 
     def may_renew(self, token: AccessToken) -> bool:
-        """Return whether a new token is allowed to be fetched after FACEKI refused ``token``.
+        """Return whether the call is allowed to try again after FACEKI refused ``token``, usually with a new token.
 
-        If ``token`` was new, FACEKI would probably refuse the next token too. In this case, the result is false for
-        :data:`MIN_RENEWAL_SECONDS` after the refusal.
+        If FACEKI recently refused ``token`` although it was new (see :meth:`note_refusal`), FACEKI would probably
+        refuse the next token too. In this case, the result is false for :data:`MIN_RENEWAL_SECONDS` after the refusal.
         """
         refused_at = self._refused.get(token.value)
         return refused_at is None or not 0 <= self.clock() - refused_at < MIN_RENEWAL_SECONDS
@@ -192,7 +194,8 @@ def call_once(session: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
 
     If FACEKI refuses the access token, the request is sent once more. If the refused token is older than this call, the
     second request contains a new token. If the token was fetched during this call, the second request contains the same
-    token.
+    token, because FACEKI possibly accepts a new token only after a short delay. If FACEKI refuses the second request
+    too, later calls with the same token send no second request for :data:`MIN_RENEWAL_SECONDS`.
 
     :raises FacekiError: if the call failed.
     """
@@ -212,8 +215,9 @@ def call_once(session: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
         if answer.failure is not None and not getattr(endpoint, "reads_records", False):
             raise answer.failure
         return endpoint.read(replace(answer, null_is_no_record=session.service.null_result == "no_record"))
-    # `empty` possibly raises a new error. Inside the except block, Python would store the caught error in the
-    # `__context__` of the new error. Therefore `empty` is called outside of the block.
+    # `empty` possibly raises an error which says that the answer does not prove that there is no record. Therefore
+    # `empty` is called outside of the except block. Inside the block, Python would store the caught NotFoundError in
+    # the `__context__` of the new error, and a traceback would show both.
     result: T = empty(not_found)
     return result
 
@@ -221,8 +225,8 @@ def call_once(session: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
 def token(session: AuthSession) -> Steps[AccessToken]:
     """Return the stored token if it is usable. Otherwise fetch a new token, store it and return it.
 
-    The caller that acquires a lock fetches the new token. The other callers wait for this token. If the token does not
-    arrive within :data:`MAX_LOCK_WAIT_SECONDS`, one of the waiting callers fetches a token instead.
+    If several callers need a new token at the same time, only one of them fetches it, and the others wait for it. If
+    the token does not arrive within :data:`MAX_LOCK_WAIT_SECONDS`, one of the waiting callers fetches a token instead.
     """
     found = session.tokens.peek()
     if found is None or not found.usable(session.clock()):
@@ -236,7 +240,7 @@ def fetch_token(session: AuthSession) -> Steps[AccessToken]:
     """Request a new token from FACEKI and return it. The token store is neither read nor changed.
 
     :raises AuthenticationError: if FACEKI does not accept the credentials.
-    :raises ConfigurationError: if FACEKI does not know this form of the request.
+    :raises ConfigurationError: if FACEKI does not know the form of the token request (``auth_flow``).
     :raises FacekiError: if the request failed for another reason.
     """
     requested_at = session.clock()
@@ -309,7 +313,7 @@ def _token_first(session: AuthSession) -> Steps[AccessToken]:
         return (yield from token(session))
     except FacekiError as error:
         # The token request failed. The main request was not sent yet, or FACEKI refused the token of the main request.
-        # In both cases, FACEKI has not acted on the main request. Therefore the error is not ambiguous.
+        # In both cases, FACEKI has certainly not acted on the main request. `is_ambiguous` is false in such a case.
         error.is_ambiguous = False
         raise
 
