@@ -33,7 +33,7 @@ class AirflowObjectStore:
 
 
 def write_file(uri: str, file: IO[bytes], conn_id: str | None) -> str:
-    """Write a complete temporary file to ``uri``, and return ``uri``. If the storage fails, write again after a pause.
+    """Copy the whole ``file`` to ``uri``, and return ``uri``. If the storage fails, repeat the copy after a pause.
 
     :raises OSError: if the last attempt also failed.
     """

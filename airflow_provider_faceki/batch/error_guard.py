@@ -23,12 +23,12 @@ from dataclasses import dataclass, field
 from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.batch.outcomes import Deferred, Failed, Refusal
 
-#: If no row has succeeded, the batch stops after this number of rows that FACEKI refused with the same error. The cause
-#: is probably in the batch and not in the rows. The number also applies to the storage of the images: if the storage
-#: has worked for no row in this try, the batch stops after this number of equal failures of the storage.
+#: This number stops the batch in two cases. First, FACEKI has refused this number of rows with the same error, and no
+#: row has succeeded. Second, the storage of the images has failed in the same way for this number of rows, and it has
+#: worked for no row in this try (execution of the task). In both cases, the cause is probably not in the rows.
 MIN_ALIKE = 20
-#: If the storage of the images has worked for a row in this try, the batch stops after this number of equal failures of
-#: the storage without a success in between.
+#: If the storage of the images has worked for a row in this try (execution of the task), the batch stops only after the
+#: storage has failed in the same way for this number of rows. Each success of the storage restarts the count.
 MIN_ALIKE_LATER = 50
 
 
@@ -55,12 +55,12 @@ class SystemicErrorGuard:
 
     @property
     def held(self) -> int:
-        """Number of collected rows. Their errors are not written to the output folder ``errors`` yet."""
+        """Number of refused rows that the guard has collected. No errors are written for these rows yet."""
         return len(self._held)
 
     @property
     def held_rows(self) -> list[Deferred]:
-        """The collected rows, in the form of outcomes that postpone the rows to a later try."""
+        """The refused rows that the guard has collected, as outcomes that postpone the rows to a later try."""
         return [refusal.deferred for _, refusal in self._held]
 
     def hold(self, failed: Failed) -> bool:
@@ -87,7 +87,8 @@ class SystemicErrorGuard:
     def storage_worked(self) -> None:
         """Record that the storage works, and reset the counts of its failures.
 
-        Call this method after a row was sent with its images, or got an error of its own.
+        Call this method after a row was sent, because its images were readable. Also call it after a row got an error:
+        while a storage fails, its rows are postponed and get no error.
         """
         self._storage_worked = True
         self._storage_failures.clear()
@@ -97,7 +98,7 @@ class SystemicErrorGuard:
         return self._systemic_refusal() or self._systemic_storage_failure()
 
     def release(self) -> list[Mapping[str, object]]:
-        """Return the error lines of the collected rows. After this call, the guard collects no further rows.
+        """Return the error lines of the refused rows that the guard has collected. Later refusals are not collected.
 
         Call this method when a first row has succeeded, or at the end of a batch that was not stopped. Then write the
         returned lines to the output folder ``errors``.

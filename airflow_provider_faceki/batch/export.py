@@ -55,8 +55,8 @@ class ExportOptions:
     :param policy: Rules that define which columns are written, dropped or hashed.
     :param format: ``ndjson`` or ``parquet``.
     :param run: Name of this run in file names. It consists of letters, digits and ``-``.
-    :param partition: Name of the folder for the file, below the folder of the table, such as ``date=2026-01-31``. If it
-        is empty, the file is written directly to the folder of the table.
+    :param partition: Folder below the folder of each table, such as ``date=2026-01-31``. This run writes its file for
+        the table to this folder. If it is empty, the file is written directly to the folder of the table.
     :param partitions: All partitions in which an earlier try of this run possibly wrote files.
     :param max_error_rate: Share of error rows (0 to 1) above which the export stops early.
     """
@@ -76,7 +76,8 @@ class ExportOptions:
     def fingerprint(self) -> str:
         """Hash of the version of this package and of the options that change the fetched data.
 
-        A journal line with a different hash is ignored.
+        Each journal line contains this hash. If the hash in a line is different, a later try ignores the line, and
+        fetches the records of its row again.
         """
         options = [__version__, self.by, dict(self.policy.choices), self.policy.hash_key]
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
@@ -130,7 +131,8 @@ class RecordExport:
     def run(self, read: ReadRows, progress: Progress) -> None:
         """Fetch all records and write the tables.
 
-        If some records could not be fetched after two attempts, no table is written; see ``unfinished``.
+        If the records of some rows could not be fetched after two attempts, no table is written. The attribute
+        ``unfinished`` then contains the number of these rows.
 
         :param read: Function that reads the identifiers from their beginning. It is called once for the first attempt.
             If some records could not be fetched, it is called once more for a second attempt.
@@ -181,8 +183,9 @@ class RecordExport:
     def _triage(self, row: Row, *, is_second_pass: bool) -> str | None:
         """Return the journal key of an input row if its records have to be fetched now. Otherwise return ``None``.
 
-        The records are not fetched if the row is done or not valid. The error of a row that is not valid is written to
-        the journal. The second pass fetches only the records of rows that the first pass has postponed.
+        The records are not fetched if the row already has a result or an error, or if the row is not valid. The error
+        of a row that is not valid is written to the journal. If the input is read a second time, records are fetched
+        only for the rows that the first reading has postponed.
         """
         index = self.journal.index
         mark_seen = partial(index.mark_seen, reading=1 + is_second_pass)
@@ -262,8 +265,8 @@ class RecordExport:
             raise OSError(
                 "fetched records are missing from the output's _journal; the next try fetches them again"
             )
-        # The table of verifications is written last. If a reader finds a verification in it, the rows of its documents
-        # already exist in the other tables.
+        # The table of verifications is written last. If a reader finds a verification in this table, the other tables
+        # already contain the documents of the verification.
         for table in reversed(tables):
             with tables[table].finish() as file:
                 write_file(self.uri(table), file, self.options.output_conn_id)
@@ -273,7 +276,7 @@ class RecordExport:
     def _delete_replaced(self) -> None:
         """Delete the files that an earlier try of this run wrote in another format or partition.
 
-        Otherwise readers would find the rows twice.
+        Otherwise readers would find the same rows in the old and in the new files.
         """
         for table in (*TABLES, "errors"):
             for suffix in TABLE_FORMATS:
@@ -296,8 +299,8 @@ class RecordExport:
             for line in with_checkpoints(segment_log.lines(), lambda: raise_if_killed(self.is_killed)):
                 key = str(line.get("key"))
                 # A line of the journal is skipped in three cases. First, the line is too old or was written with other
-                # options. Second, the input of this try does not contain the row. Third, an earlier line already
-                # contains the data of the same input row.
+                # options. Second, the input of this try does not contain the row to which the line belongs. Third, an
+                # earlier line already contains the data of the same row.
                 if self._is_usable(line) and index.was_seen(key) and index.mark_recorded(key):
                     count += 1
                     self._add(line, tables)

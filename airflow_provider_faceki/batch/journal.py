@@ -2,21 +2,23 @@
 """Journal of a batch: append-only logs of the rows that were sent and of the rows that are done.
 
 A log consists of segments. A segment is a file that is written once and never changed, which is possible in any
-storage. The folders under ``output_path`` are::
+storage. Before a row is sent, an entry for the row is written to the log ``intents``. This entry is called an intent.
+If FACEKI has certainly not verified the row after its intent, an entry in the log ``cancelled`` cancels the intent. The
+folders under ``output_path`` are::
 
     results/part-….ndjson               one line for each verified row: a summary
     errors/part-….ndjson                one line for each row that cannot be verified: row, identifier, code, advice
     records/part-….ndjson               full records, only if they are requested
-    _journal/intents/part-….ndjson      write-ahead log: identifiers of rows that are about to be sent
-    _journal/cancelled/part-….ndjson    identifiers of rows that FACEKI has certainly not verified after their intents
+    _journal/intents/part-….ndjson      identifiers of rows that are about to be sent
+    _journal/cancelled/part-….ndjson    identifiers of rows whose intents are cancelled
     _journal/tombstones/part-….ndjson   names of segments to ignore, because an export's tables contain their rows
-    _journal/tries/try-….json           the leases of all tries (lease.py)
+    _journal/tries/try-….json           one file for each try, so that only the newest try sends rows (lease.py)
 
-An intent is an entry for a row that is about to be sent. Each row is in one of three states:
+Each row is in one of three states:
 
 - Done: the row has a line in ``results`` or ``errors``.
-- Possibly sent and billed: the row is not done, and it has more intents than cancelled intents. The batch looks up the
-  row at FACEKI before it sends the row again.
+- Possibly sent and billed: the row is not done, and it has more intents than cancelled intents. By default, the batch
+  looks up the row at FACEKI before it sends the row again.
 - Not verified: all other rows.
 """
 
@@ -58,7 +60,7 @@ CREATE TABLE rows (
 
 
 class SegmentLog:
-    """Append-only log of JSON lines in one folder. Each segment of the log is a file that is written only once.
+    """Append-only log of JSON lines in one folder. It consists of segments, which are files that are written only once.
 
     :param store: Storage of the folder.
     :param folder: URI of the folder.
@@ -102,14 +104,14 @@ class SegmentLog:
                 name = f"{self.folder}/part-{self._writer}-{self._number:06d}.ndjson"
                 self._number += 1
                 # A single assignment moves all buffered lines to the segment, which is the next file of this log.
-                # Airflow's task timeout can raise an exception between any two statements. Between two assignments,
-                # such an exception would lose lines or write them twice.
+                # Airflow's task timeout can raise an exception between any two statements. If two statements moved the
+                # lines, an exception between them would lose lines or write them twice.
                 self._segment, self._lines = (name, self._lines), []
             self._store.write(self._segment[0], b"".join(self._segment[1]))
             self._segment = None
 
     def lines(self) -> Iterator[Mapping[str, object]]:
-        """Yield the lines of all segments in the storage, from all tries. Segments in ``tombstones`` are omitted."""
+        """Yield the lines that all tries have written to the storage. Files that ``tombstones`` names are omitted."""
         for uri in self._uris():
             if _name(uri) in self.tombstones:
                 continue
@@ -117,13 +119,15 @@ class SegmentLog:
                 try:
                     document = json.loads(line)
                 except ValueError:
-                    # An incompletely written line is ignored. Its row is not done, so the batch looks it up again.
+                    # An incompletely written line is ignored. If it contained the result of a row, this row counts as
+                    # unfinished. Therefore the batch processes the row again. By default, it asks FACEKI for the record
+                    # of the row.
                     continue
                 if isinstance(document, dict):
                     yield document
 
     def names(self) -> list[str]:
-        """Return the names of all segments of all tries."""
+        """Return the names of all segments (files) of this log, from all tries."""
         return [_name(uri) for uri in self._uris()]
 
     def delete(self) -> None:
@@ -144,7 +148,7 @@ class RowState(NamedTuple):
     :param is_done: Whether the row has a result or an error.
     :param sent_since: Earliest Unix time at which the row was possibly sent. It is ``None`` if FACEKI has certainly not
         verified the row.
-    :param is_deferred: Whether this try has postponed the row to its second pass over the manifest.
+    :param is_deferred: Whether this try has postponed the row to its second reading of the manifest.
     """
 
     is_done: bool
@@ -176,7 +180,7 @@ class RowIndex:
         return RowState(bool(done), float(since) if intents > 0 else None, bool(deferred))
 
     def add_intent(self, key: str, at: float) -> None:
-        """Record an intent: the row is about to be sent, at the Unix time ``at`` or later."""
+        """Record an intent: a note that the row is about to be sent, at the Unix time ``at`` or later."""
         self._database.execute(
             "INSERT INTO rows (key, intents, sent_since) VALUES (?, 1, ?) ON CONFLICT (key) DO UPDATE "
             "SET intents = intents + 1, sent_since = min(sent_since, excluded.sent_since)",
@@ -184,9 +188,10 @@ class RowIndex:
         )
 
     def cancel_intent(self, key: str) -> None:
-        """Cancel the row's last intent. Call this only if FACEKI has certainly not verified the row after it.
+        """Cancel the row's last intent, which is the note that the row is about to be sent.
 
-        An intent is written just before a row is sent. A later try treats a row with an intent as possibly sent.
+        An intent is written just before a row is sent. A later try treats a row with an intent as possibly sent. Call
+        this method only if FACEKI has certainly not verified the row after the intent was written.
         """
         self._database.execute(
             "INSERT INTO rows (key, intents) VALUES (?, -1) ON CONFLICT (key) DO UPDATE SET intents = intents - 1",
@@ -198,44 +203,51 @@ class RowIndex:
         return self._raise_to("done", key)
 
     def mark_deferred(self, key: str) -> None:
-        """Record that this try has postponed the row to its second pass over the manifest."""
+        """Record that this try has postponed the row to its second reading of the manifest."""
         self._raise_to("deferred", key)
 
     def mark_recorded(self, key: str) -> bool:
         """Mark the row, so that its data is not written to the output twice. If it is already marked, return ``False``.
 
-        A batch marks a row when its full FACEKI record is fetched, or was written by an earlier try. An export marks a
-        row when its data is added to the tables.
+        A batch verification marks a row when it starts to fetch the full FACEKI record of the row, or when an earlier
+        try has already written this record. An export marks a row when it adds the data of the row to the tables.
         """
         return self._raise_to("recorded", key)
 
     def mark_seen(self, key: str, reading: int = 1) -> bool:
-        """Record that the row was read from the manifest. If this pass has already read it, return ``False``.
+        """Record that the row was read from the manifest. If this reading has already found the row, return ``False``.
 
         :param key: Key of the row.
-        :param reading: Number of the pass over the manifest, starting at 1. Each pass reads the manifest once.
+        :param reading: Number of the current reading. A try reads the manifest once (1), or a second time (2).
         """
         return self._raise_to("seen", key, reading)
 
     def was_seen(self, key: str) -> bool:
-        """Return whether this try has read the row from the manifest, in any pass."""
+        """Return whether this try has read the row from the manifest, in its first or second reading."""
         found = self._database.execute("SELECT seen FROM rows WHERE key = ?", (_digest(key),))
         return bool((found.fetchone() or (0,))[0])
 
     def count_intents(self, key: str) -> int:
-        """Return the number of intents of the row that are not cancelled."""
+        """Return the number of intents of the row that are not cancelled.
+
+        An intent is a note that the row is about to be sent. It is cancelled if FACEKI has certainly not verified the
+        row.
+        """
         found = self._database.execute("SELECT intents FROM rows WHERE key = ?", (_digest(key),)).fetchone()
         return int(found[0]) if found else 0
 
     def count_unread(self) -> int:
-        """Return the number of postponed rows that are not done and that the second pass has not read."""
+        """Return the number of postponed rows that the second reading of the manifest has not found.
+
+        Rows that already have a result or an error are not counted. If the number is not 0, the manifest has changed.
+        """
         found = self._database.execute(
             "SELECT count(*) FROM rows WHERE deferred = 1 AND done = 0 AND seen < 2"
         )
         return int(found.fetchone()[0])
 
     def count_missing(self) -> int:
-        """Return the number of rows that were possibly sent, are not done, and were not read from the manifest."""
+        """Return the number of possibly sent rows that have no result and no error, and that the manifest lacks."""
         found = self._database.execute(
             "SELECT count(*) FROM rows WHERE intents > 0 AND done = 0 AND seen = 0"
         )
@@ -247,7 +259,7 @@ class RowIndex:
         return int(found.fetchone()[0])
 
     def _raise_to(self, column: str, key: str, value: int = 1) -> bool:
-        """Raise a column of the row to ``value``. If it already has this or a higher value, return ``False``."""
+        """Set a database column of the row to ``value``. If it already has this or a higher value, return ``False``."""
         changed = self._database.execute(
             f"INSERT INTO rows (key, {column}) VALUES (?, ?) ON CONFLICT (key) DO UPDATE "  # noqa: S608 - constants only
             f"SET {column} = excluded.{column} WHERE {column} < excluded.{column}",
@@ -302,7 +314,7 @@ class Journal:
 
     @property
     def leases(self) -> str:
-        """URI of the folder with the lease files of all tries. Only the try with the newest lease may send rows."""
+        """URI of the folder with the lease files. Only the try that wrote the newest file is allowed to send rows."""
         return f"{self.root}/_journal/tries"
 
     def load(self, checkpoint: Callable[[], object] = lambda: None) -> None:
@@ -332,8 +344,8 @@ class Journal:
     def delete(self) -> None:
         """Delete the segments (files) of results and errors. An export calls this when its tables contain their rows.
 
-        First, a tombstone is written. It contains the names of these segments. A later try ignores the named segments,
-        even if they could not be deleted. The tombstone is deleted last.
+        First, a tombstone is written, which is a file with the names of these segments. A later try ignores the named
+        segments, even if they could not be deleted. The tombstone is deleted last.
 
         :raises OSError: if the tombstone cannot be written. In this case no segment is deleted.
         """
@@ -346,21 +358,27 @@ class Journal:
             log.warning("The output's _journal could not be deleted: %s", type(error).__name__)
 
     def log_intents(self, identifiers: Iterable[str]) -> None:
-        """Record an intent for each row that is sent next. :meth:`flush_intents` writes the intents to the storage."""
+        """Record an intent for each row: a note that the row is about to be sent.
+
+        :meth:`flush_intents` writes the intents to the storage.
+        """
         now = self._clock.time()
         for identifier in identifiers:
             self._intents.add({"record_identifier": identifier, "at": now})
             self.index.add_intent(row_key(0, identifier), now)
 
     def flush_intents(self) -> None:
-        """Write the recorded intents to the storage. Send their rows only after this method has returned.
+        """Write the intents of :meth:`log_intents` to the storage. Send the rows only after this method has returned.
 
         :raises OSError: if the storage failed. The next call can succeed.
         """
         self._intents.write()
 
     def cancel_intent(self, identifier: str) -> None:
-        """Cancel the last intent of the row, because FACEKI has certainly not verified the row after it."""
+        """Cancel the last intent of the row, which is the note that the row is about to be sent.
+
+        Call this method only if FACEKI has certainly not verified the row after the intent was written.
+        """
         self._cancelled.add({"record_identifier": identifier})
         self.index.cancel_intent(row_key(0, identifier))
 
@@ -387,7 +405,8 @@ class Journal:
     def flush(self) -> None:
         """Write the buffered results, errors, records and cancelled intents to the storage.
 
-        New intents are written by :meth:`flush_intents`. If the writing fails, the lines stay in the buffer.
+        An intent is a note that a row is about to be sent. New intents are written by :meth:`flush_intents`. If the
+        writing fails, the lines stay in the buffer.
 
         :raises OSError: if the storage failed. The next call can succeed.
         """

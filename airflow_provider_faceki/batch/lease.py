@@ -1,13 +1,14 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Lease on a batch with a fencing token: only the newest try is allowed to send rows.
+"""Lease on a batch: a file that shows which try is the newest. Only the newest try is allowed to send rows.
 
-Two tries that run at the same time would bill the same rows twice. This situation occurs if Airflow loses contact
-with a running worker and starts the next try on another worker. It also occurs if a suspended machine resumes.
+Two tries that run at the same time would bill the same rows twice. This situation occurs if Airflow loses contact with
+a running worker and starts the next try on another worker. It also occurs if a machine is suspended, and resumes after
+Airflow has started the next try.
 
-Each try writes a lease file before it reads the journal. The number in the file name is the fencing token. This number
-is higher than all earlier numbers in the folder. Before a try sends rows, it writes an intent for each of these rows to
-the journal. Then the try lists the folder of the lease files again. If the folder contains a higher number, the try
-stops. Therefore no row is sent twice:
+Each try writes a lease file before it reads the journal, which contains the states of all rows. The number in the file
+name is the fencing token. This number is higher than all earlier numbers in the folder. Before a try sends rows, it
+writes an intent (a note that the row is about to be sent) for each of these rows to the journal. Then the try lists the
+folder of the lease files again. If the folder contains a higher number, the try stops. Therefore no row is sent twice:
 
 - If the older try writes its intents before the newer try reads the journal, the newer try finds these intents. It
   treats the rows as possibly sent.
@@ -34,23 +35,27 @@ from airflow_provider_faceki.batch.store import Clock, ObjectStore, retry_storag
 
 T = TypeVar("T")
 
-#: Maximum age in seconds of the last successful check of the lease. If the last check is older, the try checks its
-#: lease again before it sends a row.
+#: Before a try sends a row, it must know that no newer try has the lease (the right to send rows). It checks the lease
+#: again only if its last successful check is older than this number of seconds.
 MAX_UNCHECKED_SECONDS = 5.0
 
 
 class LeaseLostError(ValidationError):
-    """Error: a newer try has the lease, so this try must not send any row."""
+    """Error: a newer try has the lease (the right to send rows), so this try must not send any row."""
 
 
 class LeaseUncheckedError(ValidationError):
-    """Error: the storage did not list the lease files while a row was sent, so the request of the row is incomplete."""
+    """Error: while a row was sent, it could not be checked whether a newer try has started.
+
+    Therefore the sending was stopped. FACEKI has received only an incomplete request.
+    """
 
 
 class Lease:
     """Lease of one try on a batch. Only the try with the newest lease is allowed to send rows.
 
-    :param batch_id: Id of the batch. Each folder belongs to only one batch.
+    :param folder: URI of the folder with the lease files of all tries. The folder belongs to only one batch.
+    :param batch_id: Id of the batch.
     :param clock: Clock of this machine. Tests replace it.
     """
 
@@ -64,7 +69,7 @@ class Lease:
         self._checking = threading.Lock()
 
     def acquire(self) -> None:
-        """Acquire the lease on the batch. After this call, the leases of all older tries are no longer valid.
+        """Acquire the lease, which is the right to send rows. After this call, no older try has a valid lease.
 
         :raises ValidationError: if the folder belongs to another batch, or if a newer try has acquired the lease.
         :raises OSError: if the storage failed.
@@ -86,27 +91,27 @@ class Lease:
         try:
             self._retry(self.ensure_held)
         except ValidationError:
-            # If two tries start at the same moment, only one of them gets the lease. The other try deletes its own
-            # lease file, because nobody needs it any more.
+            # If two tries start at the same moment, only one of them gets the lease (the right to send rows). The other
+            # try deletes its own lease file, because nobody needs it any more.
             self._retry(partial(self._store.delete, uri))
             raise
 
     def ensure_held(self) -> None:
-        """Check that this try still has the lease.
+        """Check that this try still has the lease, which is the right to send rows.
 
         :raises LeaseLostError: if a newer try has the lease.
         :raises OSError: if the storage failed.
         """
-        # The time before the listing is stored as the time of the check. If the process is suspended during the
-        # listing, the stored time is old when the process resumes. Therefore the lease is checked again before a row is
-        # sent.
+        # The time before the lease files are listed is stored as the time of the check. If the process is suspended
+        # during the listing, a newer try can start without being listed. In this case the stored time is old when the
+        # process resumes, so the check is repeated before a row is sent.
         started_at = self._clock.boottime()
         if self._names()[-1:] != [self._name]:
             raise LeaseLostError("another try has begun to work on this output_path, so this one stops")
         self._checked_at = started_at
 
     def ensure_fresh(self) -> None:
-        """If the last check of the lease is too old, check the lease again. This method is thread-safe.
+        """If the last check of the lease (the right to send rows) is too old, check again. This method is thread-safe.
 
         For example, the last check is too old after the process was suspended.
 
@@ -120,11 +125,11 @@ class Lease:
                 self.ensure_held()
 
     def ensure_fresh_while_sending(self) -> None:
-        """Call :meth:`ensure_fresh` while the images of a row are read and sent.
+        """Check the lease (the right to send rows) like :meth:`ensure_fresh`, while images are read and sent.
 
         :raises LeaseLostError: if a newer try has the lease.
-        :raises LeaseUncheckedError: if the storage failed. No ``OSError`` is raised, because the caller would interpret
-            it as an unreadable image.
+        :raises LeaseUncheckedError: if the storage failed. ``OSError`` is not used here, because the caller would think
+            that an image cannot be read.
         """
         try:
             self.ensure_fresh()

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Read the rows of a batch from a manifest file or from identifiers that another task returned.
 
-A manifest can be split into shards. A shard is a file with a part of the manifest, and it is read like a manifest.
+A manifest is a file with one row for each person. It can be split into shards. A shard is a file with a part of the
+manifest, and it is read like a manifest.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from airflow_provider_faceki.batch.readers import (
 from airflow_provider_faceki.batch.rows import Row, row_key, short_hash
 from airflow_provider_faceki.batch.schema import MANIFEST_FORMATS, REQUIRED_COLUMNS
 
-#: Number of identifiers that are read at once. If the identifiers are XComs of mapped tasks, one database query reads
-#: this number.
+#: Number of identifiers that are read at once. If the identifiers are XComs of mapped tasks, one query to Airflow's
+#: database reads this number of identifiers.
 IDENTIFIERS_PER_QUERY = 500
 #: Maximum number of shards (parts of a manifest). The number is limited, because all shards are open files at the same
 #: time while the manifest is read.
@@ -71,8 +72,8 @@ def read_manifest(
             f"manifest: name it .ndjson, .csv or .parquet, or give its format ({', '.join(MANIFEST_FORMATS)})"
         )
     in_file = [columns[name] for name in required]
-    # A Parquet file is not read from its beginning to its end, because each column is at another position in the file,
-    # and the columns are read in turns.
+    # CSV and NDJSON files are read from the beginning to the end. The columns of a Parquet file are at different
+    # positions, so the reader moves back and forth in the file.
     with storage.open_binary(uri, conn_id, is_sequential=kind != "parquet") as file:
         for number, parsed in enumerate(_parse(file, kind, columns.values(), in_file), 1):
             yield _to_row(number, parsed, columns)
@@ -95,7 +96,8 @@ def check_identifiers(identifiers: object) -> Sequence[object]:
 def rows_from_identifiers(identifiers: Sequence[object], field: str) -> Iterator[Row]:
     """Yield a row for each identifier.
 
-    The identifiers are read in slices, because a sequence from a mapped task reads its items from a database.
+    The identifiers are read in slices. If they are the results of a mapped task, they are in Airflow's database, and
+    one query reads a whole slice.
 
     :param identifiers: Sequence of items. Each item is an identifier, or an object that contains the identifier.
     :param field: Name of the field that contains the identifier, if the item is an object.
@@ -170,8 +172,8 @@ def shard_line(row: Row) -> bytes:
 def _problem_of_identifier(field: str, value: object) -> str:
     """Return the reason why ``value``, which is not a text, is not accepted as an identifier.
 
-    For example, a number is not accepted. Jinja's native rendering converts the text ``1_000`` to the number 1000,
-    which can be the identifier of another person.
+    A number is not accepted, because it possibly differs from the original text. For example, Jinja's native rendering
+    converts the text ``1_000`` to the number 1000, which can be the identifier of another person.
     """
     try:
         return check_identifier(f"an identifier, or an object's {field!r},", value)

@@ -89,14 +89,14 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """Outcome: the row is not done. The second pass of this try, or the next try, has to process the row again.
+    """Outcome: the row has no result and no error yet. It is processed again, later in this try or in the next try.
 
     :param row: The row.
     :param error: Exception that prevented the processing. It is ``None`` if the row only has to wait.
     :param sent_by: Latest Unix time at which the row was possibly sent. ``None`` means that FACEKI has certainly not
-        verified the row after its last intent. An intent is a journal entry that is written before a row is sent.
-    :param is_pending: Whether FACEKI already has a verification of the row from an earlier run, and this verification
-        has no decision yet.
+        verified the row after its last intent. An intent is a journal entry that is written just before a row is sent.
+    :param is_pending: Whether FACEKI already has a verification under the row's identifier, although this try has not
+        sent the row, and this verification has no decision yet.
     """
 
     row: Row
@@ -110,8 +110,8 @@ class Refusal:
     """FACEKI's refusal of one row. FACEKI possibly refuses every row of the batch for the same reason.
 
     :param error: The error that FACEKI reported.
-    :param deferred: Outcome of the row if FACEKI refuses the whole batch, for example because of a wrong setting. With
-        this outcome, a later try processes the row again.
+    :param deferred: Outcome of the row if the cause is in the whole batch, for example a wrong setting. With this
+        outcome, a later try processes the row again.
     """
 
     error: FacekiError
@@ -124,7 +124,7 @@ class Abort:
 
     :param row: The row whose processing caused the error.
     :param error: Reason why the batch stops.
-    :param sent_by: See :class:`Deferred`.
+    :param sent_by: Latest Unix time at which the row was possibly sent; see :class:`Deferred`.
     """
 
     row: Row
@@ -166,8 +166,8 @@ class Triage(NamedTuple):
         if an earlier row has the same identifier, the key contains the row number and a hash of the row instead.
     :param line: Error line if the row cannot be processed, otherwise ``None``. The line never contains an invalid
         identifier.
-    :param is_first: Whether ``key`` is new in this pass over the manifest. Even if an earlier row has the same
-        identifier, ``key`` is usually new, because it contains the row number in this case.
+    :param is_first: Whether ``key`` is new in this reading of the manifest. The key of a row that repeats an identifier
+        is usually new too, because it contains the row number and not the identifier.
     """
 
     key: str
@@ -181,7 +181,7 @@ def triage(
     """Check whether a row is readable, and whether its identifier is valid and different from all earlier identifiers.
 
     :param row: The row.
-    :param mark_seen: Function that records a key and returns whether the key is new in this pass over the manifest.
+    :param mark_seen: Function that records a key, and returns whether the key is new in this reading of the manifest.
     :param convert_key: Function that converts the key of a row to its key in the journal.
     """
     identifier, problem = None, check_row(row)
@@ -234,13 +234,13 @@ def refusal_of(row: Row, error: FacekiError, sent_by: float | None) -> Refusal |
 
 
 def is_systemic(error: FacekiError) -> bool:
-    """Return whether an error, such as used-up credit, would also occur for the other rows."""
+    """Return whether an error, such as used-up credit, would also occur for the other rows. If so, the batch stops."""
     kinds = QuotaError | AuthenticationError | ChargeLimitError | ConfigurationError | TlsError
     return isinstance(error, kinds)
 
 
 def is_transient(error: FacekiError) -> bool:
-    """Return whether a row that failed with ``error`` can succeed in a later attempt."""
+    """Return whether a row that failed with ``error`` can succeed later. If so, the row is postponed."""
     return error.is_transient or isinstance(error, OutcomeUnknownError)
 
 

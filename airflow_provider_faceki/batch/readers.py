@@ -30,8 +30,8 @@ MAX_FIELD_LINES = 100
 #: Maximum number of Parquet rows that are converted to Python objects at once. If the values are large, fewer rows are
 #: converted at once; see ``MAX_BATCH_BYTES``.
 PARQUET_BATCH_ROWS = 1024
-#: Number of bytes of a Parquet column that are read at once. By default, pyarrow would read the column of a whole row
-#: group.
+#: Number of bytes of a Parquet column that are read at once. Without this limit, pyarrow would read all values that the
+#: column has in a row group at once.
 PARQUET_BUFFER_BYTES = 256 * 1024
 #: Maximum length in bytes of one value in a Parquet column.
 MAX_CELL_BYTES = 64 * 1024
@@ -41,11 +41,13 @@ MAX_CELL_BYTES = 64 * 1024
 #: one long value. ``MAX_COLUMN_BYTES`` limits the total size, whatever the number of values.
 MAX_AVERAGE_CELL_BYTES = 4 * 1024
 MAX_COLUMN_BYTES = 256 * 1024 * 1024
-#: Maximum memory in bytes for the pages of a Parquet file. pyarrow keeps one page of each used column in memory.
-#: Therefore the sizes of the largest page of each used column are added. The sum must not exceed this number.
+#: Maximum memory in bytes for the pages of a Parquet file. pyarrow keeps one page of each used column in memory. In the
+#: worst case, this is the largest page of each column. Therefore the sizes of these largest pages are added, and the
+#: sum must not exceed this number.
 MAX_PAGES_BYTES = 256 * 1024 * 1024
 #: Maximum memory in bytes for the Parquet rows that are converted at once. The calculation assumes that each row
-#: contains a value of the size of the largest dictionary page.
+#: contains a value of the size of the largest dictionary page. A dictionary page contains the different values of a
+#: column.
 MAX_BATCH_BYTES = 64 * 1024 * 1024
 
 # Arrow types whose values can have any length.
@@ -281,8 +283,8 @@ def _is_used(path: str, used: Collection[str]) -> bool:
 
 
 def _check_no_lists(schema: Any, used: Collection[str]) -> None:
-    # List columns are refused. A list of a few bytes in the file can have any number of values, and pyarrow reads a
-    # list as a whole.
+    # List columns are refused, because a list can need any amount of memory. A list of a few bytes in the file can have
+    # any number of values, and pyarrow reads a list as a whole.
     for column in map(schema.column, range(len(schema))):
         if column.max_repetition_level and _is_used(column.path, used):
             raise ValidationError(

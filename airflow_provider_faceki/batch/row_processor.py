@@ -52,8 +52,9 @@ T = TypeVar("T")
 LoadImage = Callable[[str, str], Image]
 _Host: TypeAlias = "tuple[str, str] | None"
 
-#: Pauses in seconds before an incomplete request is sent again. A request remains incomplete if the storage of the
-#: images delivers only a part of an image, or if the lease cannot be checked while the images are sent.
+#: Pauses in seconds before an incomplete request is sent again. A request remains incomplete in two cases. The storage
+#: of the images delivers only a part of an image, or it cannot be checked during the sending whether a newer try has
+#: started.
 SEND_PAUSES_SECONDS = (0.5, 2.0)
 #: Assumed maximum difference in seconds between the clocks of FACEKI and of this machine. If FACEKI's clock is
 #: behind, the creation time in a record can be earlier than the time at which its row was sent. Therefore a record is
@@ -136,7 +137,7 @@ class VerificationGateway:
     #: For each workflow: the identifier of one row that got the decision ACCEPTED in this try, and the Unix time of the
     #: decision. The batch looks up this row to find out whether FACEKI stores records of the workflow.
     _accepted: dict[str, tuple[str, float]] = field(default_factory=dict)
-    #: For each workflow: whether the lookup of the accepted row found a record.
+    #: For each workflow: whether FACEKI had a record of the accepted row when the batch looked up this row.
     _shows_records: dict[str, bool] = field(default_factory=dict)
     _shows_records_lock: threading.Lock = field(default_factory=threading.Lock)
     #: For each storage: column name and URI of one image that was read successfully. If another image cannot be read,
@@ -219,7 +220,7 @@ class VerificationGateway:
         return latest(self.hook.call(FetchRecords(**by)))
 
     def records_testable_from(self) -> float:
-        """Return the Unix time by which FACEKI must have stored the records of the rows in ``_accepted``.
+        """Return the Unix time by which FACEKI must have stored the records of the accepted rows in ``_accepted``.
 
         If the record of such a row is missing after this time, FACEKI stores no records of the workflow. If no row has
         the decision ACCEPTED yet, return 0.
@@ -230,9 +231,9 @@ class VerificationGateway:
     def is_storage_healthy(self, row: Row) -> bool:
         """Return ``True`` if each storage of the row's images works.
 
-        If the storages work, an unreadable image is an error of the row. To test a storage, the method again reads an
-        image that the storage has delivered in this try. If the storage has delivered no image yet, the result is
-        ``False``.
+        If the storages work, an unreadable image is an error of the row. Otherwise the row is postponed. To test a
+        storage, the method again reads an image that the storage has delivered in this try. If the storage has
+        delivered no image yet, the result is ``False``.
         """
         images = (place for name, place in row.values.items() if name.startswith(("selfie", "document_")))
         return all(self._is_readable(host) for host in set(map(_host_of, images)) if host is not None)
@@ -263,9 +264,9 @@ class VerificationGateway:
     def _shows_record(self, workflow_id: str) -> bool:
         """Return ``False`` if FACEKI lacks the record of a row that it has accepted. Otherwise return ``True``.
 
-        The rules of a workflow say whether FACEKI stores records, but FACEKI does not document this part of the rules.
-        Therefore this method looks up the record of one accepted row of the workflow. If no row can be looked up yet,
-        the result is ``True``.
+        The rules of a workflow say whether FACEKI stores records. But FACEKI does not document this part of the rules,
+        so the rules alone are not reliable. Therefore this method looks up the record of one accepted row of the
+        workflow. If no row can be looked up yet, the result is ``True``.
         """
         with self._shows_records_lock:
             if workflow_id not in self._shows_records:
@@ -357,7 +358,7 @@ class RowProcessor:
     def look_up(self, row: Row, since: float) -> Outcome:
         """Look up a row that an earlier try possibly sent.
 
-        If FACEKI has no record or no decision yet, the row is postponed to the second pass over the manifest. If the
+        If FACEKI has no record or no decision yet, the row is postponed to the second reading of the manifest. If the
         lookup fails, the row is also postponed. But if the error of the lookup concerns every row, the batch stops.
 
         :param since: Earliest Unix time at which the row was possibly sent.
@@ -399,12 +400,13 @@ class RowProcessor:
         """Send a row. By default, look up the row first.
 
         If the lookup finds a record with the row's identifier, the row is not sent, and the record is its result. If
-        the record has no decision yet, the row is postponed to the second pass. With ``assume_new`` or
-        ``resubmit="always"``, the row is sent without this lookup.
+        the record has no decision yet, the row is postponed to the second reading of the manifest. With ``assume_new``
+        or ``resubmit="always"``, the row is sent without this lookup.
 
-        :param since: Unix time at which the intent of the row was written. The row is sent after this time.
-        :param is_last: Whether this is the last pass of this try. In the last pass, a record without a decision is also
-            a result.
+        :param since: Unix time shortly before the row is sent. With ``assume_new`` or ``resubmit="always"``, a record
+            that is clearly older is not accepted as the result.
+        :param is_last: Whether this try reads the manifest for the last time. If so, a record without a decision is
+            also accepted as the result.
         """
         try:
             known = self._known_request_ids(row)
@@ -452,10 +454,10 @@ class RowProcessor:
     def _problem_of_resubmitting(self, row: Row) -> str | None:
         if self.options.resubmit == "always":
             return None
-        # With ``assume_new``, the lookup before this one has ignored older records. The following lookup finds them. An
-        # older record usually belongs to another verification. But if FACEKI's clock is behind by more
-        # than CLOCK_MARGIN_SECONDS, the record can belong to this row. In this case, a second request would be billed
-        # again. Therefore a row with an older record is not sent and gets an error.
+        # With ``assume_new``, the previous lookup has ignored the records that are older than the sending of this row.
+        # The following lookup finds them. Such a record usually belongs to another verification. But if FACEKI's clock
+        # is behind by more than CLOCK_MARGIN_SECONDS, the record can belong to this row. In this case, sending the row
+        # again would bill it twice. Therefore the row is not sent, and gets an error.
         if not self._accepts_older_records and self.gateway.find(row, None) is not None:
             return (
                 "FACEKI's record with this identifier belongs to another verification, or FACEKI's clock "
@@ -484,16 +486,16 @@ class RowProcessor:
         except LeaseUncheckedError as error:
             return Deferred(row, error, sent_by=None)
         except ValidationError as error:
-            # The images were readable a moment ago, and now they are not. Either the storage fails, or another
-            # process is changing the images. Both can be temporary, so the row is processed again in the second pass
-            # or in the next try. The row gets an error only in the last pass of this try, and only if the storage
-            # works.
+            # The images were readable a moment ago, and now they are not. Either the storage fails, or another process
+            # is changing the images. Both can be temporary, so the row is processed again later in this try or in the
+            # next try. The row gets an error only when this try reads the manifest for the last time, and only if the
+            # storage works.
             is_own = is_last and self.gateway.is_storage_healthy(row)
             return _failed(outcomes.error_line(row, error)) if is_own else Deferred(row, error, sent_by=None)
         except FacekiError as error:
             return _refused(row, error, sent_by=self.clock.time() if error.is_ambiguous else None)
         except OSError as error:
-            # The lease could not be checked, so the row was not sent.
+            # It could not be checked whether a newer try has started, so the row was not sent.
             return Deferred(row, error, sent_by=None)
 
     def _endpoint(self, row: Row, since: float, known: frozenset[str]) -> PerformKycVerification:
@@ -525,8 +527,9 @@ class RowProcessor:
             except LeaseLostError:
                 raise
             except ValidationError:
-                # An image file was shorter than expected, or the lease could not be checked, while the row was sent.
-                # FACEKI received an incomplete request and did not process it, so the row can be sent again.
+                # While the row was sent, an image file was shorter than expected, or it could not be checked whether a
+                # newer try has started. FACEKI received an incomplete request and did not process it, so the row can be
+                # sent again.
                 self.clock.sleep(pause)
         return self._perform_once(endpoint)
 
@@ -577,7 +580,8 @@ def _refused(row: Row, error: FacekiError, sent_by: float | None) -> Outcome:
 
 
 def _lookup_failed(row: Row, error: FacekiError, sent_by: float | None) -> Outcome:
-    # After a failed lookup, the row gets no error, because FACEKI has possibly verified and billed it.
+    # After a failed lookup, the row gets no error, because FACEKI has possibly verified and billed it. The row is
+    # postponed, or the batch stops.
     return Abort(row, error, sent_by) if outcomes.is_systemic(error) else Deferred(row, error, sent_by)
 
 

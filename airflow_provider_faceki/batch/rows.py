@@ -43,7 +43,7 @@ def invalid_row_key(row: Row, code: str) -> str:
 
 
 def short_hash(content: str | bytes) -> str:
-    """Return a short hash of a row's content, which shows whether two contents differ."""
+    """Return a short hash of a row's content. Two rows with different contents almost always have different hashes."""
     # The hash is so short that many contents have the same hash. Therefore nobody can find out the content by trying
     # all possible contents.
     data = content if isinstance(content, bytes) else content.encode(errors="surrogatepass")

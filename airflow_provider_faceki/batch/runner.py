@@ -41,16 +41,16 @@ ReadRows = Callable[[], Iterator[Row]]
 #: ``failed``, and the line of the row in the journal.
 OnDone = Callable[[str, Mapping[str, object]], None]
 
-#: The journal is written to the storage after this number of buffered lines, or after this time in seconds. The lines
-#: are results and errors of rows. If the process crashes, the buffered lines are lost. But the storage contains an
-#: intent for each sent row, because an intent is written before its row is sent. So the next try knows which rows it
-#: has to look up at FACEKI. If FACEKI stores no records, the lost results cannot be restored.
+#: The results and errors of rows are buffered. They are written to the storage after this number of lines, or after
+#: this number of seconds. If the process crashes, the buffered lines are lost. But the storage contains an intent (a
+#: note that the row is about to be sent) for each sent row. So the next try knows which rows it has to look up at
+#: FACEKI. If FACEKI stores no records, the lost results cannot be restored.
 FLUSH_LINES = 1000
 FLUSH_SECONDS = 2.0
 #: Maximum number of journal lines that are buffered while the storage fails. If there are more, the try ends.
 MAX_BUFFERED_LINES = 10 * FLUSH_LINES
-#: Time in seconds for which a killed task waits for the rows in flight. It must be short: Airflow 3 first sends a
-#: signal to the process of the task, and ends the process five seconds later.
+#: Time in seconds for which a killed task waits for the rows that are being processed. It must be short: Airflow 3
+#: first sends a signal to the process of the task, and ends the process five seconds later.
 KILL_GRACE_SECONDS = 2.5
 #: Maximum seconds between two checks whether the task was killed.
 POLL_SECONDS = 0.25
@@ -429,13 +429,13 @@ class BatchRunner:
             )
 
     def _end(self, grace: float | None) -> None:
-        """Start no further jobs, wait for the jobs in flight, and write all buffered lines of the journal.
+        """Start no further jobs, wait for the running jobs, and write all buffered lines of the journal.
 
-        :param grace: Maximum time in seconds to wait for the jobs in flight. ``None`` means no maximum. If Airflow
-            kills the task during the wait, ``KILL_GRACE_SECONDS`` applies.
+        :param grace: Maximum time in seconds to wait for the running jobs. ``None`` means no maximum. If Airflow kills
+            the task during the wait, ``KILL_GRACE_SECONDS`` applies.
         """
-        # If the main thread has raised an exception, the batch stops. After that, a worker thread that is looking up a
-        # row must not send the row.
+        # If the main thread has raised an exception, the batch stops. The worker threads read this flag, so a thread
+        # that is just looking up a row does not send the row after the lookup.
         self._is_aborting |= grace is not None
         for job in self._pool.cancel_pending():
             self.on_deferred(job.if_cancelled)

@@ -54,9 +54,9 @@ class Clock:
 class ObjectStore(Protocol):
     """Storage of a batch. Tests use a storage in memory.
 
-    Several threads call the operations. Each operation raises ``OSError`` if the storage fails, and
-    ``ValidationError`` if the path is wrong. As soon as a file is written, :meth:`list` must contain it, because
-    ``lease.py`` relies on this.
+    Several threads call the operations. Each operation raises ``OSError`` if the storage fails, and ``ValidationError``
+    if the path is wrong. As soon as a file is written, :meth:`list` must contain it, because ``lease.py`` lists files
+    to find out whether a newer try has started.
     """
 
     def write(self, uri: str, content: bytes) -> None:

@@ -63,7 +63,7 @@ class BatchVerification:
     :param hook: Hook for the calls to FACEKI.
     :param load_image: Function that loads and checks an image.
     :param journal: Journal of the batch, already loaded.
-    :param lease: Lease of this try, already acquired.
+    :param lease: Lease of this try, already acquired. Only the try with the newest lease is allowed to send rows.
     :param options: Options of the batch.
     :param is_killed: Function that returns whether Airflow has killed the task.
     :param on_done: Function that is called for each row that is done.
@@ -108,10 +108,10 @@ class BatchVerification:
         self._intents_at_once = min(MAX_INTENTS_AT_ONCE, INTENTS_PER_THREAD * self.options.concurrency)
 
     def run(self, read: ReadRows, progress: Progress) -> None:
-        """Verify the rows of the manifest in one or two passes.
+        """Verify the rows of the manifest, which is read once or twice.
 
-        :param read: Function that reads the manifest from its beginning. It is called once for the first pass, and
-            again if a second pass is necessary.
+        :param read: Function that reads the manifest from its beginning. It is called once, and again if some rows have
+            no outcome after the first reading.
         :raises Exception: The error that stopped the batch early. The results of the finished rows are already written.
             If the storage of the output has failed, some of these results can be missing.
         """
@@ -184,7 +184,8 @@ class BatchVerification:
 
         :param rows: Rows to send. This method empties the list.
         :param since_by_identifier: Earliest Unix time at which a row was possibly sent, by the identifier of the row.
-            The mapping contains only rows that were possibly sent before. It is ``None`` in the first pass.
+            The mapping contains only rows that were possibly sent before. It is ``None`` in the first reading of the
+            manifest.
         """
         counted = since_by_identifier or {}
         # The limit ``max_verifications`` does not apply to a row that was possibly sent before, because this row is
@@ -208,8 +209,8 @@ class BatchVerification:
         if ceiling is None:
             return wanted
         if self._charged_at_most + wanted > ceiling:
-            # Every row in flight is counted as billed until its outcome is known. Some of the outcomes can show that a
-            # row was not billed. Therefore the method waits for all outcomes and counts again.
+            # Every row that is being processed is counted as billed until its outcome is known. Some of the outcomes
+            # can show that a row was not billed. Therefore the method waits for all outcomes and counts again.
             self._runner.drain()
             self._charged_at_most = self._count_charged()
         room = max(0, min(wanted, ceiling - self._charged_at_most))
@@ -219,9 +220,12 @@ class BatchVerification:
     def _count_charged(self) -> int:
         """Return the number of rows, over all tries, that were billed or possibly billed.
 
-        ``journal.charged`` counts a refused row as possibly billed until its error is in the journal. The error guard
-        holds back the errors of some refused rows. Such a row is subtracted if FACEKI has certainly not billed it. This
-        is certain if ``sent_by`` is ``None``, and the row has only one intent.
+        ``journal.charged`` counts a row that FACEKI has refused as possibly billed until the error of the row is in the
+        journal. The error guard holds back the errors of some refused rows. Such a row is subtracted if FACEKI has
+        certainly not billed it. This is certain if two conditions are true:
+
+        - ``sent_by`` is ``None``, so FACEKI has not processed the last request.
+        - The row has only one intent (a note that the row is about to be sent), so there was no earlier request.
         """
         refused = (row for row in self._runner.refused if row.sent_by is None)
         keys = (row_key(0, deferred.row.values["record_identifier"]) for deferred in refused)
@@ -233,9 +237,10 @@ class BatchVerification:
             self._runner.retry_storage(self._flush_intents)
         except ValidationError as error:
             # The rows are not sent, because the path of the output folder is wrong, or because a newer try has the
-            # lease. It is not known whether the storage contains their intents. Therefore no intent is cancelled. If
-            # the storage did not contain it, the intent of an earlier try would be cancelled instead. A later try
-            # treats each row with an intent as possibly sent.
+            # lease (the right to send rows). An intent is a note that a row is about to be sent. It is not known
+            # whether the storage contains the intents of these rows. Therefore no intent is cancelled: if the intent of
+            # a row were missing, the cancellation would cancel the intent that an earlier try has written for the row.
+            # A later try treats each row with an intent as possibly sent.
             self._runner.abort(error)
             return
         now = self.clock.time()
@@ -277,12 +282,12 @@ class BatchVerification:
             self.problem = ValidationError("the manifest has changed while the batch ran")
 
     def _reconcilable_from(self) -> float:
-        """Return the Unix time at which the second pass can start."""
+        """Return the Unix time at which the second reading of the manifest can start."""
         if not self._sent_by:
             return 0.0
-        # With ``if_absent``, the second pass looks up one accepted row before it sends any row again. This lookup shows
-        # whether FACEKI stores records of the workflow. Therefore the second pass starts only when FACEKI has had time
-        # to store the record of the accepted row.
+        # With ``resubmit="if_absent"``, one accepted row is looked up before any row is sent again. This lookup shows
+        # whether FACEKI stores records of the workflow. Therefore the second reading of the manifest starts only when
+        # FACEKI has had time to store the record of the accepted row.
         testable_from = self._processor.gateway.records_testable_from()
         return max(
             self._sent_by + self.options.resubmit_after,
@@ -322,9 +327,10 @@ class BatchVerification:
 
     def _check_lease(self) -> None:
         try:
-            # An OSError means that the storage cannot list the lease files. The OSError is ignored, because the lease
-            # is not necessarily lost. If the last successful check is too old, the lease is checked again before the
-            # next row is sent. The row is sent only if the new check succeeds.
+            # This check finds out whether a newer try has started. An OSError means that the storage cannot list the
+            # lease files now. It is ignored, because it does not mean that a newer try has started. If the last
+            # successful check is too old, the check is repeated before the next row is sent. The row is sent only if
+            # this check succeeds.
             with suppress(OSError):
                 self.lease.ensure_held()
         except ValidationError as error:

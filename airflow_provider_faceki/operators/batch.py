@@ -81,8 +81,8 @@ class _BatchOperator(FacekiOperator):
     def on_kill(self) -> None:
         """Tell the batch to stop. Airflow calls this method when the task is killed.
 
-        The results of finished rows are preserved. If the request of a row is still in flight, the next try looks up
-        the record of this row.
+        The results of finished rows are preserved. If the request of a row is still running, the next try looks up the
+        record of this row.
         """
         self._killed = True
 
@@ -141,9 +141,9 @@ class FacekiBatchVerificationOperator(_BatchOperator):
     """Verify all rows of a manifest file. By default, each row is billed once, even if the task is killed and retried.
 
     The folder ``output_path`` contains the state of the batch. A later try or run with the same ``output_path`` and
-    ``batch_id`` continues where the previous try or run stopped. Before a row is sent, the operator checks at FACEKI
-    whether a verification under the row's identifier already exists. If such a verification exists, it becomes the
-    row's result, and the row is not billed. See ``docs/batch.md``.
+    ``batch_id`` continues where the previous try or run stopped. By default, the operator looks up each row at FACEKI
+    before the row is sent. If FACEKI already has a verification under the row's identifier, it becomes the row's
+    result, and the row is not billed. See ``docs/batch.md``.
 
     XCom: ``{"rows", "decisions": {decision: count}, "errors": {code: count}, "found", "results_path", "errors_path",
     "records_path"}``. The counts cover all tries and runs of the batch. ``found`` is the number of rows that were not
@@ -166,8 +166,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         costs one additional request for each row. Default ``False``.
     :param check_rules: Whether documents are checked against the workflow's rules before the charged call. Default
         ``True``.
-    :param resize_to: Maximum length in pixels of the longer side. Larger images are reduced to this length, which
-        needs the package extra ``images``. Default: images are sent unchanged.
+    :param resize_to: Maximum length in pixels of the longer side of an image. Larger images are reduced to this length,
+        which needs the package extra ``images``. Default: images are sent unchanged.
     :param resubmit: What happens to a row whose identifier FACEKI already has, and to a row that was possibly sent
         before. With every value, a row that already has a result or an error in this batch is never sent again.
 
@@ -380,9 +380,9 @@ class FacekiBatchVerificationOperator(_BatchOperator):
 class FacekiBatchFetchRecordsOperator(_BatchOperator):
     """Fetch the records of many identifiers into the tables verifications, documents, aml_hits and images.
 
-    By default, all columns with data about the person are dropped. The parameter ``personal_data`` selects other
-    columns. ``docs/batch.md`` lists the columns. A rerun of a DAG run replaces only the files of this DAG run. A later
-    try continues where the previous try stopped.
+    By default, all columns with data about the person are dropped. The parameter ``personal_data`` can keep or hash
+    such columns. ``docs/batch.md`` lists the columns. A rerun of a DAG run replaces only the files of this DAG run. A
+    later try continues where the previous try stopped.
 
     XCom: ``{"rows", "decisions": {decision: count}, "errors": {code: count}, "tables": {name: uri}, "errors_path"}``.
     If no row succeeded, the task first writes the tables and then fails.
@@ -396,7 +396,8 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
     :param by: Type of the identifiers: ``record_identifier`` (default), ``request_id``, ``link`` or ``face_id``. Pass
         links in a manifest and not in ``identifiers``, because links are secret, and Airflow displays the arguments of
         a task.
-    :param column: Column or field that contains the identifiers. Default: the value of ``by``.
+    :param column: Name of the column in ``manifest``, or of the field in ``identifiers``, that contains the identifier.
+        Default: the value of ``by``.
     :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: derived from the file's suffix.
     :param output_format: ``ndjson`` (default) or ``parquet``.
     :param personal_data: Mapping from ``table.column`` or ``table.*`` to ``keep``, ``drop`` or ``hash``. Default: ids,

@@ -92,11 +92,9 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
     ) -> T:
         """Make a call that is possibly charged, and whose outcome cannot be looked up afterwards.
 
-        After the result is stored, call :meth:`ChargedCallState.finish`. On Airflow 3.3 and later, the call is
-        protected:
-
-        - If Airflow retries the task, the next try does not repeat the call, even if the earlier try was killed.
-        - If a person clears a task that has finished or failed, the task makes the call again.
+        After the result is stored, call :meth:`ChargedCallState.finish`. On Airflow 3.3 and later, a retry does not
+        repeat a call that an earlier try has finished, or whose outcome is unknown because the earlier try was killed.
+        If a person clears a task that has finished or failed, the task makes the call again.
 
         :param endpoint: The call.
         :param is_new_after_finish: Whether a retry makes this call although an earlier try has finished a call. Set it
@@ -123,9 +121,10 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
             try:
                 return state.send(self.hook, endpoint)
             except api.FacekiError as error:
-                # ``acquire`` has stored an intent, and a later try that finds the intent does not send the call. If
-                # FACEKI has certainly not processed the call, ``send`` has removed the intent. If the task is killed or
-                # times out during the call, the code below does not run, and the intent remains.
+                # ``acquire`` has stored an intent, which is a note that the call is about to be sent. A later try that
+                # finds the intent does not send the call. If FACEKI has certainly not processed the call, ``send`` has
+                # removed the intent. If the task is killed or times out during the call, the code below does not run,
+                # and the intent remains.
                 is_unknown = isinstance(error, api.OutcomeUnknownError)
                 if not error.is_ambiguous:
                     raise
@@ -135,7 +134,8 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
                 state.give_up()
                 if not is_unknown:
                     raise
-                # The cause of the error is removed, as in ``translate_errors``.
+                # The cause of the error is removed, because Airflow logs the causes of an error, and their text can
+                # contain secrets.
                 error.__cause__ = error.__context__ = None
                 raise AirflowFailException(str(error)) from error
 
@@ -483,8 +483,8 @@ class FacekiApiOperator(FacekiOperator):
         self.output_path = output_path
         self.output_conn_id = output_conn_id
         self.max_xcom_bytes = max_xcom_bytes
-        # These arguments must not render to an empty value. ``json`` is not in this list, because an empty text is a
-        # valid JSON document.
+        # If one of these arguments is set, its template must not render to an empty value. ``json`` is not in this
+        # list, because an empty text is a valid JSON document.
         self._remember_given(
             "path", "query", "data", "files", "files_conn_id", "output_path", "output_conn_id"
         )

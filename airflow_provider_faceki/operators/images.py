@@ -151,8 +151,8 @@ class FacekiFaceMatchOperator(_ImageOperator):
     Found records are not lost if they cannot be written to ``output_path``:
 
     - On Airflow 3.3 and later, ids, decisions and codes of the found records are stored. The next try does not search
-      again. To write the file, it fetches the records by id, which is free. The next try does the same if Airflow
-      cannot store the value that the task returns, and retries the task.
+      again. To write the file, it fetches the records by id, which is free. If Airflow cannot store the return value of
+      the task and retries the task, the next try does not search again either.
     - Before Airflow 3.3, the task pushes the summaries as XCom ``found``, and fails without a retry.
 
     XCom: a list of summaries without personal data. The list is empty if no person was found.
@@ -203,8 +203,9 @@ class FacekiFaceMatchOperator(_ImageOperator):
             self.push_output_link(context, self.output_path, self.output_conn_id)
         records, is_kept = self._found_before(context), True
         if records is None:
-            # No saved records belong to this image. The records of every finished search are saved. Therefore, if an
-            # earlier try has finished a search, that search was for another image, and this search is a new call.
+            # The records of every finished search are saved, but none of the saved records belong to this image. So if
+            # an earlier try has finished a search, that search was for another image. Therefore this search is a new
+            # call, and it is allowed.
             endpoint = api.FaceMatch(self._image)
             records = self.call_charged(context, endpoint, is_new_after_finish=True)
             is_kept = self._keep(context, records)

@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Operator that verifies a person by images and is billed only once, even if the task is killed or retried."""
+"""Operator that verifies a person by images.
+
+By default, the verification is billed only once, even if the task is killed or retried.
+"""
 
 from __future__ import annotations
 
@@ -244,8 +247,8 @@ class FacekiKycVerificationOperator(_ImageOperator):
         :param deadline: Unix time at which the wait ends, as computed before the deferral. It is ``resubmit_at``, or
             the end of ``execution_timeout`` if this is earlier. If ``execution_timeout`` ends the wait, the task fails.
         :param parameter: Name of the parameter that set the deadline: ``resubmit_after`` or ``execution_timeout``.
-        :param try_number: Number of the try that was deferred. A later try starts with :meth:`execute`; see
-            ``_begins_new_try``.
+        :param try_number: Number of the try that was deferred. If Airflow calls this method in a later try, the method
+            calls :meth:`execute` instead; see ``_begins_new_try``.
         """
         if self._begins_new_try(context, try_number):
             return self.execute(context)
@@ -261,8 +264,9 @@ class FacekiKycVerificationOperator(_ImageOperator):
             # timeout event only after ``resubmit_at``. So the current time is late enough.
             known = time.time()
         if known is not None:
-            # An execution stores an intent just before it sends the verification. If another execution stored an intent
-            # after this wait began, ``resubmit_at`` is too early. Then a later time is computed from the newer intent.
+            # Just before an execution sends the verification, it stores an intent, which is a note with the time. If
+            # another execution stored an intent after this wait began, ``resubmit_at`` is too early. Then a later time
+            # is computed from the newer intent.
             computed = min(known, time.time() + self.resubmit_after)
             intent_at = self._open_state(context).intent_at
             if intent_at is not None:
@@ -286,8 +290,8 @@ class FacekiKycVerificationOperator(_ImageOperator):
         :param event: Payload of the trigger event.
         :param deadline: Unix time at which the wait ends. It was computed before the deferral.
         :param parameter: Name of the parameter that set the deadline: ``review_timeout`` or ``execution_timeout``.
-        :param try_number: Number of the try that was deferred. A later try starts with :meth:`execute`; see
-            ``_begins_new_try``.
+        :param try_number: Number of the try that was deferred. If Airflow calls this method in a later try, the method
+            calls :meth:`execute` instead; see ``_begins_new_try``.
         """
         if self._begins_new_try(context, try_number):
             return self.execute(context)
@@ -367,10 +371,10 @@ class FacekiKycVerificationOperator(_ImageOperator):
         return self._submit(context)
 
     def _are_records_stored(self, *, is_decisive: bool) -> bool:
-        """Return ``False`` if the workflow's rules say that FACEKI stores no records.
+        """Return ``False`` if the workflow's rules say that FACEKI stores no records. Otherwise return ``True``.
 
-        If FACEKI stores no records, a missing record does not show that nothing was sent. If the rules are not checked,
-        or if FACEKI has no endpoint for the rules, the result is ``True``.
+        If FACEKI stores no records, a missing record does not show that nothing was sent, so the task fails. If the
+        rules are not checked, or if FACEKI has no endpoint for the rules, the result is ``True``.
 
         :param is_decisive: Whether the verification is sent if the result is ``True``. If ``is_decisive`` is true and
             FACEKI does not return the rules now, an error is raised, because the rules possibly say that FACEKI stores
@@ -622,8 +626,8 @@ def _with_fence(
 def _loggable_id(record: api.VerificationRecord) -> str:
     """Return FACEKI's id of a verification for a log line.
 
-    Two kinds of id are replaced by another text: an id without a digit, because it is possibly the name of a person,
-    and an id that :func:`loggable` refuses.
+    Two kinds of id are replaced by the text ``(not shown here)``: an id without a digit, because it is possibly the
+    name of a person, and an id with characters that :func:`loggable` does not accept.
     """
     request_id = record.request_id or ""
     return loggable(request_id if any(map(str.isdigit, request_id)) else None)
