@@ -30,9 +30,9 @@ from airflow_provider_faceki.api.errors import ChargeLimitError, FacekiError
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: Number of charged calls that are running or that were interrupted, by try.
+#: For each try: the number of charged calls that are running or that were interrupted.
 _unknown_outcomes = Counter[str]()
-#: Number of charged calls, by Connection id and try. The client does not store the number, because a changed
+#: For each Connection id and try: the number of charged calls. The client does not store the number, because a changed
 #: Connection causes a new client, which would count from 0 again.
 _made = Counter[tuple[str, str]]()
 _lock = threading.Lock()
@@ -62,9 +62,10 @@ def charge_limit(conn_id: str, maximum: int | None) -> Callable[[], AbstractCont
 
 
 def has_unknown_outcome(context: Context | None = None) -> bool:
-    """Return whether a try has a charged call that is running or that was interrupted.
+    """Return True if a charged call of a try is running or was interrupted, so that nobody knows its outcome.
 
-    A call that ended with a result or with a :class:`FacekiError` was not interrupted.
+    In this case, another try could be charged again. A call that ended with a result or with a :class:`FacekiError` was
+    not interrupted.
 
     :param context: Context of the try. Default: the try that runs in this process.
     """

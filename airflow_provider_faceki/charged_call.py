@@ -48,27 +48,32 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Minimum seconds between the write of the intent and the read that checks its nonce; see the module docstring. The
-#: wait must be longer than another execution needs to read and to write the intent, which are two requests to Airflow's
-#: API server.
+#: Minimum seconds that an execution waits after it has written its intent (a stored note that the call is about to be
+#: sent). After the wait, it reads the intent again. It sends the call only if no other execution has replaced the
+#: intent. The wait must be longer than another execution needs to read and to write the intent, which are two requests
+#: to Airflow's API server.
 MIN_FENCE_SECONDS = 1.0
-#: Maximum seconds between the read of the intent and the end of the write after it. Another execution waits at least
-#: this long after its own write. If the write of this execution takes longer, the other execution has possibly ended
-#: its wait before this write, and sends the call. Therefore this execution does not send the call.
+#: An execution reads the stored intent (a note that the call is about to be sent), and then writes its own intent. If
+#: both together need more than this number of seconds, the execution does not send the call. In this time, another
+#: execution possibly writes its intent, waits at least this number of seconds, and reads the intent again. If this
+#: execution writes only after that, the other execution does not see the new intent, and sends the call.
 _MAX_WRITE_SECONDS = MIN_FENCE_SECONDS
-#: Factor for the wait after the write. The wait takes at least this factor times the duration of the read and write.
+#: After an execution has written its intent (a stored note that the call is about to be sent), it waits. The wait takes
+#: at least this factor times the seconds that the execution needed to read the old intent and to write its own.
 _FENCE_FACTOR = 3.0
-#: While a verification is sent, its images are read in pieces. This is the maximum number of seconds between two
-#: reads. If more time passes, the process was suspended, and it stops sending.
+#: While a verification is sent, its images are read in pieces. If more than this number of seconds passes between two
+#: reads, the process was suspended, and it stops sending.
 #:
-#: If a worker sends no heartbeat for 300 seconds (Airflow's default), Airflow starts the next try. If FACEKI has no
-#: record within ``resubmit_after``, the next try sends the verification. Therefore a suspended try must send its
-#: request before the next try starts, or not at all. Otherwise the person is verified and billed twice.
+#: If a worker sends no heartbeat for 300 seconds (Airflow's default), Airflow starts the next try. The next try first
+#: looks for the record. If FACEKI has no record within ``resubmit_after``, the next try sends the verification.
+#: Therefore a suspended try must send its whole request before the next try starts, or must not send it at all.
+#: Otherwise the person is verified and billed twice.
 #:
 #: The hook possibly pauses before it repeats a failed request, and reads no image during this pause. Therefore the
 #: longest possible pause (``max_wait`` of the Connection) is added to the maximum.
 MAX_SUSPENSION_SECONDS = 180.0
-#: While a verification is sent, its intent is renewed after this number of seconds.
+#: Interval in seconds at which an execution renews the time in its intent (a stored note that the call is about to be
+#: sent), while it sends a verification.
 _RENEW_SECONDS = 10.0
 #: Clock that also counts the time in which the machine is suspended, if the system has such a clock.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -79,9 +84,10 @@ _MATCHES_KEY = "faceki_matches"
 
 
 class FenceError(api.ValidationError):
-    """Error: another execution possibly sends the verification, so this execution stops sending.
+    """Error: another execution of the task possibly sends the same verification, so this execution stops sending.
 
-    The cause is a suspension of this process, the intent of another execution, or a failed or slow task state store.
+    There are three possible causes. This process was suspended, another execution has stored its intent (a note that
+    the call is about to be sent), or Airflow's task state store failed or was slow.
     """
 
 
@@ -102,39 +108,43 @@ class ChargedCallState:
         # Therefore the key contains a hash of the identifier.
         suffix = "" if identifier is None else f"_{digest(identifier)}"
         self._pending_key, self._outcome_key = _PENDING_KEY + suffix, _OUTCOME_KEY + suffix
-        #: The intent that this execution has written.
+        #: The intent (a stored note that the call is about to be sent) that this execution has written.
         self._mine: dict[str, Any] | None = None
-        #: Time of the last check by :meth:`check_fence`, time of the last write of the intent, and the maximum seconds
-        #: until the next check.
+        #: Values for :meth:`check_fence`: the time of its last call, the time at which the intent was last written, and
+        #: the maximum number of seconds between two calls.
         self._checked_at = self._renewed_at = 0.0
         self._max_pause = MAX_SUSPENSION_SECONDS
 
     @lazy_property
     def _intent(self) -> Any:
-        """The intent in the store, as this object has last read, written or removed it.
+        """The intent, as this object has last read, written or removed it.
 
-        If another execution changes the intent in the store, this value does not change.
+        The intent is the stored note that the call is about to be sent, or that the call has ended. If another
+        execution changes the intent in the store, this value does not change.
         """
         return self._load(self._pending_key)
 
     @property
     def intent_at(self) -> float | None:
-        """Unix time in the intent. An execution renews this time while it sends a verification."""
+        """Unix time in the intent, the stored note that the call is about to be sent. ``None`` if there is no time.
+
+        While an execution sends a verification, it renews this time.
+        """
         at = self._intent.get("at") if isinstance(self._intent, Mapping) else None
         return at if isinstance(at, int | float) else None
 
     @property
     def has_pending(self) -> bool:
-        """Whether an earlier try or another execution has started a call and has not finished it."""
+        """Whether an earlier try or another execution has possibly sent a call whose end is not stored."""
         intent = self._intent
         return intent is not None and not (isinstance(intent, Mapping) and intent.get("is_finished"))
 
     @property
     def was_made_before_retry(self) -> bool:
-        """Whether an earlier try has ended the charged call, and Airflow has started this try as an automatic retry.
+        """Whether an earlier try has ended the charged call, and Airflow has then retried the task automatically.
 
-        A call is ended if :meth:`finish` or :meth:`give_up` was called. If a person has cleared the task after the
-        earlier try, this try is not an automatic retry, and the result is ``False``.
+        A try ends the call with :meth:`finish` or :meth:`give_up`. If a person has cleared the task after the earlier
+        try, this try is not an automatic retry, and the result is ``False``.
         """
         intent = self._intent
         if not isinstance(intent, Mapping) or not intent.get("is_finished"):
@@ -149,23 +159,26 @@ class ChargedCallState:
 
     @property
     def _max_tries(self) -> int | None:
-        # Airflow does not change this number when it retries a task. When a task is cleared, Airflow sets this number
-        # to the number of the last try plus the task's retries.
+        # Airflow does not change ``max_tries`` when it retries a task. When a person clears a task, Airflow sets
+        # ``max_tries`` to the number of the last try plus the task's retries. So a different value shows that the task
+        # was cleared.
         return getattr(self._ti, "max_tries", None)
 
     @property
     def is_duplicate(self) -> bool:
         """Whether another execution has started the call with the same try number.
 
-        Airflow increases the number for each try. Therefore two executions with the same number are duplicates.
+        Airflow increases the try number for each try. Therefore the same number means that Airflow executes one try
+        twice.
         """
         intent = self._intent
         return isinstance(intent, Mapping) and intent.get("try_number") == self._ti.try_number
 
     def check_images(self) -> None:
-        """Check that no other images were sent, or possibly sent, under the same identifier.
+        """Check that no earlier execution has sent, or has possibly sent, other images under the same identifier.
 
-        :raises AirflowFailException: if the stored intent or the saved outcome belongs to other images.
+        :raises AirflowFailException: if an earlier execution has stored an intent (a note that the call is about to be
+            sent) or an outcome for other images.
         """
         if self._images is None:
             return
@@ -179,23 +192,26 @@ class ChargedCallState:
                 )
 
     def resubmit_at(self, resubmit_after: float, started_at: float) -> float | None:
-        """Return the Unix time at which FACEKI has finished a call that an earlier try possibly sent.
+        """Return the Unix time from which a missing record proves that no earlier try has sent the call.
 
-        If a lookup at this time or later finds no record, no earlier try has sent the call. The result is ``None`` if
-        no intent is stored, or if :meth:`finish` or :meth:`give_up` has ended the call.
+        Before this time, FACEKI possibly still works on a call that an earlier try sent. If FACEKI has no record at
+        this time or later, the caller can send the call, and the call is not charged twice.
 
-        Without a task state store, each earlier try has possibly sent the call. Therefore, in this case, the result is
-        ``None`` only in the first try.
+        The result is ``None`` if no earlier try can have sent a call without ending it:
+
+        - With a task state store (Airflow 3.3 and later): no intent (a note that the call is about to be sent) is
+          stored, or :meth:`finish` or :meth:`give_up` has ended the call.
+        - Without a task state store: this is the first try. In a later try, an earlier try has possibly sent the call.
 
         :param resubmit_after: Maximum seconds that FACEKI needs to finish a call after the last byte is sent.
         :param started_at: Unix time at which this try started.
         """
-        # FACEKI needs at most ``resubmit_after`` seconds after the last byte of a call. It is not known when an earlier
-        # try sent the last byte. If the earlier try was suspended after it wrote its intent, it sent the last byte much
-        # later than the time in the intent. However, an earlier try sends nothing after the start of this try; see
-        # ``MAX_SUSPENSION_SECONDS``. Therefore the seconds are counted from the start of this try. If the intent is
-        # newer than this start, another execution of this try has written it. Then the seconds are counted from the
-        # time in the intent.
+        # FACEKI finishes a call at most ``resubmit_after`` seconds after the last byte of the call is sent. An earlier
+        # try sends nothing after the start of this try; see ``MAX_SUSPENSION_SECONDS``. Therefore the seconds are
+        # counted from the start of this try. The time in the intent of the earlier try would be too early: if the
+        # earlier try was suspended after it wrote its intent, it possibly sent the last byte much later. If the intent
+        # is newer than the start of this try, another execution of the same try has written it. In this case, the
+        # seconds are counted from the time in the intent.
         if self._store is None:
             return started_at + resubmit_after if self._ti.try_number > 1 else None
         since = self.intent_at
@@ -204,9 +220,10 @@ class ChargedCallState:
     def acquire(self) -> bool:
         """Write an intent before the call is sent, and return whether this execution is allowed to send the call.
 
-        ``False`` means that another execution of this task instance sends or has sent the call. The result is also
-        ``False`` if Airflow's task state store responds so slowly that another execution possibly sends the call.
-        Without a task state store, the result is always ``True``.
+        The intent is a stored note that the call is about to be sent. ``False`` means that another execution of this
+        task instance sends or has sent the call. The result is also ``False`` if Airflow's task state store responds so
+        slowly that another execution possibly sends the call. Without a task state store (Airflow before 3.3), the
+        result is always ``True``.
         """
         self._checked_at = self._renewed_at = time.clock_gettime(_CLOCK)
         if self._store is None:
@@ -237,8 +254,8 @@ class ChargedCallState:
     def send(self, hook: FacekiHook, endpoint: Endpoint[T]) -> T:
         """Send the call. :meth:`acquire` must have returned ``True`` before.
 
-        If FACEKI has certainly not processed a failed call, the stored intent is removed, so that the next try sends
-        the call. After a :class:`FenceError`, the intent remains.
+        If the call fails and FACEKI has certainly not processed it, the stored note that the call is about to be sent
+        (the intent) is removed, so that the next try sends the call. After a :class:`FenceError`, the intent remains.
 
         :raises AirflowException: in three cases: an image could not be read, an image has changed, or another execution
             possibly sends the call; see :class:`FenceError`. In all three cases FACEKI has not received the complete
@@ -249,7 +266,8 @@ class ChargedCallState:
         try:
             return hook.call(endpoint)
         except FenceError as error:
-            # The stored intent is not removed, because the next try has possibly already replaced it by its own intent.
+            # The intent (the stored note that the call is about to be sent) is not removed. The next try has possibly
+            # already replaced it by its own intent, which must remain.
             raise AirflowException(str(error)) from None
         except api.ValidationError as error:
             self.clear()
@@ -268,7 +286,8 @@ class ChargedCallState:
         If a worker is suspended, Airflow starts the next try. When the worker resumes, two tries exist, and both would
         send the verification.
 
-        Every ten seconds, the method also renews the time in the intent.
+        Every ten seconds, the method also renews the time in the intent (the stored note that the call is about to be
+        sent).
 
         :raises FenceError: in three cases: this process was suspended so long that the next try has possibly sent the
             verification, the stored intent belongs to another execution, or the intent cannot be renewed in time.
@@ -308,10 +327,11 @@ class ChargedCallState:
         return mine
 
     def clear(self) -> None:
-        """Remove the intent of this execution, because FACEKI has not processed the call.
+        """Remove the stored note that the call is about to be sent, so that the next try is allowed to send the call.
 
-        The next try is then allowed to send the call. The intent of another execution is not removed. After a
-        successful call, use :meth:`finish`. If the task fails for good, use :meth:`give_up`.
+        Call this method if FACEKI has not processed the call, or if a second call does no harm. A note of another
+        execution is not removed. After a successful call, use :meth:`finish`. If the task fails for good, use
+        :meth:`give_up`.
         """
         if self._store is not None and self._mine is not None:
             if self._load(self._pending_key) == self._mine:
@@ -321,17 +341,17 @@ class ChargedCallState:
     def finish(self) -> None:
         """Mark the call as finished and its result as saved, so that the call is not sent again.
 
-        - If Airflow executes the same try again, the new execution finds the intent and does not send the call.
+        - If Airflow executes the same try again, the new execution finds the mark and does not send the call.
         - If Airflow retries the task, the retry does not send the call; see :attr:`was_made_before_retry`.
         - If a person clears the task, the task sends a new call.
         """
         self._end(is_given_up=False)
 
     def give_up(self) -> None:
-        """Mark the call as given up, before the task fails without a further try. The call was possibly sent.
+        """Mark the call as given up. Call this method before the task fails without a further try.
 
-        A person reads the error and decides whether to clear the task. If Airflow does not receive the failure, it
-        possibly retries the task. This retry finds the intent and does not send the call.
+        The call was possibly sent. A person reads the error and decides whether to clear the task. If Airflow does not
+        receive the failure, Airflow possibly retries the task. This retry finds the mark and does not send the call.
         """
         self._end(is_given_up=True)
 
@@ -354,7 +374,7 @@ class ChargedCallState:
     def load(self) -> api.KycVerification | None:
         """Return the outcome that an earlier try saved, or ``None``.
 
-        The outcome contains only ids, the decision and FACEKI's codes, because the full record is never saved.
+        The full record is never saved. The outcome contains only ids, the decision and FACEKI's codes.
         """
         return api.KycVerification.from_dict(self._load(self._outcome_key))
 
@@ -406,8 +426,8 @@ class ChargedCallState:
     def finish_matches(self) -> None:
         """Mark the saved records of a face search as used.
 
-        If Airflow retries the task after this call, the retry uses the saved records again. If a person clears the
-        task, the task searches again.
+        If Airflow retries the task later, the retry uses the saved records again. If a person clears the task, the task
+        searches again.
         """
         saved: Any = self._load(_MATCHES_KEY)
         if self._store is not None and isinstance(saved, Mapping):

@@ -19,10 +19,11 @@ These errors fail a task at once, because another try cannot help:
 All other errors are raised again, so the task's ``retries`` apply to them:
 
 - Connection failures, lost answers, throttling, a failing service, and unreadable answers.
-- ResponseError of no subclass: FACEKI answered with an unknown code and HTTP status 2xx.
+- ResponseError itself, and not one of its subclasses: FACEKI answered with an unknown code and HTTP status 2xx.
 - NotFoundError: the person possibly finishes before the next try.
-- OutcomeUnknownError: the next try searches for a record before it sends. The operators for face search and face
-  analysis are an exception. They fail at once, because their calls leave no record.
+- OutcomeUnknownError: nobody knows whether FACEKI acted on the call. The next try looks for the record before it sends
+  the call again. The operators for face search and face analysis are an exception. They fail at once, because their
+  calls leave no record.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ def is_task_retryable(error: api.FacekiError) -> bool:
     """Return whether another try of the task can succeed and is safe."""
     if error.needs_consent:
         return False
-    # A ResponseError that belongs to no subclass has a code that this provider does not know. A retry is safe, because
-    # the next try of a verification first searches for the outcome. A charged call that leaves no record raises an
-    # OutcomeUnknownError instead.
+    # A plain ResponseError (not a subclass) means that FACEKI answered with a code that this provider does not know. A
+    # retry is safe, because the next try of a verification first looks for the record. A charged call that leaves no
+    # record raises an OutcomeUnknownError instead.
     is_unexplained = type(error) is api.ResponseError
     return (
         error.is_transient or is_unexplained or isinstance(error, api.NotFoundError | api.OutcomeUnknownError)
@@ -48,14 +49,16 @@ def is_task_retryable(error: api.FacekiError) -> bool:
 
 
 def is_gateway_error(error: api.FacekiError) -> bool:
-    """Return True if the error is a refusal that possibly comes from a proxy or firewall, and not from FACEKI.
+    """Return True if a proxy or firewall in front of FACEKI, and not FACEKI itself, possibly refused the request.
 
-    Such a refusal has a 4xx status and no FACEKI code, and possibly affects all requests. For status 401, the result is
-    ``False``, because wrong credentials must not be sent repeatedly. For status 413, the result is ``False``, because
-    the cause is the size of one request.
+    Such a refusal has a 4xx status and no FACEKI code. It possibly ends without a change of the request. Therefore
+    polling continues after it. Two statuses are excluded, so the result is ``False`` and polling ends:
 
-    A :class:`ConfigurationError` with a 4xx status means that the URL of the token request does not exist. For this
-    error, the result is ``True``, because the answer possibly comes from a proxy or firewall.
+    - 401: The credentials are wrong, and wrong credentials must not be sent again and again.
+    - 413: This request is too large, so it would be refused each time.
+
+    A :class:`ConfigurationError` with a 4xx status means that the URL of the token request does not exist. In this
+    case, the result is ``True``, because a proxy or firewall possibly sent this answer.
     """
     status = error.http_status or 0
     refused = isinstance(error, api.AuthenticationError | api.InvalidRequestError | api.ConfigurationError)
@@ -63,11 +66,15 @@ def is_gateway_error(error: api.FacekiError) -> bool:
 
 
 def is_definite_answer(error: api.FacekiError) -> bool:
-    """Return True if the error to a request for records is FACEKI's own answer, which shows that FACEKI works.
+    """Return True if the error is FACEKI's own answer to a request for records, which shows that FACEKI works.
 
-    Such an answer has a FACEKI code, such as the code of an expired link. For refused credentials, the result is
-    ``False``, because FACEKI possibly did not look for the records. For an unknown code with HTTP status 2xx, the
-    result is ``False``, because nobody knows what the answer means.
+    During an outage, waiting triggers poll rarely. After a definite answer, they poll at the usual rate again.
+
+    A definite answer has a FACEKI code, such as the code of an expired link. These answers are not definite:
+
+    - A transient error, because it can be a part of the outage.
+    - Refused credentials, because FACEKI possibly did not look for the records.
+    - An unknown code with HTTP status 2xx, because nobody knows what the answer means.
     """
     is_known = isinstance(error, api.ResponseError) and type(error) is not api.ResponseError
     return (
@@ -81,7 +88,8 @@ def is_definite_answer(error: api.FacekiError) -> bool:
 def is_poll_retryable(error: api.FacekiError) -> bool:
     """Return whether polling continues after an error.
 
-    Polling is free, so it also continues if a proxy or firewall possibly refused the request.
+    Polling continues if another request can succeed. Polling is free, so it also continues if a proxy or firewall
+    possibly refused the request.
     """
     return is_task_retryable(error) or is_gateway_error(error)
 
@@ -123,11 +131,12 @@ def translate_errors(
     """Raise ``AirflowFailException`` in place of a FACEKI error that another try cannot solve.
 
     All other errors are raised again. The FACEKI error is the ``__cause__`` of the ``AirflowFailException``, so an
-    ``on_failure_callback`` can read its code and request id. The cause of each FACEKI error is removed, because Airflow
-    logs the whole chain of causes, and the text of a cause can contain secrets. For example, the text of a transport
+    ``on_failure_callback`` can read its code and request id. Each FACEKI error loses its own cause. Airflow logs the
+    whole chain of causes, and the text of such a cause can contain secrets. For example, the text of a transport
     exception can contain a URL or a header.
 
-    :param passes: Function that receives a FACEKI error. If it returns ``True``, the error is raised again.
+    :param passes: Function that receives a FACEKI error. If it returns ``True``, the error is raised again. Default:
+        :func:`is_task_retryable`.
     """
     try:
         yield

@@ -102,10 +102,10 @@ def folder_uri(
     :func:`file_uri`. Return ``None`` if nothing remains.
 
     :param uri: Location of the file.
-    :param identifiers: JSON values that contain identifiers of the person, such as an id or the path of an API call.
-        If a value is a list or a mapping, the values in it are searched too.
-    :param images: URIs of images of the person, in the same form as ``identifiers``. The name of an image and the name
-        of its folder possibly identify the person. Therefore both names are treated as identifiers.
+    :param identifiers: JSON values that contain identifiers of the person, such as an id or the path of an API call. If
+        a value is a list or a mapping, the values in it are searched too.
+    :param images: JSON values that contain URIs of images of the person. The name of an image and the name of its
+        folder possibly identify the person. Therefore both names are treated as identifiers.
     """
     found = file_uri(uri)
     if found is None:
@@ -135,7 +135,7 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """Yield a text, the segments of the path in it, and the values of its query, such as ``42`` in ``person=42``."""
+    """Yield a text and its parts: the segments of a path, and the values of a query (``42`` for ``person=42``)."""
     yield text
     for segment in re.split(r"[/?#&]", text):
         yield segment.rpartition("=")[2]

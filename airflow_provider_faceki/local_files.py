@@ -5,9 +5,11 @@ Only the owner can read the written files, because they can contain personal dat
 
 On Linux, most filesystems support files without a name (``O_TMPFILE``). On such a filesystem, a new file gets its name
 when it is complete, so a killed task leaves no file behind. On other filesystems, and during the replacement of an
-existing file, the file has the temporary name ``.faceki-….part``. A killed task can leave a file with this name. When a
-later process writes to the same folder for the first time, it deletes such files if they are older than a minute. On a
-filesystem without locks, it deletes no such file, because only a lock shows whether a file is still being written.
+existing file, the file has the temporary name ``.faceki-….part``. A killed task can leave a file with this name.
+
+A process locks its temporary file while it writes the file. When a later process writes to the same folder for the
+first time, it deletes each temporary file that is not locked and older than a minute. On a filesystem without locks, it
+deletes no temporary file, because nothing shows whether a file is still being written.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 _PART_PREFIX, _PART_SUFFIX = ".faceki-", ".part"
-#: Age in seconds from which an unlocked temporary file is considered abandoned. The writer of a younger file has
-#: possibly not locked it yet.
+#: Age in seconds from which a temporary file is considered abandoned, if no process has locked it. The process that
+#: writes a younger file has possibly not locked the file yet.
 _MIN_PART_AGE_SECONDS = 60.0
 #: Maximum number of folders for which this process remembers that it has already deleted abandoned temporary files.
 _MAX_SWEPT_FOLDERS = 10_000
@@ -132,7 +134,7 @@ def _make_folders(folder: str) -> None:
     try:
         os.mkdir(folder, 0o700)
     except FileExistsError:
-        # Another worker possibly created the folder at the same time.
+        # Another worker possibly created the folder at the same time. This is not an error.
         if not os.path.isdir(folder):
             raise NotADirectoryError(errno.ENOTDIR, "a folder on the way to it is a file") from None
 

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Send metrics to the backend that the administrator has configured in Airflow's section ``[metrics]``.
 
-``docs/metrics.md`` lists all metrics. Each part of a metric's name after the second dot is also sent as a tag.
+``docs/metrics.md`` lists all metrics. Each part of a metric's name after the second dot is also sent as a tag. For
+example, ``faceki.requests.FetchRecords.2xx`` has the tags ``endpoint=FetchRecords`` and ``status=2xx``.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def count_row(outcome: str, line: Mapping[str, object]) -> None:
     """Increment the counters of a row that a batch has finished, and of the decision of the row.
 
     :param outcome: ``succeeded`` or ``failed``.
-    :param line: Line of the row in the journal of the batch.
+    :param line: Line about the row in the batch's journal, which is the file that says which rows are finished.
     """
     incr("batch_rows", outcome=outcome)
     # The line of an error, and the line of an exported row, contain no field ``decision``.

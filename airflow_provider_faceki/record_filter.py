@@ -28,8 +28,8 @@ def record_filter(
     :param request_id: FACEKI's id of one verification.
     :param record_identifier: Your own identifier of the verification.
     :param face_id: FACEKI's id of a person.
-    :raises ValidationError: if no argument or more than one argument is set, or if a value is of another
-        kind, such as a URL as ``request_id``.
+    :raises ValidationError: if no argument or more than one argument is set, or if a value has a wrong form. For
+        example, a URL is not a ``request_id``.
     """
     ids = {"request_id": request_id, "record_identifier": record_identifier, "face_id": face_id}
     for name, value in ids.items():

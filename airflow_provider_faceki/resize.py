@@ -50,10 +50,12 @@ _WEBP_PIXEL_BYTES = 12
 # decoded.
 _COEFFICIENT_BYTES = 2
 _SIXTEEN_BIT_WHITE = 65535
-# Maximum number of bytes between two segments of a JPEG before its first scan. Pillow reads such bytes one by one.
+# A JPEG file consists of segments, and a scan is a segment with image data. This is the maximum number of bytes between
+# two segments before the first scan. Pillow reads such bytes one by one, which is slow.
 _MAX_PADDING_BYTES = 4096
-# Pattern of the marker at the start of a JPEG segment, and of the marker at the end of the JPEG. The pattern does not
-# match other markers, such as the restart markers inside a scan.
+# A JPEG file consists of segments. Each segment begins with a marker of two bytes, and a marker stands at the end of
+# the file. The pattern finds these markers. It does not match other markers, such as the restart markers inside image
+# data.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"
 _FRAMES = {bytes([0xFF, kind]) for kind in range(0xC0, 0xD0)} - {b"\xff\xc4", b"\xff\xc8", b"\xff\xcc"}
@@ -71,9 +73,9 @@ def resized(name: str, image: Image, longest: int, max_bytes: int) -> Image:
     :param longest: Maximum length of the longer side in pixels.
     :param max_bytes: Maximum size of the result in bytes.
     :raises ConfigurationError: if Pillow is not installed (extra ``images``).
-    :raises ValidationError: if the image has too many pixels, scans or segments, if it would need too much memory, or
-        if the result is larger than ``max_bytes``. The error is also raised for an image that Pillow cannot read.
-        Pillow has no reader for HEIC, so it can read no HEIC image.
+    :raises ValidationError: if the image exceeds :data:`MAX_PIXELS`, :data:`MAX_SCANS` or :data:`MAX_SEGMENTS`, if it
+        would need too much memory, or if the result is larger than ``max_bytes``. The error is also raised for an image
+        that Pillow cannot read, such as a HEIC image.
     :raises OSError: if the storage of the image fails.
     """
     try:
@@ -115,8 +117,8 @@ def _reduced(name: str, file: BinaryIO, media_type: str, longest: int) -> Pillow
         _check_pixels(name, size, needed)
         with _budget.reserve(needed), _open(file, media_type) as image:
             return _shrink(image, longest)
-    # The scans of a JPEG are counted before Pillow reads the file, because decoding one scan takes as long as decoding
-    # a whole image.
+    # A scan is a part of a JPEG with image data. Decoding one scan takes as long as decoding a whole image. Therefore
+    # the scans are counted before Pillow reads the file, and a JPEG with too many scans is refused.
     scans = _scan_count(name, file) if media_type == "image/jpeg" else 1
     with _open(file, media_type) as image:
         size = image.size
@@ -179,8 +181,9 @@ def _needed_bytes(image: ImageFile, full_size: tuple[int, int], *, has_many_scan
     """Return the memory in bytes that Pillow needs to decode an opened JPEG or PNG and to convert its pixels."""
     a_pixel = _PIXEL_BYTES.get(image.mode, 4)
     if _has_transparency(image):
-        # The needed memory includes copies of the image. An image in another mode than RGBA is first copied into the
-        # mode RGBA. In a further copy, Pillow multiplies the colours by alpha before it shrinks the image.
+        # Pillow copies an image with transparency before it shrinks the image, and the copies need memory too. If the
+        # mode is not RGBA, the first copy converts the image to RGBA. In the second copy, the colours are multiplied by
+        # alpha.
         a_pixel += 4 + (0 if image.mode == "RGBA" else 4)
     elif image.mode.startswith("I;16"):
         a_pixel += 4 + 4
@@ -207,8 +210,8 @@ def _averaging_bytes(size: tuple[int, int], longest: int, pixel_bytes: int) -> i
 def _scan_count(name: str, file: BinaryIO) -> int:
     """Return the number of scans that a decoder reads from a JPEG.
 
-    If the first scan contains the whole image, a decoder reads only this scan. Like decoders, this function skips bytes
-    that belong to no segment.
+    A JPEG file consists of segments, and a scan is a segment with image data. If the first scan contains the whole
+    image, a decoder reads only this scan. Like decoders, this function skips bytes that belong to no segment.
 
     :raises ValidationError: if the JPEG has too many scans or segments.
     :raises OSError: if the JPEG has no scan, or too many bytes between its segments.
@@ -286,11 +289,12 @@ def _shrink(image: PillowImage, longest: int) -> PillowImage:
 def _to_eight_bits(image: PillowImage, scales: tuple[int, ...]) -> PillowImage:
     """Return an image of large integers or floats as an image with 256 shades of grey.
 
+    The file does not say which number means white. Therefore the numbers in ``scales`` are tried in their order, and
+    then 65535 (white in 16 bits). The first number that is not below the brightest pixel is used as white. If all these
+    numbers are too low, the brightest pixel is white.
+
     :param image: Pillow image in mode ``F``.
-    :param scales: Numbers that are usual as the value of white, in ascending order. The file does not say which value
-        is white. Therefore the first of these numbers that is not below the brightest pixel is used as white. If all
-        these numbers are too low, 65535 (white in 16 bits) is tried. If 65535 is also too low, the brightest pixel is
-        white.
+    :param scales: Numbers that are usual as the value of white, in ascending order.
     """
     low, high = cast("tuple[float, float]", image.getextrema())
     white = next((scale for scale in (*scales, _SIXTEEN_BIT_WHITE) if high <= scale), high)

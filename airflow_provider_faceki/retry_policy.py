@@ -2,7 +2,7 @@
 """Airflow retry policy for your own tasks that call FACEKI through ``FacekiHook``.
 
 The policy fails a task at once after an error that another try cannot solve. After other errors Airflow retries the
-task. If FACEKI has named a time for the next request, the retry waits for this time.
+task. If FACEKI has named a time for the next request (header ``Retry-After``), the retry waits for this time.
 
 Use the policy as ``@task(retries=3, retry_policy=FACEKI_RETRY_POLICY)``. The policy requires Airflow 3.3 or later. In
 older versions of Airflow, this module does not define the name ``FACEKI_RETRY_POLICY``.

@@ -79,8 +79,8 @@ _LOCAL_SCHEMES = ("file", "local")
 # storage uses.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
-# Permanent local errors, which a retry cannot solve. The errors of a full or faulty disk are not in the list, because a
-# retry on another worker can succeed.
+# Error numbers of local files after which a retry does not help. The errors of a full or faulty disk are not in the
+# list, because a retry on another worker can succeed.
 _PERMANENT_ERRNOS = frozenset(
     {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 )
@@ -92,8 +92,8 @@ _ACCESS_NAMES = re.compile(
 )
 _ACCESS_CODES = frozenset(
     {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AuthorizationHeaderMalformed"}
-    # The response to a HEAD request has no body with details, so only its status is known. S3 answers with status 400
-    # if the credentials have expired. Therefore 400 is treated as refused access.
+    # The response to a HEAD request has no body with an error code. Therefore the S3 library reports the HTTP status as
+    # the code. S3 answers with status 400 if the credentials have expired, so 400 is treated as refused access.
     | {"400", "401", "403", "407"}
 )
 _INVALID_NAMES = re.compile(r"ParamValidation|InvalidBucketName")
@@ -103,7 +103,9 @@ _MISSING_CODES = frozenset({"404", "410", "NoSuchKey", "NoSuchBucket"})
 
 @dataclass(frozen=True, slots=True)
 class AccessPolicy:
-    """Rules for the files that a URI is allowed to name if the URI does not come from the author of the DAG.
+    """Rules that say which files a URI is allowed to name.
+
+    The rules are necessary for URIs that the author of the DAG has not written, such as the URIs in a manifest.
 
     :param prefixes: Allowed folders, as absolute local paths or as URIs without a Connection. For a local folder,
         symbolic links are resolved before the check. ``None`` allows every folder of a remote storage.
@@ -121,7 +123,8 @@ class AccessPolicy:
         for prefix in self.prefixes or ():
             scheme, separator, rest = prefix.partition("://")
             host = rest.partition("/")[0]
-            # A local URI with a host, such as file://in/x, would be a relative path.
+            # A local URI must have no host, and a remote URI must have one. A local URI with a host, such as
+            # file://in/x, would be a relative path.
             is_folder = prefix.startswith("/") or (
                 scheme and separator and bool(host) is not (scheme.lower() in _LOCAL_SCHEMES)
             )
@@ -220,6 +223,7 @@ def write_json(uri: FilePath, document: object, conn_id: str | None = None) -> s
         Connection, the storage library finds credentials by itself. It is an error to set ``conn_id`` if the URI names
         a Connection.
     :raises ValidationError: if the location can never be written.
+    :raises StorageError: if the storage fails, or refuses access.
     """
     return write_bytes(uri, json.dumps(document, allow_nan=False).encode() + b"\n", conn_id)
 
@@ -385,9 +389,8 @@ def _resolve(
             f"storage path {redact_uri(text)}: it names a Connection before the @, but the task has an explicit one "
             "for this storage; leave one of them out"
         )
-    # ``policy`` defines the allowed folders and Connections. When Airflow opens a storage, it looks up the Connection.
-    # A Connection that is not allowed must not be looked up. Therefore the URI of a remote file is checked before its
-    # storage is opened.
+    # When the storage of a remote file is opened, Airflow looks up the Connection that the URI names. A Connection that
+    # ``policy`` does not allow must not be looked up. Therefore the URI is checked before the storage is opened.
     if not _has_local_scheme(text) and not policy.allows_remote(text):
         raise ValidationError(NOT_ALLOWED)
     with _translate_errors("reach", _File(None, "", text)):
@@ -403,8 +406,8 @@ def _resolve(
     if not policy.allows_local(real_path):
         raise ValidationError(NOT_ALLOWED)
     # The resolved path is opened later. It contains no symbolic link, so a later change of a link in the original path
-    # has no effect. If a part of the resolved path itself becomes a symbolic link, and ``policy`` has prefixes, the
-    # file is not opened.
+    # has no effect. If somebody replaces a part of the resolved path by a symbolic link, and ``policy`` has prefixes,
+    # the file is not opened.
     return replace(file, path=real_path, follows_links=policy.prefixes is None)
 
 
@@ -419,7 +422,7 @@ def _local_file(text: str) -> _File:
 
 
 def _connect(uri: str, conn_id: str | None) -> _File:
-    # Airflow 2.11 accepts a scheme only in lower case.
+    # Airflow 2.11 accepts a scheme only in lower case, so the scheme is converted to lower case.
     scheme, separator, rest = uri.partition("://")
     text = f"{scheme.lower()}{separator}{rest}"
     try:
@@ -477,8 +480,8 @@ def _check_shape(text: str, *, is_folder: bool) -> None:
     elif scheme.lower() in _LOCAL_SCHEMES and host:
         raise ValidationError(f"storage path {redact_uri(text)}: a local file's URI begins with {scheme}:///")
     elif "?" in host or "#" in host:
-        # A host ends at these characters, so an "@" after them is a part of the key. But the check of the allowed
-        # folders would treat the text after this "@" as the host. Therefore such a URI is refused.
+        # A host ends at a "?" or "#", so an "@" after it is a part of the key. But the check of the allowed folders
+        # would treat the text after this "@" as the host. Therefore such a URI is refused.
         raise ValidationError(f"storage path {redact_uri(text)}: {_ALLOWED}")
     if not (key or (is_folder and host)) or key.endswith("/"):
         raise ValidationError(f"storage path {redact_uri(text)}: this is a folder; name a file in it")
@@ -486,8 +489,8 @@ def _check_shape(text: str, *, is_folder: bool) -> None:
 
 def _is_encodable(text: str) -> bool:
     try:
-        # Python represents undecodable bytes in a local file name as surrogates. os.fsencode accepts these surrogates,
-        # but str.encode does not.
+        # Python represents undecodable bytes in a local file name as surrogates. Such names are allowed. os.fsencode
+        # accepts these surrogates, but str.encode does not.
         os.fsencode(text)
     except UnicodeEncodeError:
         return False
@@ -657,8 +660,8 @@ def error_labels(error: BaseException | None) -> frozenset[str]:
         response = getattr(error, "response", None)
         details = response.get("Error") if isinstance(response, dict) else None
         statuses = [getattr(error, name, None) for name in ("status", "status_code", "code")]
-        # The status 400 of an error is ignored, because it is not always the HTTP status of the response. aiohttp also
-        # sets 400 if the body of the response is incomplete.
+        # If one of these attributes is 400, it is ignored, because it is not always the HTTP status of the response.
+        # aiohttp also sets 400 if the body of the response is incomplete.
         codes = [status for status in statuses if status != 400]
         codes += [details.get("Code")] if isinstance(details, dict) else []
         found |= {str(code) for code in codes if isinstance(code, int | str)} | {type(error).__name__}

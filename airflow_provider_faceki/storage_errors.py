@@ -1,7 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Errors of storages, and the form in which an error text shows a URI.
 
-The core of a batch uses this module, so the module does not import Airflow. The errors are::
+The core of a batch must work without Airflow. It uses this module, so this module does not import Airflow.
+
+The errors are::
 
     ValidationError                   the path is wrong, so a retry does not help
     └── StorageFileNotFoundError      the file or bucket does not exist
@@ -20,7 +22,7 @@ from typing import Self
 
 from airflow_provider_faceki.api.errors import ValidationError
 
-# Maximum number of characters of a path in an error text. S3 does not allow longer keys.
+# A path in an error text is cut after this number of characters. S3 does not allow longer keys.
 _MAX_SHOWN_CHARACTERS = 1024
 
 
@@ -39,7 +41,7 @@ class StorageError(OSError):
     def without_uri(self, name: str) -> Self:
         """Return a copy of the error whose text contains ``name`` instead of the file's URI.
 
-        The URI possibly contains a person's name.
+        The file's URI possibly contains a person's name.
         """
         error = copy.copy(self)
         error.args = (f"{name} cannot be read now: {self.reason}",)
@@ -70,7 +72,10 @@ class StorageFileNotFoundError(ValidationError):
 
 
 def without_uri(message: str, uri: str) -> str:
-    """Return the error text ``message`` with the URI ``uri`` removed or replaced by ``…``."""
+    """Return the error text ``message`` without the URI ``uri``.
+
+    If the URI stands in parentheses, it is removed. In other places it is replaced by ``…``.
+    """
     shown = redact_uri(uri)
     return message.replace(f" ({shown})", "").replace(shown, "…")
 

@@ -78,9 +78,9 @@ class FacekiTaskMixin:
         return True
 
     def push_record_link(self, context: Context, request_id: str | None) -> None:
-        """Store the address for the task's extra link, if the address is known.
+        """Store the address of a record's page in FACEKI's portal, for the task's extra link.
 
-        The extra link leads to the page of a record in FACEKI's portal.
+        If the address is not known, nothing is stored.
 
         :param request_id: FACEKI's id of the verification.
         """

@@ -152,9 +152,9 @@ class _Attempt(NamedTuple):
 
 
 _NO_ATTEMPT = _Attempt(None, "its Connection has not been looked up in this process")
-#: Results of the lookups in this process, by URI. All backends with the same URI share the results. Each hook calls
-#: :meth:`connect` of the backend of its own client. But if several clients have the same token store, tokens are read
-#: and written only by the backend of the first client. This backend needs the result too.
+#: Results of the lookups in this process, by URI. All backends with the same URI share the results. A result cannot be
+#: stored in a single backend: each hook calls :meth:`connect` of the backend of its own client, but clients with the
+#: same token store read and write tokens only through the backend of the first client.
 _attempts: dict[str, _Attempt] = {}
 
 # A filesystem of fsspec does not work in a forked child process. Therefore the child process looks up the Connection

@@ -3,8 +3,10 @@
 
 A directory with mode 0700 contains a token file and lock files for each account. All files have mode 0600. All files
 are opened relative to the directory's descriptor and never through a symbolic link. A file or directory is not used if
-another user owns it, if other users can access it, or if it has another type. The methods never wait for a refresh
-lock. If the directory or a file cannot be used, the store logs one warning and uses the memory of the process instead.
+another user owns it, if other users can access it, or if it has another type. If the directory or a file cannot be
+used, the store logs one warning and uses the memory of the process instead.
+
+The owner of a refresh lock fetches the next token. If another process owns the lock, the methods do not wait for it.
 """
 
 from __future__ import annotations
@@ -50,14 +52,17 @@ class FileTokenStore:
         return self.memory.peek()
 
     def read(self) -> AccessToken | None:
-        """If the token in the file is newer, copy it from the file to the memory. Then return the token in memory."""
+        """Return the newest known token, or ``None``.
+
+        If the token in the file is newer than the token in memory, it is copied to the memory.
+        """
         found = self._best_effort(self._load)
         if found is not None:
             self.memory.merge(found)
         return self.memory.read()
 
     def try_lock(self, generation: int = 0) -> FileRefreshLock | None:
-        """Try to acquire a refresh lock of this host; see :class:`TokenStore`.
+        """Try to acquire a refresh lock of this host. Its owner fetches the next token; see :class:`TokenStore`.
 
         If files cannot be used, try to acquire a refresh lock of this process only.
         """
@@ -90,8 +95,9 @@ class FileTokenStore:
     def invalidate(self, token: AccessToken) -> None:
         """Remove ``token`` from the memory of this process. If possible, also remove the file that contains it.
 
-        The file is removed only while this method owns refresh lock 0. If another caller owns this lock, the file
-        remains. The other caller will probably replace the file soon.
+        Before the file is removed, this method acquires refresh lock 0. This is the lock whose owner usually fetches
+        the next token; see :class:`TokenStore`. If another caller owns the lock, the file remains, because the other
+        caller will probably replace it soon.
         """
         self.memory.invalidate(token)
         lock = self.try_lock()
@@ -150,8 +156,9 @@ class FileTokenStore:
         name = f"{self._seal.name}.lock.{generation}" if generation else f"{self._seal.name}.lock"
         with _Directory(self._directory) as directory:
             descriptor = directory.open(name, os.O_RDWR | os.O_CREAT)
-        # After a fork, the child process closes the files in `_open_locks`. Another thread can fork a child process at
-        # any time. Therefore the file is added to `_open_locks` before it is locked.
+        # An open lock file in a child process would keep the lock. Therefore a child process closes all files in
+        # `_open_locks` after the fork. Another thread can fork at any time, so the file is added to `_open_locks`
+        # before it is locked.
         key = next(_lock_keys)
         _open_locks[key] = descriptor
         try:
@@ -165,9 +172,9 @@ class FileTokenStore:
 
 
 class FileRefreshLock:
-    """Refresh lock that the processes of one host share.
+    """Refresh lock that the processes of one host share. Its owner fetches the next token.
 
-    It consists of a refresh lock of this process and, if files can be used, of a file lock.
+    The lock consists of a refresh lock of this process and, if files can be used, of a file lock.
 
     :param inner: The refresh lock of this process.
     :param key: Key of the lock file in ``_open_locks``, or ``None`` if there is no file lock.
@@ -193,13 +200,14 @@ class FileRefreshLock:
         with suppress(OSError):
             os.close(descriptor)
 
-    # An asyncio task can be cancelled after a thread has acquired the lock and before the task receives the lock.
-    # Then nobody calls `release`, and the destructor of the lock object releases the file lock.
+    # An asyncio task can be cancelled after a thread has acquired the lock for the task, and before the task receives
+    # the lock. Then nobody calls `release`, and the destructor of the lock object releases the file lock.
     __del__ = _unlock
 
 
 _lock_keys = itertools.count()
-#: Descriptors of lock files by a unique key. Descriptor numbers are not the keys, because the system reuses them.
+#: Descriptors of lock files, each with a unique key. The descriptor number is not the key, because the system reuses
+#: it.
 _open_locks: dict[int, int] = {}
 
 
@@ -267,7 +275,8 @@ class _Directory:
     def read(self, name: str) -> bytes:
         """Return the content of a file in this directory.
 
-        :raises UntrustedError: if the file is larger than :data:`MAX_SEALED_BYTES`, or for a reason of :meth:`open`.
+        :raises UntrustedError: if the file is larger than :data:`MAX_SEALED_BYTES`, or if :meth:`open` raises this
+            error.
         :raises OSError: if the file cannot be opened or read.
         """
         with os.fdopen(self.open(name, os.O_RDONLY), "rb") as file:

@@ -12,19 +12,19 @@ from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenStore
 
 
 class MemoryTokenStore:
-    """Token store in memory, with the refresh locks of this process.
+    """Token store in the memory of this process, with its refresh locks.
 
-    Its mutex is locked only for a few assignments, and never during I/O. Therefore the methods do not block an event
-    loop.
+    The owner of a refresh lock fetches the next token; see :class:`TokenStore`. The mutex is locked only for a few
+    assignments, and never during I/O. Therefore the methods do not block an event loop.
     """
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._token: AccessToken | None = None
         self._refused: str | None = None
-        # The refresh locks by their number. The references are weak, so a lock becomes free as soon as its owner no
-        # longer refers to it. If an asyncio task is cancelled before it receives its lock, the task cannot release the
-        # lock. Because of the weak reference, the lock becomes free nevertheless.
+        # The refresh locks by their number. The owner of a refresh lock fetches the next token. The references are
+        # weak, so a lock becomes free as soon as its owner no longer refers to it. This is necessary for an asyncio
+        # task that is cancelled before it receives its lock, because such a task cannot release the lock.
         self._locks: dict[int, weakref.ref[MemoryRefreshLock]] = {}
 
     def peek(self) -> AccessToken | None:
@@ -37,7 +37,10 @@ class MemoryTokenStore:
         return next(filter(None, map(self.try_lock_generation, range(generation + 1))), None)
 
     def try_lock_generation(self, generation: int) -> MemoryRefreshLock | None:
-        """Try to acquire the refresh lock number ``generation``. If it already has an owner, return ``None``."""
+        """Try to acquire the refresh lock with the number ``generation``. If the lock has an owner, return ``None``.
+
+        The owner of a refresh lock fetches the next token; see :class:`TokenStore`.
+        """
         with self._mutex:
             held = self._locks.get(generation)
             if held is not None and held() is not None:
@@ -89,7 +92,7 @@ class MemoryTokenStore:
 
 
 class MemoryRefreshLock:
-    """Refresh lock that the threads of one process share."""
+    """Refresh lock that the threads of one process share. Its owner fetches the next token."""
 
     def __init__(self, store: MemoryTokenStore, generation: int) -> None:
         self._store = store

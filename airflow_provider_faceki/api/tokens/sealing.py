@@ -27,8 +27,8 @@ class UntrustedError(Exception):
 class TokenSeal:
     """Encryption and decryption of the access tokens of one account.
 
-    The token is stored under :attr:`name`. The key is derived from the client secret and this name. After a change of
-    the client secret, the stored token cannot be decrypted any more.
+    The encrypted token is stored under :attr:`name`. The encryption key is derived from the client secret and this
+    name. After a change of the client secret, the stored token cannot be decrypted any more.
 
     :param request: The request that fetches a token of the account. :attr:`name` is derived from three fields of this
         request: ``base_url``, ``client_id`` and ``flow`` (the form of the request).
@@ -40,8 +40,8 @@ class TokenSeal:
         parts = [request.base_url, request.client_id, request.flow.value]
         if not verified:
             parts.append("unverified")
-        #: Beginning of the names of the token and its locks in each store. It is a hash, so it does not reveal the
-        #: account.
+        #: In each store, the names of the token and of its locks begin with this text. It is a hash, so it does not
+        #: reveal the account.
         self.name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
         self._fernet = Fernet(_derive_key(request.client_secret, self.name))
 
@@ -51,7 +51,7 @@ class TokenSeal:
         return self._fernet.encrypt(json.dumps(document).encode())
 
     def unseal(self, sealed: bytes) -> AccessToken | None:
-        """Decrypt ``sealed`` and return the token. Return ``None`` if the key is different or the content is corrupt.
+        """Decrypt ``sealed`` and return the token. Return ``None`` if another key encrypted it, or if it is corrupt.
 
         :raises UntrustedError: if the decrypted content has another format, because another version of this provider
             wrote it.

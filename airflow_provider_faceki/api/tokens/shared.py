@@ -9,10 +9,11 @@ a usable token. If the storage fails or hangs, the process logs at most one warn
 minute. An object that cannot be read as a token, such as a token of another version of this provider, is replaced by
 the next token.
 
-Some storages overwrite an object that exists, although they were told to create a new object. Other storages show
-changes late. With such a storage, each host possibly fetches a token of its own. On a host without a
-``token_directory``, each process possibly fetches a token of its own. Nevertheless, none of them fetches a second
-token, because its own cache contains the first token at once.
+Before a host fetches a token, it creates an object as a lock. Some storages do not support this: they overwrite an
+object that exists, although they were told to create a new object. Other storages show a new object late. With such a
+storage, each host possibly fetches a token of its own. On a host without a ``token_directory``, even each process
+possibly does so. But none of them fetches a second token while the first one is usable, because its own cache contains
+the first token.
 """
 
 from __future__ import annotations
@@ -37,32 +38,34 @@ from airflow_provider_faceki.api.tokens.sealing import MAX_SEALED_BYTES, TokenSe
 
 #: Maximum seconds for one operation of the storage. Object storages answer within tenths of a second.
 MAX_OPERATION_SECONDS = 5.0
-#: A host acquires a refresh lock by creating an object in the storage, the lock object. In a directory, the object is
-#: empty at first, and the host writes its content within milliseconds. If a lock object is still empty after this
-#: number of seconds, it is treated as corrupt.
+#: Before a host fetches a token, it acquires a refresh lock: it creates an object in the storage, the lock object. In a
+#: directory, this object is a file. The file is empty at first, and the host writes its content within milliseconds. If
+#: a lock object is still empty after this number of seconds, it is treated as corrupt.
 EMPTY_LOCK_SECONDS = 1.0
 #: Seconds for which the storage is not used after a failure.
 SUSPEND_SECONDS = 60.0
 #: Minimum seconds between two uses of the storage while another host fetches the access token. Object storages charge
 #: for each use.
 POLL_SECONDS = 0.25
-#: Maximum number of consecutive attempts to create a lock object in which the storage first reports that the object
-#: exists, and then that it does not exist. A single attempt with this result is normal: another host has just released
-#: the lock. The maximum number of attempts needs at least ten seconds. After these attempts, it is clear that the
-#: storage refuses to create objects, and waiting is useless.
+#: Before a host fetches a token, it tries to create a lock object. If the storage answers that the object exists, the
+#: host tries to read it. Possibly the object does not exist any more, because another host has just deleted it. But if
+#: this happens this number of times in succession, the storage evidently refuses to create objects, and waiting is
+#: useless. So many attempts need at least ten seconds.
 MAX_MISSING_LOCKS = 40
-#: Age in seconds from which another host replaces a lock object. The host that creates a lock object deletes it after
-#: the token request. If this host is killed, the lock object remains. The age is larger than the usual duration of a
-#: token request with retries, and larger than the usual difference between the clocks of two hosts.
+#: A host creates a lock object before it requests a token, and deletes the lock object afterwards. If the host is
+#: killed in the meantime, the lock object remains. Another host replaces a lock object that is older than this number
+#: of seconds. This age is larger than the usual duration of a token request with retries, and larger than the usual
+#: difference between the clocks of two hosts.
 MAX_LOCK_AGE_SECONDS = 120.0
 
 T = TypeVar("T")
 
 
 class TokenBackend(Protocol):
-    """A storage for small named objects. The methods block, and they are allowed to raise any ``Exception``.
+    """A storage for small named objects: the encrypted token and its locks.
 
-    Two backends with the same location must be equal and have the same hash, so that clients share one token store.
+    The methods block, and they are allowed to raise any ``Exception``. Two backends with the same location must be
+    equal and have the same hash, so that clients share one token store.
     """
 
     @property
@@ -178,7 +181,7 @@ class SharedTokenStore:
         The storage that several hosts share is not read in these cases:
 
         - The token of this host is usable.
-        - Another host owned the lock in a call of :meth:`try_lock` less than :data:`POLL_SECONDS` ago.
+        - Less than :data:`POLL_SECONDS` ago, :meth:`try_lock` found that another host is fetching a token.
         - The storage failed less than :data:`SUSPEND_SECONDS` ago.
         """
         found = self._local.read()
@@ -194,7 +197,7 @@ class SharedTokenStore:
         return self._local.read()
 
     def try_lock(self, generation: int = 0) -> SharedRefreshLock | None:
-        """Try to acquire a refresh lock for all hosts; see :class:`TokenStore`.
+        """Try to acquire a refresh lock for all hosts. Its owner fetches the next token; see :class:`TokenStore`.
 
         If the storage fails, try to acquire a refresh lock for this host only.
         """
@@ -220,8 +223,9 @@ class SharedTokenStore:
     def invalidate(self, token: AccessToken) -> None:
         """Remove ``token`` from this host. If possible, also remove it from the storage that several hosts share.
 
-        The token is removed from the storage only while this method owns refresh lock 0. If another caller owns this
-        lock, the token remains in the storage. The other caller will probably replace the token soon.
+        Before the token is removed from the storage, this method acquires refresh lock 0. This is the lock whose owner
+        usually fetches the next token; see :class:`TokenStore`. If another caller owns the lock, the token remains in
+        the storage, because the other caller will probably replace it soon.
         """
         self._local.invalidate(token)
         lock = self.try_lock()
@@ -243,15 +247,16 @@ class SharedTokenStore:
         try:
             return None if sealed is None else self._seal.unseal(sealed)
         except UntrustedError:
-            # Another version of this provider wrote the object, but the storage itself works. The error is not raised,
-            # because after an error the storage is not used for a while, and the object would not be replaced.
+            # Another version of this provider wrote the object, and the storage itself works. Therefore the
+            # UntrustedError is not raised. After an error, the storage would not be used for a while, and no host would
+            # replace the object by a token that can be read.
             return None
 
     def _create_lock(self, generation: int) -> str:
-        """Try once to acquire one of the refresh locks 0 to ``generation``; see :class:`TokenStore`.
+        """Try once to acquire one of the refresh locks 0 to ``generation``. Return the name of the lock object.
 
-        A host acquires a lock by creating an object in the storage. Return the name of this object. If other callers
-        own all these locks, return ``_HELD_ELSEWHERE``.
+        The owner of a refresh lock fetches the next token; see :class:`TokenStore`. A host acquires a lock by creating
+        an object in the storage. If other callers own all these locks, return ``_HELD_ELSEWHERE``.
         """
         content = json.dumps({"locked_at": time.time(), "by": os.urandom(8).hex()}).encode()
         for number in range(generation + 1):
@@ -303,10 +308,10 @@ _HELD_ELSEWHERE = ""
 
 
 class SharedRefreshLock:
-    """Refresh lock that all hosts share.
+    """Refresh lock that all hosts share. Its owner fetches the next token.
 
-    It consists of a lock object in the storage and the refresh lock of this host. If the storage fails, it consists of
-    the refresh lock of this host only.
+    The lock consists of a lock object in the storage and the refresh lock of this host. If the storage fails, it
+    consists of the refresh lock of this host only.
     """
 
     def __init__(
@@ -328,7 +333,10 @@ class SharedRefreshLock:
 
 
 def _is_void(content: bytes | None) -> bool:
-    """Return True if a lock object is corrupt, or if its time differs from now by more than MAX_LOCK_AGE_SECONDS.
+    """Return True if another host is allowed to replace a lock object.
+
+    This is the case if the object is corrupt, or if the time in it differs from now by more than
+    ``MAX_LOCK_AGE_SECONDS``.
 
     :param content: Content of the lock object. ``None`` means that the object does not exist, because its owner has
         just released the lock. In this case, the result is ``False``.

@@ -3,8 +3,10 @@
 
 The timeouts of urllib3 apply to each socket operation, not to a whole phase, so a slow server could block a worker for
 hours. A server can send interim responses (HTTP status 1xx; RFC 9110, section 15.2) before the final response. urllib3
-skips only those with status 100. Therefore this module extends urllib3's connection classes. If client and server
-possibly disagree about the end of the last response, the extended classes do not reuse the connection. See
+skips only those with status 100, and takes any other interim response for the final one. Therefore this module extends
+urllib3's connection classes.
+
+The extended classes do not reuse a connection if it is not certain where the last response on it ended. See
 docs/decisions/deadlines.md.
 """
 
@@ -42,13 +44,12 @@ MAX_UNSENT_BYTES = 256 * 1024
 NOTSENT_LOWAT_OPTION: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 # Clock for the deadline of sending. ``CLOCK_BOOTTIME`` also counts the time during which the machine is suspended. Some
-# operating systems do not have this clock. The deadline must be able to pass during a suspension, because another
-# process possibly sends the same request in the meantime.
+# operating systems do not have this clock. If a suspension is longer than the deadline allows, the rest of the request
+# is not sent after it, because another process possibly sends the same request during the suspension.
 _SEND_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-#: Maximum number of response bytes that one operation reads before the request is sent completely. When this number of
-#: bytes is stored, no more bytes are read until the request is sent. The early bytes only show whether the server has
-#: already answered with a final status. The beginning of a status line, up to the status, is much shorter than the
-#: maximum.
+#: A server can answer before the request is sent completely. Until the request is sent, each read returns at most this
+#: number of response bytes. As soon as this number of bytes is stored, no more bytes are read. The bytes are needed
+#: only to find out whether the server has already sent a final status, and a status line is much shorter.
 _MAX_EARLY_BYTES = 16 * 1024
 _INTERIM_RESPONSE = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d\b.*?\r?\n\r?\n", re.DOTALL)
 _FINAL_STATUS = re.compile(rb"HTTP/1\.\d [2-9]")
@@ -152,9 +153,9 @@ class _SocketReader(io.RawIOBase):
         return bool(_FINAL_STATUS.match(self._early))
 
     def has_decrypted_bytes(self) -> bool:
-        """Return whether the TLS layer contains decrypted bytes that are not read yet.
+        """Return True if the TLS layer contains decrypted bytes that are not read yet.
 
-        ``poll`` does not report such bytes, because they are not in the buffer of the socket any more.
+        The system call ``poll`` does not report such bytes, because they are no longer in the buffer of the socket.
         """
         pending = getattr(self._socket, "pending", None)
         return pending is not None and bool(pending())
@@ -167,8 +168,9 @@ class _SocketReader(io.RawIOBase):
 class _ResponseStream(io.BufferedReader):
     """Stream of the bytes that the server sends as the response to one request."""
 
-    #: True if the buffers of Python and TLS were empty when the stream was closed. If a buffer contained a byte, the
-    #: connection is not reused. urllib3 itself checks the buffer of the operating system.
+    #: True if the buffers of Python and TLS were empty when the stream was closed. If a byte remains, the response was
+    #: not read completely, or client and server disagree about its end. In both cases the connection is not reused.
+    #: urllib3 itself checks the buffer of the operating system.
     is_drained = False
 
     def __init__(self, sock: Any) -> None:
@@ -185,7 +187,7 @@ class _ResponseStream(io.BufferedReader):
 class _Response(HTTPResponse):
     """HTTP response with one deadline for its head and another deadline for its body.
 
-    If client and server possibly disagree about the end of the response, the connection is closed and not reused.
+    If it is not certain where the response ends, the connection is closed and not reused.
     """
 
     def __init__(
@@ -211,9 +213,10 @@ class _Response(HTTPResponse):
         self._stream.reader.set_timeout(self._timeout)
 
     def _check_framing(self) -> None:
-        # Client and server possibly disagree about where this response ends. In this case, the connection is closed
-        # after the response. A response with status 204 or 304 never has a body. Headers that describe a body are valid
-        # with status 304, but not with status 204.
+        # If the server possibly sees the end of this response at another place than the client, the connection is
+        # closed after the response. This is the case if the headers contradict each other, or if the server has
+        # answered before the whole request was sent. A response with status 204 or 304 never has a body. Headers that
+        # describe a body are valid with status 304. With status 204 they are a contradiction.
         coding, length = self.headers.get("transfer-encoding"), self.headers.get("content-length")
         has_body = bool(coding) or length not in {None, "0"}
         if self.status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}:
@@ -228,7 +231,7 @@ class _Response(HTTPResponse):
 class _Connection(HTTPConnection):
     """Mixin for urllib3's connection classes. It adds deadlines.
 
-    It also prevents the reuse of a connection if the last response on it was not read completely.
+    It also prevents the reuse of a connection if bytes remained in a buffer after the last response.
     """
 
     _send_deadline: float | None = None
@@ -257,8 +260,9 @@ class _Connection(HTTPConnection):
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is None:
-            # The connection is established before the deadline for sending is set. Connecting has its own timeout, and
-            # a CONNECT request to a proxy is not part of this request.
+            # The connection is established before the deadline for sending is set, because connecting has its own
+            # timeout. Connecting through a proxy includes a CONNECT request, to which the deadline for sending must not
+            # apply.
             self.connect()
         self._stream = None
         self._poll_events = select.POLLIN | select.POLLOUT

@@ -48,7 +48,7 @@ class SecretMasker:
 
     :param mask: Function that the synchronous driver calls with the secret.
     :param mask_async: Coroutine function that the asynchronous driver calls with the secret.
-    :param warn: Function that is called with one sentence when a link remains unmasked for the first time.
+    :param warn: Function that is called once, with one sentence, when the first link is not masked.
     """
 
     mask: Callable[[str], None]
@@ -127,8 +127,8 @@ class SyncDriver(_Driver):
     def run(self, steps: Steps[T]) -> T:
         """Run the steps of a call to their end and return the result of the call.
 
-        :raises FacekiError: if the call failed. The frames of the steps are removed from its traceback, because their
-            local variables contain responses.
+        :raises FacekiError: if the call failed. Its traceback does not contain the functions that ran the steps. Their
+            local variables contain responses, and tools such as Sentry report the local variables in a traceback.
         """
         advance: Callable[[], Effect] = partial(next, steps)
         try:

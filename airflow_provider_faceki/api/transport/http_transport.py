@@ -163,7 +163,7 @@ class Transport:
     def send(self, request: HttpRequest) -> HttpResponse:
         """Send ``request`` once and return the complete response, whatever its HTTP status is.
 
-        An error that is not in the following list is raised without its traceback. An example is the
+        Any error that is not in the list below is raised again without its traceback. An example is the
         :class:`ValidationError` for an image that cannot be read while the request is sent.
 
         :raises ConfigurationError: if the CA bundle cannot be read, or if an address or a header is malformed.
@@ -346,9 +346,9 @@ def _chunks(response: requests.Response) -> Iterator[bytes]:
 
 
 def _first(chunks: Iterator[bytes]) -> bytes:
-    """Return the first bytes of a response body, at least as many as are needed to detect ``%PDF``.
+    """Return the first bytes of a response body, which show whether the body is a PDF file (``%PDF``).
 
-    More than one chunk is read if necessary, because a chunk is possibly a single byte. A shorter body is returned
+    A chunk is possibly a single byte, so more than one chunk is read if necessary. A shorter body is returned
     completely.
     """
     first = b""
@@ -397,9 +397,9 @@ def _map_exception(
     reason = next((link.strerror for link in chain if isinstance(link, OSError) and link.strerror), None)
     suffix = f" ({reason})" if reason else ""
     if begun:
-        # A byte of the request was possibly sent. Therefore every exception means a lost response here, whatever its
-        # class is. The class is not reliable: urllib3 reports a lost response as an unreachable proxy, and the same TLS
-        # errors occur in a handshake and in a response.
+        # A byte of the request was possibly sent. Therefore each exception from then on means a lost response. The
+        # class of the exception is not reliable: urllib3 reports a lost response as an unreachable proxy, and the same
+        # TLS errors occur in a handshake and in a response.
         return ResponseLostError(f"the answer of {host} was lost{suffix}; the request may have arrived")
     # With requests 2.33, a header with a line break reaches http.client. For this header, http.client raises a plain
     # ValueError, whose text contains the header. Therefore a plain ValueError means a malformed header. Subclasses of

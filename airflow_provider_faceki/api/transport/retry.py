@@ -11,8 +11,8 @@ from tenacity import RetryCallState, stop_after_attempt, wait_exponential, wait_
 from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.api.protocol.http import HttpRequest
 
-#: Pause in seconds before the second attempt of a request. It is doubled before each further attempt, up to the maximum
-#: of the retry policy. A random time is added to each pause.
+#: Pause in seconds before the second attempt of a request. The pause is doubled before each further attempt, up to the
+#: maximum of the retry policy. A random time is added to each pause.
 INITIAL_WAIT_SECONDS = 0.5
 
 # The pause has a random part, so that requests that failed at the same time are not repeated at the same time.
@@ -24,8 +24,8 @@ class RetryPolicy:
     """Limits for sending a failed request again within one call.
 
     :param max_attempts: Maximum number of attempts, including the first. The default is 4. With this default, there are
-        three pauses of at least 0.5, 1 and 2 seconds. Together, they are probably longer than the restart of a gateway.
-        Nevertheless, they block a worker only for a short time.
+        three pauses of at least 0.5, 1 and 2 seconds. Together, the pauses are probably longer than the restart of a
+        gateway, but they block a worker only for a short time.
     :param max_wait: Maximum pause in seconds, even if ``Retry-After`` is longer. Default: 30.
     """
 
