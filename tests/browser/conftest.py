@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from demo.browser import CHROMIUM_OPTIONS, TIMEOUT_MILLISECONDS
 from tests.airflow.shared import PASSWORD, USER, SharedAirflow
@@ -15,13 +15,21 @@ from tests.airflow.whole_airflow import WholeAirflow
 expect.set_options(timeout=TIMEOUT_MILLISECONDS)
 
 
-@pytest.fixture
-def browser(chromium: str) -> Iterator[Browser]:
-    """A fresh one."""
+@pytest.fixture(scope="module")
+def _browser(chromium: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_OPTIONS))
         yield opened
         opened.close()
+
+
+@pytest.fixture
+def browser(_browser: Browser) -> Iterator[BrowserContext]:
+    """A browser without the cookies of other tests. Its pages are high enough for a whole form."""
+    opened = _browser.new_context(viewport={"width": 1400, "height": 1600})
+    opened.set_default_timeout(TIMEOUT_MILLISECONDS)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -32,17 +40,10 @@ def airflow(shared_airflow: SharedAirflow) -> WholeAirflow:
 
 
 @pytest.fixture
-def page(shared_airflow: SharedAirflow, airflow: WholeAirflow, browser: Browser) -> Page:
+def page(shared_airflow: SharedAirflow, airflow: WholeAirflow, browser: BrowserContext) -> Page:
     """Airflow's list of Connections."""
-    opened = new_page(browser)
+    opened = browser.new_page()
     log_in(opened, f"{shared_airflow.api.url}/connections")
-    return opened
-
-
-def new_page(browser: Browser) -> Page:
-    """An empty page with a long timeout, high enough for a whole form."""
-    opened = browser.new_page(viewport={"width": 1400, "height": 1600})
-    opened.set_default_timeout(TIMEOUT_MILLISECONDS)
     return opened
 
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.airflow.shared import SharedAirflow
-from tests.browser.conftest import log_in, new_page
+from tests.browser.conftest import log_in
 from tests.webhook.stack import LISTENER, Stack, stack_of
 
 pytestmark = pytest.mark.airflow
@@ -22,8 +22,8 @@ def stack(shared_airflow: SharedAirflow) -> Stack:
     return stack_of(shared_airflow)
 
 
-def test_from_a_dags_link_over_the_page_to_a_finished_run(stack: Stack, browser: Browser) -> None:
-    page = new_page(browser)
+def test_from_a_dags_link_over_the_page_to_a_finished_run(stack: Stack, browser: BrowserContext) -> None:
+    page = browser.new_page()
     log_in(page, f"{stack.url}/dags/{LINK_DAG}")
     trigger(page, "customer-in-a-browser")
     hosted = hosted_page_of_the_run(page)
@@ -40,8 +40,8 @@ def test_from_a_dags_link_over_the_page_to_a_finished_run(stack: Stack, browser:
     }
 
 
-def test_a_reviewer_decides_on_the_same_page(stack: Stack, browser: Browser) -> None:
-    hosted = new_page(browser)
+def test_a_reviewer_decides_on_the_same_page(stack: Stack, browser: BrowserContext) -> None:
+    hosted = browser.new_page()
     hosted.goto(stack.hosted_page("customer-reviewed"))
     pressed = press(hosted, "REVIEW")
     expect(hosted.get_by_role("heading", name="In review")).to_be_visible()
