@@ -276,7 +276,11 @@ class Receiver:
         # refusal is sent, so the time of a refusal does not reveal how long the lookup takes.
         within = None if expected else began + 0.9 * self._refusal_seconds() - time.monotonic()
         try:
-            return await self._authenticator.look_up(conn_id, expected, within)
+            credentials = await self._authenticator.look_up(conn_id, expected, within)
+            if credentials is auth.TOO_LATE and not self._referenced.is_known:
+                # A DAG possibly uses the asset of this Connection. Therefore the webhook is not refused for good.
+                raise auth.LookupFailed("TimeoutError")
+            return credentials
         except auth.LookupFailed as failed:
             self._log_throttled("lookup", "Connections cannot be looked up (%s); answering 503", failed)
             if not expected:

@@ -105,6 +105,11 @@ class Credentials:
 #: does not reveal whether the Connection exists.
 DENY_ALL = Credentials((secrets.token_bytes(32),), denied="there is no such Connection of type faceki")
 
+#: Credentials for a lookup that takes too long. The reason is logged, so it does not contain the id of the Connection.
+#: If a sender has put the id and the token into the URL in the wrong order, the text in the place of the id is the
+#: secret token.
+TOO_LATE = replace(DENY_ALL, denied="a Connection was not found in time")
+
 
 class LookupFailed(Exception):
     """Error: a secrets backend or the database failed or was too slow.
@@ -164,8 +169,8 @@ class Authenticator:
         :param expected: Whether a DAG uses the asset of the Connection, or an earlier request contained the correct
             token of the Connection. The lookup of an expected Connection does not wait for lookups of unexpected
             Connections.
-        :param within: Maximum wait in seconds. If the lookup takes longer, the call returns credentials that reject
-            every token. The lookup continues and fills the cache. ``None`` means that there is no maximum.
+        :param within: Maximum wait in seconds. If the lookup takes longer, the call returns :data:`TOO_LATE`, which
+            rejects every token. The lookup continues and fills the cache. ``None`` means that there is no maximum.
         :raises LookupFailed: if a secrets backend or the database failed or was too slow.
         """
         task = self._lookups.get(conn_id)
@@ -178,9 +183,7 @@ class Authenticator:
         # lookup for the other requests.
         done, _ = await asyncio.wait({task}, timeout=None if within is None else max(0.0, within))
         if not done:
-            # The reason is logged, so it does not contain the id. If a sender has put the id and the token into
-            # the URL in the wrong order, the text in the place of the id is the secret token.
-            return replace(DENY_ALL, denied="a Connection was not found in time")
+            return TOO_LATE
         if (error := task.exception()) is not None:
             raise LookupFailed(type(error).__name__)
         return task.result()
@@ -215,7 +218,7 @@ class ReferencedConnections:
         self._read = read
         self._clock = clock
         self._pool = ThreadPoolExecutor(1, "faceki-webhook-referenced")
-        self._conn_ids: Set[str] = frozenset()
+        self._conn_ids: Set[str] | None = None
         self._until = -math.inf
         self._refreshing: asyncio.Task[None] | None = None
         self._failed = False
@@ -230,7 +233,12 @@ class ReferencedConnections:
             if self._refreshing is None:
                 self._refreshing = asyncio.create_task(self._refresh())
             await asyncio.wait({self._refreshing})
-        return conn_id in self._conn_ids
+        return conn_id in (self._conn_ids or ())
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the ids have been read at least once."""
+        return self._conn_ids is not None
 
     async def _refresh(self) -> None:
         reading = asyncio.get_running_loop().run_in_executor(self._pool, self._read)

@@ -14,7 +14,7 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.running import DAGS, EXAMPLES, bundles
 
 #: Connection settings for tests that cause faults: one attempt, no pause.
-IMPATIENT = {"max_attempts": 1, "max_wait": 1, "timeout": 5}
+FEW_ATTEMPTS = {"max_attempts": 1, "max_wait": 1, "timeout": 120}
 
 Connect = Callable[..., str]
 
@@ -40,7 +40,7 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
     def make(
         sandbox: FacekiSandbox, conn_id: str = "faceki_default", *, fields: object = None, **extra: object
     ) -> str:
-        connection = sandbox.connection(**{**IMPATIENT, **extra})
+        connection = sandbox.connection(**{**FEW_ATTEMPTS, **extra})
         connection.update(fields if isinstance(fields, dict) else {})
         monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
         return conn_id

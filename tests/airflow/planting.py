@@ -129,7 +129,7 @@ def _prepare_outcomes(faceki: SandboxProcess) -> dict[str, str]:
 
 
 def _connections(faceki: SandboxProcess) -> dict[str, Mapping[str, object]]:
-    right = faceki.connection(max_attempts=2, max_wait=1, timeout=5)
+    right = faceki.connection(max_attempts=2, max_wait=1, timeout=60)
     extra = right["extra"]
     assert isinstance(extra, dict)
 

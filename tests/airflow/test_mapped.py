@@ -14,7 +14,7 @@ import pytest
 from airflow_provider_faceki.links.faceki import FacekiHostedPageLink
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.dag_runner import DagResult
-from tests.airflow.conftest import IMPATIENT
+from tests.airflow.conftest import FEW_ATTEMPTS
 from tests.airflow.running import AIRFLOW_3, DAGS, bundles, load, run
 
 pytestmark = pytest.mark.long
@@ -35,7 +35,7 @@ def mapped(airflow_db: Path) -> Iterator[tuple[DagResult, list[FacekiSandbox]]]:
             sandbox = stack.enter_context(FacekiSandbox())
             sandbox.settings.auto_answer = 1.0
             sandboxes.append(sandbox)
-            connection = json.dumps(sandbox.connection(**IMPATIENT))
+            connection = json.dumps(sandbox.connection(**FEW_ATTEMPTS))
             patch.setenv(f"AIRFLOW_CONN_FACEKI_{country.upper()}", connection)
         for name, value in bundles(DAGS).items():
             patch.setenv(name, value)

@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.dag_runner import DagResult
-from tests.airflow.conftest import IMPATIENT
+from tests.airflow.conftest import FEW_ATTEMPTS
 from tests.airflow.running import DAGS, HAS_STATE_STORE, bundles, run
 
 pytestmark = pytest.mark.long
@@ -67,7 +67,7 @@ def named(outcome: str, mode: str, *, soft: bool = False) -> str:
 def ended(airflow_db: Path) -> Iterator[tuple[DagResult, FacekiSandbox, dict[str, str]]]:
     """The finished run, the sandbox that it used, and the links in its conf."""
     with FacekiSandbox() as sandbox, pytest.MonkeyPatch.context() as patch:
-        right = sandbox.connection(**IMPATIENT)
+        right = sandbox.connection(**FEW_ATTEMPTS)
         wrong = {**right, "password": "not-the-secret-at-all"}
         patch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(right))
         patch.setenv("AIRFLOW_CONN_FACEKI_WRONG", json.dumps(wrong))

@@ -13,8 +13,8 @@ from airflow_provider_faceki.batch import row_processor, store
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.batch.harness import BatchHarness
 
-#: Connection settings for tests that cause faults: few attempts and short timeouts.
-IMPATIENT: dict[str, object] = {"max_attempts": 2, "max_wait": 0.2, "timeout": 5, "upload_timeout": 5}
+#: Connection settings for tests that cause faults. The timeouts are long, because a busy machine answers late.
+FEW_ATTEMPTS: dict[str, object] = {"max_attempts": 2, "max_wait": 0.2, "timeout": 120, "upload_timeout": 120}
 
 Connect = Callable[..., None]
 
@@ -31,7 +31,7 @@ def connect(faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch) -> C
     """Function that creates the Connection ``faceki_default`` to the sandbox: `connect(max_concurrency=64)`."""
 
     def make(**extra: object) -> None:
-        connection = faceki_sandbox.connection(**{**IMPATIENT, **extra})
+        connection = faceki_sandbox.connection(**{**FEW_ATTEMPTS, **extra})
         monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(connection))
 
     return make

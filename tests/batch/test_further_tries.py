@@ -16,7 +16,7 @@ from airflow_provider_faceki.batch.lease import LeaseLostError
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.clock import Clock
 from tests.airflow.fakes import TaskInstance, context
-from tests.batch.conftest import IMPATIENT, Connect
+from tests.batch.conftest import FEW_ATTEMPTS, Connect
 from tests.batch.harness import BatchHarness, begin, names, once
 from tests.batch.stores import StoreDown, attached, intermittent_failures
 from tests.billing.image_files import image_bytes
@@ -104,7 +104,7 @@ def test_clock_skew_bills_no_row_twice(
     harness: BatchHarness, monkeypatch: pytest.MonkeyPatch, behind: float, outcome: object, fault: str
 ) -> None:
     with FacekiSandbox(clock=Clock(start=time.time() - behind)) as faceki:
-        monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(faceki.connection(**IMPATIENT)))
+        monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(faceki.connection(**FEW_ATTEMPTS)))
         faceki.add_fault(fault, route="verify", record_identifier="accepted-0")
         done = harness.verify(harness.everybody(*names(2)), assume_new=True)
         assert (done["decisions"], done["errors"]) == outcome

@@ -27,8 +27,8 @@ NOWHERE = [
     pytest.param("/folder/", "folder", id="a folder"),
 ]
 
-#: Connection settings for tests that cause faults: few attempts and short timeouts.
-IMPATIENT: dict[str, object] = {"max_attempts": 2, "max_wait": 0.3, "timeout": 3, "upload_timeout": 3}
+#: Connection settings for tests that cause faults. The timeouts are long, because a busy machine answers late.
+FEW_ATTEMPTS: dict[str, object] = {"max_attempts": 2, "max_wait": 0.3, "timeout": 120, "upload_timeout": 120}
 
 Connect = Callable[..., None]
 
@@ -44,7 +44,7 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
     """Function that creates the Connection ``faceki_default``: `connect(sandbox, timeout=1)`."""
 
     def make(sandbox: FacekiSandbox | SandboxProcess, **extra: object) -> None:
-        connection = sandbox.connection(**{**IMPATIENT, **extra})
+        connection = sandbox.connection(**{**FEW_ATTEMPTS, **extra})
         monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(connection))
 
     return make

@@ -14,7 +14,7 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.workflows import WORKFLOW_PASSPORT
 from airflow_provider_faceki.sandbox.dag_runner import DagResult
 from tests.airflow.running import EXAMPLES, bundles, run
-from tests.billing.conftest import DAGS, IMPATIENT
+from tests.billing.conftest import DAGS, FEW_ATTEMPTS
 from tests.billing.image_files import image_bytes, write
 
 pytestmark = pytest.mark.long
@@ -34,7 +34,7 @@ def flows(
         write(folder, name)
     with FacekiSandbox() as sandbox, pytest.MonkeyPatch.context() as patch:
         sandbox.settings.client_id = "billed-flows"
-        connection = json.dumps(sandbox.connection(**IMPATIENT))
+        connection = json.dumps(sandbox.connection(**FEW_ATTEMPTS))
         patch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", connection)
         patch.setenv("AIRFLOW_CONN_FACEKI_OTHER", connection)
         patch.setenv("BILLED_FOLDER", folder.as_uri())

@@ -17,7 +17,7 @@ from typing import Any, cast
 import pytest
 
 from airflow_provider_faceki.sandbox import SandboxProcess
-from tests.billing.conftest import IMPATIENT
+from tests.billing.conftest import FEW_ATTEMPTS
 from tests.billing.image_files import image_bytes, write
 from tests.billing.task_process import Death, Task
 from tests.thorough import THOROUGH
@@ -112,7 +112,7 @@ class KillScenario:
     def task(self, case: Case) -> Task:
         own = self.folder / str(case.number)
         own.mkdir()
-        connection = self.faceki.connection(**{**IMPATIENT, "timeout": 20, "upload_timeout": 20})
+        connection = self.faceki.connection(**{**FEW_ATTEMPTS, "timeout": 20, "upload_timeout": 20})
         arguments = {**self.arguments, "record_identifier": case.record_identifier}
         return Task(own, json.dumps(connection), arguments, self.remembers)
 

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.process
 
 
 def connect(monkeypatch: pytest.MonkeyPatch, sandbox: FacekiSandbox, **extra: object) -> None:
-    connection = sandbox.connection(token_store="memory", timeout=5, **extra)
+    connection = sandbox.connection(token_store="memory", timeout=120, **extra)
     monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(connection))
 
 

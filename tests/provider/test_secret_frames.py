@@ -71,7 +71,7 @@ def connect(monkeypatch: pytest.MonkeyPatch, sandbox: FacekiSandbox, **changes: 
     connection: dict[str, Any] = sandbox.connection(
         token_store="memory",
         max_attempts=1,
-        timeout=2,
+        timeout=120,
         webhook_hmac_header="X-Signature",
         **{name: value for name, value in CANARIES.items() if name != "password"},
     )

@@ -36,7 +36,7 @@ ERRORS: dict[str, dict[str, str]] = {
 @pytest.fixture
 def outcomes(faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """Make each call and return its result or its error."""
-    extra = {"token_store": "memory", "max_attempts": 1, "timeout": 5, **faceki_sandbox.dialect.connection}
+    extra = {"token_store": "memory", "max_attempts": 1, "timeout": 120, **faceki_sandbox.dialect.connection}
     monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(faceki_sandbox.connection(**extra)))
     if "pdf-after-logo" in faceki_sandbox.settings.dialect:
         faceki_sandbox.settings.pdf_form = "json-url"

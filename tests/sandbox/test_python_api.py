@@ -68,11 +68,11 @@ def test_the_sandbox_serves_tls(certificate: tuple[Path, Path]) -> None:
         opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
         )
-        assert opener.open(f"{sandbox.url}/kycverify/{link}", timeout=5).status == 200
+        assert opener.open(f"{sandbox.url}/kycverify/{link}", timeout=300).status == 200
         assert ControlClient(sandbox.url, str(certificate[0])).post("revoke-tokens") == {"revoked": 0}
         sandbox.add_fault("reset")
         with pytest.raises(OSError, match=r"reset|EOF|closed"):
-            opener.open(f"{sandbox.url}/kycverify/{link}", timeout=5)
+            opener.open(f"{sandbox.url}/kycverify/{link}", timeout=300)
 
 
 def test_it_leaves_no_thread_behind() -> None:

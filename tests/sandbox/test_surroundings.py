@@ -94,7 +94,7 @@ def test_a_call(faceki_sandbox, n):
     pair = {"clientId": faceki_sandbox.client_id, "clientSecret": faceki_sandbox.client_secret}
     with requests.Session() as session:
         session.proxies, session.trust_env = faceki_sandbox.connection()["extra"]["proxies"], False
-        answer = session.post(faceki_sandbox.url + "/auth/api/generate-token", json=pair, timeout=10)
+        answer = session.post(faceki_sandbox.url + "/auth/api/generate-token", json=pair, timeout=300)
     assert answer.json()["responseCode"] == 0
     faceki_sandbox.decide(faceki_sandbox.create_link("order-1"), "ACCEPTED")
     assert faceki_sandbox.ledger == {"order-1": 1}

@@ -20,6 +20,7 @@ import sqlalchemy
 
 from demo.processes import free_port
 from tests.airflow.running import AIRFLOW_3
+from tests.waiting import wait_until
 from tests.webhook.conftest import LISTENING
 from tests.webhook.postgres import postgres
 from tests.webhook.served import TOKEN, connections, webhook_body
@@ -86,14 +87,22 @@ def _servers(environment: dict[str, str], count: int) -> Iterator[list[tuple[int
     try:
         for port, process in servers:
             _wait_until_alive(port, process)
-        # After this request, each server has cached the Connection and opened the database.
-        assert asyncio.run(_send([(port, webhook_body()) for port in ports])) == [200] * count
+        # After this request, each server has cached the Connection and opened the database. A busy server answers 503
+        # until it has read which Connections the DAGs use.
+        for port in ports:
+            wait_until(lambda port=port: _first_status(port) == 200)  # type: ignore[misc]
         yield servers
     finally:
         for _, process in servers:
             process.kill()
         for _, process in servers:
             process.wait(120)
+
+
+def _first_status(port: int) -> int:
+    (status,) = asyncio.run(_send([(port, webhook_body())]))
+    assert status in {200, 503}
+    return status
 
 
 def _wait_until_alive(port: int, process: subprocess.Popen[bytes]) -> None:

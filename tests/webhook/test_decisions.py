@@ -87,8 +87,14 @@ class Webhooks:
     def __init__(self) -> None:
         self.backend, self.store = Backend(), Store()
         self.referenced = {"known", "signed"}
+        self.referenced_error: Exception | None = None
         self.pieces_read = 0
         self._receiver: app.Receiver | None = None
+
+    def _read_referenced(self) -> set[str]:
+        if self.referenced_error is not None:
+            raise self.referenced_error
+        return self.referenced
 
     async def post(
         self,
@@ -103,7 +109,7 @@ class Webhooks:
         from starlette.types import Message, Receive, Scope, Send
 
         if self._receiver is None:
-            self._receiver = app.Receiver(self.backend, self.store, lambda: self.referenced)
+            self._receiver = app.Receiver(self.backend, self.store, self._read_referenced)
         receiver, sent = self._receiver, list[Message]()
         content = body if isinstance(body, bytes) else json.dumps(body or webhook_body()).encode()
         coming = iter([content] if pieces is None else pieces)
@@ -342,6 +348,21 @@ def test_wrong_tokens_have_a_rate_limit_and_right_ones_pass(
         assert (await webhooks.post(token=WRONG)).status == 401
 
     run(send())
+
+
+def test_a_slow_lookup_is_no_refusal_while_the_expected_connections_are_unknown(webhooks: Webhooks) -> None:
+    """FACEKI possibly sends a webhook again after 503, but not after 401."""
+    webhooks.referenced_error, webhooks.backend.seconds = TimeoutError(), 3.0
+
+    async def send() -> None:
+        first = await webhooks.post()
+        assert (first.status, first.headers["retry-after"], first.seconds) == (503, "30", 1.0)
+        await asyncio.sleep(3.0)
+        assert (await webhooks.post()).status == 200
+        assert (await webhooks.post(token=WRONG)).status == 401
+
+    run(send())
+    assert webhooks.backend.lookups == ["known"]
 
 
 def test_an_unexpected_connection_is_not_looked_up_above_the_limit(
