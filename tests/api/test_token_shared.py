@@ -441,6 +441,37 @@ def test_a_storage_that_creates_no_lock_is_not_used(
     assert "the storage refuses to create an object that does not exist" in warning
 
 
+class SlowlyCreatingBackend(FakeBackend):
+    """A storage that creates each object only at the last attempt that is allowed."""
+
+    attempts = 0
+
+    def create(self, name: str, content: bytes) -> bool:
+        self.attempts += 1
+        if self.attempts % shared.MAX_MISSING_LOCKS:
+            self._note("create")
+            return False
+        return super().create(name, content)
+
+
+def test_refused_creations_of_an_earlier_lock_do_not_count(
+    server: FakeServer,
+    client: FacekiClient,
+    warned: RecordedWarnings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shared, "POLL_SECONDS", 0.0)
+    server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
+    backend = SlowlyCreatingBackend()
+    sharing = replace(client, token_directory=tmp_path / "a", token_backend=backend, warn=warned)
+    for number in (1, 2):
+        assert sharing.call(FETCH) == ()
+        assert server.token_requests == number
+        server.live.clear()
+    assert warned.messages == []
+
+
 def test_a_failed_token_request_frees_the_lock(
     call: CallMode, server: FakeServer, client: FacekiClient, backend: FakeBackend, tmp_path: Path
 ) -> None:

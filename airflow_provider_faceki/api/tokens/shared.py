@@ -261,7 +261,7 @@ class SharedTokenStore:
         content = json.dumps({"locked_at": time.time(), "by": os.urandom(8).hex()}).encode()
         for number in range(generation + 1):
             name = f"{self._seal.name}.lock.{number}"
-            if self._backend.create(name, content):
+            if self._create(name, content):
                 return name
             found = self._backend.read(name, MAX_SEALED_BYTES)
             if found == b"":
@@ -275,9 +275,15 @@ class SharedTokenStore:
                 raise ConfigurationError("the storage refuses to create an object that does not exist")
             if _is_void(found):
                 self._backend.delete(name)
-                if self._backend.create(name, content):
+                if self._create(name, content):
                     return name
         return _HELD_ELSEWHERE
+
+    def _create(self, name: str, content: bytes) -> bool:
+        is_created = self._backend.create(name, content)
+        if is_created:
+            self._missing_locks = 0
+        return is_created
 
     def _delete_lock(self, name: str) -> None:
         self._best_effort(lambda: self._backend.delete(name))
