@@ -34,10 +34,10 @@ help:
 	@echo "make test-unit         the fast tests: no Airflow process, no sandbox, no other process"
 	@echo "make test-integration  the tests that talk to the sandbox within the test process"
 	@echo "make test-fast         both of them in one session"
-	@echo "make test-thorough     generated data with many more examples, kills at random moments (CI runs it at night)"
+	@echo "make test-thorough     generated data with many more examples, kills at random moments, tutorials (CI runs it at night)"
 	@echo "make test-airflow      the tests that run a whole Airflow 3.3, its command line, a browser, or other processes"
 	@echo "make test-distributed  Airflow on several hosts: Celery, PostgreSQL, Redis, S3 (installs what make services installs)"
-	@echo "make test-distributed-2.11  the same on Airflow 2.11"
+	@echo "make test-distributed-2.11  the same on Airflow 2.11 (CI runs it at night)"
 	@echo "make test              every check: lint, all tiers on Airflow 3.3, Airflow 2.11, wheel, browser, coverage"
 	@echo "make test-versions     the tests that touch Airflow, on 3.1, 3.2 and the pre-release 3.4; a few on 3.0"
 	@echo "make test-lowest       the fast tests with the oldest dependencies that are allowed"
@@ -115,9 +115,9 @@ test-fast: .venv/.ready
 	@$(PYTEST) -m "unit or integration" $(WAITING) $(ELSEWHERE) tests $(PYTEST_ARGS)
 
 # What is too long for each change; CI runs it at night. The tests with generated data have many more examples, which
-# differ in each run; tasks are killed at many random moments.
+# differ in each run; tasks are killed at many random moments; the commands of the tutorials run as they are printed.
 test-thorough: .venv/.ready
-	@FACEKI_TESTS_THOROUGH=1 $(PYTEST) $(IN_ORDER) tests/billing/test_killed.py $(PYTEST_ARGS)
+	@FACEKI_TESTS_THOROUGH=1 $(PYTEST) $(IN_ORDER) tests/billing/test_killed.py tests/packaging/test_page_commands.py $(PYTEST_ARGS)
 	@$(PYTEST) -m "unit and hypothesis" --hypothesis-profile thorough $(PARALLEL) tests $(PYTEST_ARGS)
 
 # Without Chromium, the tests of tests/browser are skipped, and pytest prints the reason.
@@ -131,6 +131,7 @@ test-distributed: .venv/.ready
 	@$(MAKE) -s services || true
 	@$(PYTEST) $(IN_ORDER) tests/distributed $(PYTEST_ARGS)
 
+# Too long for each change; CI runs it at night.
 test-distributed-2.11: .venv-2.11/.ready
 	@$(MAKE) -s services || true
 	@$(PY2) -m pytest -q $(IN_ORDER) tests/distributed $(PYTEST_ARGS)
@@ -164,7 +165,7 @@ test:
 	@$(MAKE) -s -j2 .venv/.ready .venv-2.11/.ready
 	@$(MAKE) -s services || true
 	@status=0; $(MAKE) -s -k -j3 stage-airflow stage-distributed stage-lint stage-fast stage-2.11 \
-		stage-distributed-2.11 stage-docs stage-wheel || status=1; \
+		stage-docs stage-wheel || status=1; \
 	$(MAKE) -s stage-coverage || status=1; \
 	echo; cat .work/summary; exit $$status
 
@@ -187,13 +188,6 @@ stage-distributed:
 	@if $(MAKE) -s services; then .ci/stage "several hosts, Celery, PostgreSQL" $(MAKE) -s test-distributed; \
 	else echo "skipped  several hosts, Celery, PostgreSQL: no PostgreSQL or Redis, and only root can install them" >>.work/summary; fi
 
-# Only `make test-distributed-2.11` runs the batch whose worker is suspended, and the batch that runs twice. Each takes
-# almost a minute, and tests/batch/test_further_tries.py has what differs on 2.11.
-SHORT_ON_2 = PYTEST_ARGS="-k 'not suspended_worker and not two_executions'"
-stage-distributed-2.11:
-	@if ! test -e .venv-2.11/.ready; then :; elif $(MAKE) -s services; then .ci/stage "several hosts on Airflow 2.11" $(MAKE) -s test-distributed-2.11 $(SHORT_ON_2); \
-	else echo "skipped  several hosts on Airflow 2.11: no PostgreSQL or Redis, and only root can install them" >>.work/summary; fi
-
 stage-wheel:
 	@.ci/stage "wheel in a fresh environment" $(PY3) -m pytest -q tests/packaging/test_wheel.py
 
@@ -214,4 +208,4 @@ clean:
 
 .PHONY: help setup demo ui bench plots docs pictures diagrams dist lint lint-workflows test test-unit test-integration test-fast test-thorough test-airflow test-version test-versions \
 	test-lowest test-distributed test-distributed-2.11 chromium services clean \
-	stage-lint stage-docs stage-fast stage-airflow stage-2.11 stage-distributed stage-distributed-2.11 stage-wheel stage-coverage
+	stage-lint stage-docs stage-fast stage-airflow stage-2.11 stage-distributed stage-wheel stage-coverage

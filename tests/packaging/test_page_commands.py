@@ -2,6 +2,7 @@
 """The commands of the README, the quickstart and the tutorials run as they are printed, in the printed order.
 
 The README's commands make an environment in an empty folder. The other pages start in this folder, as their readers do.
+`make test-thorough` runs the tutorials too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import pytest
 from demo.processes import free_port
 from tests.airflow.running import AIRFLOW_3
 from tests.processes import running_with
+from tests.thorough import THOROUGH
 
 pytestmark = [
     pytest.mark.long,
@@ -136,6 +138,7 @@ def test_quickstart(folder: Path, of_the_readme: str) -> None:
         ),
     ],
 )
+@pytest.mark.skipif(not THOROUGH, reason="only in make test-thorough: the tutorials take minutes")
 @pytest.mark.usefixtures("of_the_readme")
 def test_tutorials(folder: Path, page: str, told: list[str]) -> None:
     output = run_in(folder, commands(f"docs/tutorials/{page}.md"))
