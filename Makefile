@@ -9,13 +9,13 @@ PYTEST = $(PY3) -m pytest -q
 WITH_COVERAGE = PYTEST="$(PY3) -m coverage run -m pytest -q"
 # Workers that run test files beside each other. There are more workers than cores, because the tests wait for more than
 # half of their time.
-WORKERS = 4
+WORKERS = 3
 # Python and pytest keep what they compiled, whatever the caller's environment says: a third of the start of a run.
 export PYTHONDONTWRITEBYTECODE =
 # Files run in the order of the collection, which tests/conftest.py lets begin with the longest.
 PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # These tests wait for half of their time, so more workers than cores share them, test by test.
-WAITING = -n 4 --dist worksteal
+WAITING = -n 3 --dist worksteal
 # pytest-randomly shuffles the tests. A whole Airflow is shared by the tests of a file, so there the order stays.
 IN_ORDER = -p no:randomly
 # Stages of their own: they need a fresh environment or services.
@@ -33,7 +33,6 @@ help:
 	@echo "make ui                a whole Airflow with the provider, a Connection and the sandbox, to click through"
 	@echo "make test-unit         the fast tests: no Airflow process, no sandbox, no other process"
 	@echo "make test-integration  the tests that talk to the sandbox within the test process"
-	@echo "make test-fast         both of them in one session"
 	@echo "make test-thorough     generated data with many more examples, kills at random moments, tutorials (CI runs it at night)"
 	@echo "make test-airflow      the tests that run a whole Airflow 3.3, its command line, a browser, or other processes"
 	@echo "make test-distributed  Airflow on several hosts: Celery, PostgreSQL, Redis, S3 (installs what make services installs)"
@@ -111,9 +110,6 @@ test-unit: .venv/.ready
 test-integration: .venv/.ready
 	@$(PYTEST) -m integration $(WAITING) $(ELSEWHERE) tests $(PYTEST_ARGS)
 
-test-fast: .venv/.ready
-	@$(PYTEST) -m "unit or integration" $(WAITING) $(ELSEWHERE) tests $(PYTEST_ARGS)
-
 # What is too long for each change; CI runs it at night. The tests with generated data have many more examples, which
 # differ in each run; tasks are killed at many random moments; the commands of the tutorials run as they are printed.
 test-thorough: .venv/.ready
@@ -164,17 +160,20 @@ test:
 	@mkdir -p .work && rm -f .work/summary .coverage .coverage.*
 	@$(MAKE) -s -j2 .venv/.ready .venv-2.11/.ready
 	@$(MAKE) -s services || true
-	@status=0; $(MAKE) -s -k -j3 stage-airflow stage-distributed stage-lint stage-fast stage-2.11 \
-		stage-docs stage-wheel || status=1; \
+	@status=0; $(MAKE) -s -k -j3 stage-airflow stage-distributed stage-lint stage-unit stage-integration \
+		stage-2.11 stage-docs stage-wheel || status=1; \
 	$(MAKE) -s stage-coverage || status=1; \
 	echo; cat .work/summary; exit $$status
 
 stage-lint:
 	@.ci/stage "lint, types, import rules" $(MAKE) -s lint
 
-# The tests of both tiers run in one session, because each session needs seconds to collect them.
-stage-fast:
-	@.ci/stage "unit tests, tests against the sandbox" $(MAKE) -s test-fast $(WITH_COVERAGE)
+stage-unit:
+	@.ci/stage "unit tests" $(MAKE) -s test-unit $(WITH_COVERAGE)
+
+# Coverage is measured over the unit tests and the tests on Airflow. Here it would only add two thirds of the CPU time.
+stage-integration:
+	@.ci/stage "tests against the sandbox" $(MAKE) -s test-integration
 
 stage-airflow:
 	@.ci/stage "tests on a whole Airflow 3.3" $(MAKE) -s test-airflow $(WITH_COVERAGE)
@@ -206,6 +205,6 @@ services:
 clean:
 	rm -rf .venv .venv-* .work dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
-.PHONY: help setup demo ui bench plots docs pictures diagrams dist lint lint-workflows test test-unit test-integration test-fast test-thorough test-airflow test-version test-versions \
+.PHONY: help setup demo ui bench plots docs pictures diagrams dist lint lint-workflows test test-unit test-integration test-thorough test-airflow test-version test-versions \
 	test-lowest test-distributed test-distributed-2.11 chromium services clean \
-	stage-lint stage-docs stage-fast stage-airflow stage-2.11 stage-distributed stage-wheel stage-coverage
+	stage-lint stage-docs stage-unit stage-integration stage-airflow stage-2.11 stage-distributed stage-wheel stage-coverage
