@@ -70,9 +70,10 @@ def check_choice(name: str, value: object) -> None:
 
 
 def check_scalars(name: str, mapping: object) -> None:
-    """Raise an error if ``mapping`` cannot be sent as query parameters or form fields. ``None`` is accepted.
+    """Raise an error if ``mapping`` cannot be sent as query parameters or form fields.
 
-    Each key must be text. Each value must be text, a finite number, a boolean or ``None``.
+    Each key must be text. Each value must be text, a finite number, a boolean or ``None``. The argument ``mapping``
+    itself can be ``None`` too.
     """
     if mapping is None:
         return

@@ -107,11 +107,16 @@ TABLES: dict[str, tuple[Column, ...]] = {
 _ITEMS = {"documents": "document_data", "aml_hits": "aml", "images": "images"}
 
 
-# For each table: a list with one item for each column. An item consists of the column and of an outer and an inner
-# field name, which say where FACEKI's record contains the value of the column. If the inner name is empty, the outer
-# field contains the value. Otherwise the outer field contains an object, and the inner field of this object contains
-# the value. For example, the source `selfie_data.liveness_pass` has the outer name `selfiedata` and the inner name
-# `liveness_pass`. The function `plain` removes the `_` from the outer name.
+# Where FACEKI's record contains the value of each column. For each table, the list has one item for each column. An
+# item has three parts:
+#
+# - the column;
+# - the outer name: the field of the record that contains the value, or an object with the value;
+# - the inner name: the field of this object that contains the value. It is empty if there is no such object.
+#
+# For example, the source `selfie_data.liveness_pass` has the outer name `selfiedata` and the inner name
+# `liveness_pass`. Outer names are spelled as the function `plain` returns them, because they are compared with the
+# plain names of the record's fields.
 _SOURCES = {
     table: [
         (column, plain(column.source.partition(".")[0]), column.source.partition(".")[2])

@@ -339,10 +339,13 @@ def _storable(value: Json, depth: int) -> Json:
 
 
 def _storable_key(key: str, document: Mapping[str, Json], stored: Mapping[str, Json]) -> str:
-    """Return the name under which the value of ``key`` is stored.
+    """Return the key of a JSON object in a form that a database and Airflow can store.
 
-    :param document: Object that contains the key. A changed key must be different from all keys of this object.
-    :param stored: The part of the object that is already converted.
+    A key is changed if it contains an unstorable character, or if Airflow reserves it. A changed key must not be equal
+    to another key, so underscores are appended to it if necessary.
+
+    :param document: The object with its original keys.
+    :param stored: The part of the object that is already converted, with its new keys.
     """
     new = re.sub(_UNSTORABLE, _REPLACEMENT, key)
     new = new[1:] if new in _RESERVED_KEYS else new

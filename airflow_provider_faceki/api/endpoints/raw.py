@@ -100,7 +100,8 @@ class RawCall:
     def is_charged(self) -> bool:
         """Whether the call counts against the limit of charged calls (setting ``max_charged_calls`` of the Connection).
 
-        FACEKI's prices of single routes are unknown. Therefore every call counts that is not idempotent.
+        It is unknown which routes FACEKI charges. Therefore every call counts, except a call that is allowed to be sent
+        twice (see ``idempotent``). Such a call is assumed to cost nothing.
         """
         return not self.is_idempotent
 

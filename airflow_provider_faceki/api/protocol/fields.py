@@ -82,17 +82,23 @@ def find_objects(
 ) -> list[dict[str, Json]] | None:
     """Search a JSON document and return the objects for which ``is_wanted`` returns true.
 
-    An object inside a wanted object is not returned. Deeper levels than :data:`MAX_WRAPPINGS` are not searched.
+    An object inside a wanted object is not returned. Deeper levels than :data:`MAX_WRAPPINGS` are not searched. If a
+    list contains a value that neither is nor contains a wanted object, none of its objects is returned. Empty objects
+    in a list are ignored.
 
     :param is_wanted: Function that receives a JSON object and returns whether it is wanted.
-    :returns: The wanted objects. If the document contains an empty list or null in their place, the returned list is
-        empty. If the document contains something else in their place, or beside them in a list, the result is ``None``.
+    :returns: The wanted objects. If no object is found, the result is one of these two:
+
+        - An empty list, if the document is an empty list, or if a field such as ``result`` contains an empty list, an
+          empty object or null.
+        - ``None`` in all other cases, because the document has an unknown format.
     """
     if not isinstance(document, dict):
         return _search(document, is_wanted, 0)
-    # An answer has an outer object (the envelope), which contains the content in a field such as `result`. Both can
-    # have the same field, such as `requestId`. The content is searched first, so that its objects are returned and not
-    # the envelope.
+    # `document` is the outer object of an answer. It contains the content of the answer in a field such as `result`.
+    # `is_wanted` usually tests whether an object has a certain field, such as `requestId`. Both the outer object and an
+    # object of the content can have this field. The content is searched first, so that the object of the content is
+    # returned.
     inner = {key: value for key, value in document.items() if plain(key) in _WRAPPERS}
     found = _search(inner, is_wanted, 0) if inner else None
     if not found and is_wanted(document):
@@ -138,10 +144,10 @@ def _search_object(
 
 
 def says_none(document: Json, depth: int = 0) -> bool:
-    """Return True if an answer contains an empty list in the place of its content.
+    """Return True if the content of an answer is an empty list.
 
-    The list is the answer itself, or the value of a content field, such as ``result`` or ``records``. The content field
-    can be inside other content fields.
+    The content is the answer itself, or the value of a content field, such as ``result`` or ``records``. A content
+    field can be inside other content fields, as in ``{"result": {"records": []}}``.
     """
     document = embedded(document)
     if isinstance(document, dict) and depth <= MAX_WRAPPINGS:

@@ -39,8 +39,8 @@ class WebhookNotification:
     Create it with :meth:`of` or :func:`parse_webhook`.
 
     :param request_id: FACEKI's id of the verification, in lower case.
-    :param status: The decision as the webhook states it, in upper case. An undocumented decision becomes ``OTHER``,
-        because a sender can send any text, for example a person's name.
+    :param status: The decision in the webhook, in upper case. An undocumented decision becomes ``OTHER``, because a
+        sender can send any text, for example a person's name.
     """
 
     request_id: str
@@ -48,10 +48,11 @@ class WebhookNotification:
 
     @classmethod
     def of(cls, request_id: object, status: object) -> WebhookNotification:
-        """Return the notification for a request id and a status, which is the decision as the webhook states it.
+        """Create a notification from the request id and the decision in a webhook.
 
-        Both arguments can be in upper or lower case.
+        Both values can be in upper or lower case.
 
+        :param status: The decision.
         :raises InvalidWebhookError: if ``request_id`` is not a UUID, or ``status`` is not a single word of at most 40
             letters, digits, ``-`` and ``_``.
         """

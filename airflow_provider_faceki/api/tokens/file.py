@@ -6,7 +6,8 @@ are opened relative to the directory's descriptor and never through a symbolic l
 another user owns it, if other users can access it, or if it has another type. If the directory or a file cannot be
 used, the store logs one warning and uses the memory of the process instead.
 
-The owner of a refresh lock fetches the next token. If another process owns the lock, the methods do not wait for it.
+Before a process fetches a token, it locks one of the lock files, so that not every process fetches a token. If another
+process has locked the file, no function of this module waits until the file is unlocked. The caller tries again later.
 """
 
 from __future__ import annotations

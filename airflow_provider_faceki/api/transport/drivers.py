@@ -44,11 +44,14 @@ MAX_MASKED_LINKS = 100
 
 @dataclass(frozen=True, slots=True)
 class SecretMasker:
-    """Functions that mask a secret value in log lines, one for each driver.
+    """Functions that mask an access token or the id of a new verification link in all later log lines.
 
-    :param mask: Function that the synchronous driver calls with the secret.
-    :param mask_async: Coroutine function that the asynchronous driver calls with the secret.
-    :param warn: Function that is called once, with one sentence, when the first link is not masked.
+    Each masked value makes logging slower. Therefore only the first :data:`MAX_MASKED_LINKS` links are masked. Every token is masked.
+
+    :param mask: Function for synchronous code. It is called with the secret.
+    :param mask_async: Coroutine function for asynchronous code. It is called with the secret.
+    :param warn: Function that is called once, with one sentence, for the first link that is not masked. With ``None``,
+        there is no warning.
     """
 
     mask: Callable[[str], None]
