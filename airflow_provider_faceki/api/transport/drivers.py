@@ -46,7 +46,8 @@ MAX_MASKED_LINKS = 100
 class SecretMasker:
     """Functions that mask an access token or the id of a new verification link in all later log lines.
 
-    Each masked value makes logging slower. Therefore only the first :data:`MAX_MASKED_LINKS` links are masked. Every token is masked.
+    Each masked value makes logging slower. Therefore only the first :data:`MAX_MASKED_LINKS` links are masked. Every
+    token is masked.
 
     :param mask: Function for synchronous code. It is called with the secret.
     :param mask_async: Coroutine function for asynchronous code. It is called with the secret.
