@@ -11,7 +11,8 @@ The errors are::
     ├── StorageUnavailableError       the storage failed; the same request can succeed later
     └── StorageAccessError            the storage refused: permissions, or credentials that are wrong or expired
 
-The error texts contain no credentials and no sent content. ``StorageError.reason`` also contains no file name.
+The error texts contain no credentials and no sent content, but they can contain the file name. ``StorageError.reason``
+contains none of the three.
 """
 
 from __future__ import annotations

@@ -152,9 +152,11 @@ class _Attempt(NamedTuple):
 
 
 _NO_ATTEMPT = _Attempt(None, "its Connection has not been looked up in this process")
-#: Results of the lookups in this process, by URI. All backends with the same URI share the results. A result cannot be
-#: stored in a single backend: each hook calls :meth:`connect` of the backend of its own client, but clients with the
-#: same token store read and write tokens only through the backend of the first client.
+#: Result of the last lookup of the storage's Connection, for each URI of a token store. All backends with the same URI
+#: share the result. An attribute of one backend would not be enough, because two different backends are used:
+#:
+#: - A hook calls :meth:`connect` of the backend that belongs to its own client.
+#: - Tokens are read and written through the backend of the first client with the same token store.
 _attempts: dict[str, _Attempt] = {}
 
 # A filesystem of fsspec does not work in a forked child process. Therefore the child process looks up the Connection

@@ -78,8 +78,11 @@ class FieldSpec(NamedTuple):
     :param choices: The allowed values.
     :param secret: Whether the value is masked in the form, in errors and in logs.
     :param column: Standard field of the Connection that stores the value. ``None`` means that the extra stores it.
-    :param placeholder: For a standard field: text that the form shows while the field is empty. For a record filter:
-        text in a path, such as ``{link}``, that is replaced by the id of the requested record.
+    :param placeholder: Its meaning depends on the field:
+
+        - A standard field of the Connection: text that the form shows while the field is empty.
+        - A field of the kind ``record_filter``: name in braces, such as ``{link}``. If the field contains a path, this
+          name stands in the path, and each request replaces it by an id.
     :param required: Whether the field must be set. A required field has no default.
     :param in_form: Whether the form has its own input for this field. If it has no input, the user writes the value
         under *Extra Fields JSON*.

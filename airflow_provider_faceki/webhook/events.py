@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Time in seconds for which a transaction is repeated if SQLite's lock is not free. It must be shorter than
-#: :data:`STORE_TIMEOUT_SECONDS`, because the HTTP request with the webhook waits no longer than that.
+#: If SQLite's lock is not free, the transaction fails and is tried again, for up to this number of seconds. The number
+#: must be less than :data:`STORE_TIMEOUT_SECONDS`, because the HTTP request with the webhook waits no longer than that.
 LOCK_TIMEOUT_SECONDS = 20.0
 #: Maximum time in seconds that a webhook notification waits until it is stored as an event. After this time, a
 #: notification that is still in the queue is dropped. The time is long, because the event is useful even if the sender
@@ -176,7 +176,8 @@ def store_events(
     :param conn_id: Id of the Connection.
     :param notifications: Notifications of this Connection, in the order of their arrival. The outcomes have the same
         order.
-    :param max_per_day: Maximum number of events of this Connection in 24 hours, without the events of tasks.
+    :param max_per_day: Maximum number of events of this Connection in the last 24 hours. An event that a task has
+        created is not counted.
     """
     from sqlalchemy.exc import OperationalError
 
@@ -343,10 +344,11 @@ def _latest_statuses(
 
 
 def _count_of_a_day(session: Session, asset: AssetModel) -> int:
-    """Return the number of events of the last 24 hours, without the events that tasks have created.
+    """Return the number of events of the last 24 hours that webhooks have created.
 
-    A task that looks for missed decisions possibly creates many events at once. These events must not use up the limit
-    of the webhooks. Airflow sets the source of an event only if a task has created the event.
+    The number is compared with the limit of webhooks per day (``max_per_day``). Events of tasks are not counted,
+    because a task that looks for missed decisions can create many events at once, which must not use up this limit. An
+    event without a source task comes from a webhook, because Airflow sets the source task if a task creates an event.
     """
     from airflow.models.asset import AssetEvent
     from sqlalchemy import func, select
