@@ -165,8 +165,8 @@ class Authenticator:
 
         :param conn_id: Id of the Connection.
         :param expected: Whether a DAG uses the asset of the Connection (``faceki://<conn_id>/verifications``), or an
-            earlier request contained the webhook token of the Connection. The lookup of an expected Connection does not
-            wait for lookups of unexpected Connections.
+            earlier request contained the Connection's correct token. The lookup of an expected Connection does not wait
+            for lookups of unexpected Connections.
         :param within: Maximum wait in seconds. If the lookup takes longer, the call returns credentials that reject
             every token. The lookup continues and fills the cache. ``None`` means that there is no maximum.
         :raises LookupFailed: if a secrets backend or the database failed or was too slow.

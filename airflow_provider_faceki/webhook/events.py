@@ -344,11 +344,11 @@ def _latest_statuses(
 
 
 def _count_of_a_day(session: Session, asset: AssetModel) -> int:
-    """Return the number of events of the last 24 hours that webhooks have created.
+    """Return the number of events of the last 24 hours, without the events that tasks have created.
 
-    The number is compared with the limit of webhooks per day (``max_per_day``). Events of tasks are not counted,
-    because a task that looks for missed decisions can create many events at once, which must not use up this limit. An
-    event without a source task comes from a webhook, because Airflow sets the source task if a task creates an event.
+    The number is compared with the limit of webhooks per day (``max_per_day``). A task that looks for missed decisions
+    can create many events at once. These events must not use up the limit, so the query counts only events without a
+    source task. Airflow sets the source task of an event only if a task has created the event.
     """
     from airflow.models.asset import AssetEvent
     from sqlalchemy import func, select
