@@ -133,8 +133,8 @@ def read_parquet(file: BinaryIO, columns: Collection[str], required: Collection[
             yield from _batch_rows(batch)
     except (pyarrow.ArrowException, OSError, PageError):
         # pyarrow raises OSError for a corrupt file and also for a storage failure. To distinguish them, ``recorder``
-        # wraps the file and stores each exception of the storage. If it has stored one, the storage has failed.
-        # Otherwise the file is corrupt.
+        # wraps the file and stores each exception of the storage. If it has stored an exception, the storage has
+        # failed. If it has stored none, the file is corrupt.
         if recorder.error is not None:
             raise recorder.error from None
         raise ValidationError("manifest: not a readable Parquet file") from None
@@ -235,10 +235,11 @@ def _csv_record(
     """Read the CSV record that begins with ``line``. The record possibly continues on further lines.
 
     :param line: First line of the record.
-    :param pushed_back: Lines that were read before and have to be read again, before ``lines``.
-    :param lines: The following lines of the file.
-    :returns: The record and the list of the lines that were read after ``line``. If the text is not valid CSV, the
-        record is ``None``.
+    :param pushed_back: Lines that follow ``line`` and that an earlier call has already taken from ``lines``. They are
+        read before ``lines``.
+    :param lines: The remaining lines of the file.
+    :returns: The record, and a list of the lines that were read after ``line``. If the text is not valid CSV, the
+        record is ``None``. The caller then puts the lines of the list back into ``pushed_back``.
     """
     lookahead: list[bytes | UnreadableRow] = []
     text = _decode(line)
