@@ -391,8 +391,9 @@ class FacekiKycVerificationOperator(_ImageOperator):
         ``check_rules`` is false, or if FACEKI has no endpoint for the rules, the result is ``True``.
 
         :param is_decisive: Whether the wait for the record is over. The value matters only if the service fails or does
-            not answer the request for the rules. If the wait is over, an error is raised, because the rules possibly say that
-            FACEKI stores no records. If the wait is not over, the result is ``True``, and the caller continues to wait.
+            not answer the request for the rules. If the wait is over, an error is raised, because the rules possibly
+            say that FACEKI stores no records. If the wait is not over, the result is ``True``, and the caller continues
+            to wait.
         """
         from airflow_provider_faceki.api.endpoints.workflows import are_records_stored
 
