@@ -295,8 +295,8 @@ class ChargedCallState:
     def check_fence(self) -> None:
         """Check that no other execution sends the verification. Call this method often while the verification is sent.
 
-        If a worker is suspended, Airflow starts the next try. When the worker resumes, two tries exist, and both would
-        send the verification.
+        The check is necessary, because Airflow starts the next try if a worker is suspended. When the worker resumes,
+        two tries exist. Without the check, both would send the verification.
 
         Every ten seconds, the method also renews the time in the intent (the stored note that the call is about to be
         sent).
@@ -396,7 +396,7 @@ class ChargedCallState:
         """Save the records that a charged face search found, and mark the call as finished.
 
         A later try then does not search again. If Airflow has no task state store, save nothing and return ``False``.
-        When the task has used the records, call :meth:`finish_matches`.
+        The caller must call :meth:`finish_matches` when it has used the records.
 
         :param records: Records of the persons that the search found.
         :param location: URI of the image with the face.

@@ -41,9 +41,9 @@ def is_task_retryable(error: api.FacekiError) -> bool:
     """Return whether another try of the task can succeed and is safe."""
     if error.needs_consent:
         return False
-    # A plain ResponseError (not a subclass) means that FACEKI answered with a code that this provider does not know. A
-    # retry is safe, because the next try of a verification first looks for the record. A charged call that leaves no
-    # record raises an OutcomeUnknownError instead.
+    # A plain ResponseError (not a subclass) means that FACEKI answered with a code that this provider does not know. It
+    # counts as retryable. A retry is safe, because the next try of a verification first looks for the record. A charged
+    # call that leaves no record raises an OutcomeUnknownError instead.
     is_unexplained = type(error) is api.ResponseError
     return (
         error.is_transient or is_unexplained or isinstance(error, api.NotFoundError | api.OutcomeUnknownError)
@@ -76,7 +76,7 @@ def is_definite_answer(error: api.FacekiError) -> bool:
     A definite answer has a FACEKI code, such as the code of an expired link. These answers are not definite:
 
     - A transient error, because it can be a part of the outage.
-    - Refused credentials, because FACEKI possibly did not look for the records.
+    - Refused credentials, because FACEKI can refuse them before it looks for the records.
     - An unknown code with HTTP status 2xx, because nobody knows what the answer means.
     """
     is_known = isinstance(error, api.ResponseError) and type(error) is not api.ResponseError
@@ -137,9 +137,9 @@ def translate_errors(
     """Raise ``AirflowFailException`` in place of a FACEKI error that another try cannot solve.
 
     All other errors are raised again. The FACEKI error is the ``__cause__`` of the ``AirflowFailException``, so an
-    ``on_failure_callback`` can read its code and request id. Each FACEKI error loses its own cause. Airflow logs the
-    whole chain of causes, and the text of such a cause can contain secrets. For example, the text of a transport
-    exception can contain a URL or a header.
+    ``on_failure_callback`` can read its code and request id. The cause of each FACEKI error is removed, because Airflow
+    logs the whole chain of causes, and the text of such a cause can contain secrets. For example, the text of a
+    transport exception can contain a URL or a header.
 
     :param passes: Function that receives a FACEKI error. If it returns ``True``, the error is raised again. Default:
         :func:`is_task_retryable`.

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 FilePath: TypeAlias = "str | os.PathLike[str] | ObjectStoragePath"
 
 # Number of bytes that are requested from an object store in advance when an image is checked. The check needs only the
-# first bytes of the image. fsspec's default of 5 MiB would be too much.
+# first bytes of the image, so fsspec's default of 5 MiB would be too much.
 _HEADER_READ_AHEAD_BYTES = 4 * 1024
 # Number of bytes that are requested in advance when an image is uploaded. For the upload, the image is opened a second
 # time.
@@ -75,8 +75,8 @@ _UPLOAD_PART_BYTES = 5 * 1024 * 1024
 
 _ALLOWED = "give the absolute path or the URI of a file, such as s3://bucket/key"
 _LOCAL_SCHEMES = ("file", "local")
-# Control characters are refused. URL parsers remove some of them, so a check would examine another path than the
-# storage uses.
+# Control characters are refused, because URL parsers remove some of them, so a check would examine another path than
+# the storage uses.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 # Error numbers of local files after which a retry does not help. The errors of a full or faulty disk are not in the
@@ -123,8 +123,8 @@ class AccessPolicy:
         for prefix in self.prefixes or ():
             scheme, separator, rest = prefix.partition("://")
             host = rest.partition("/")[0]
-            # A local URI must have no host, and a remote URI must have one. A local URI with a host, such as
-            # file://in/x, would be a relative path.
+            # A local URI must have no host, because a local URI with a host, such as file://in/x, would be a relative
+            # path. A remote URI must have a host.
             is_folder = prefix.startswith("/") or (
                 scheme and separator and bool(host) is not (scheme.lower() in _LOCAL_SCHEMES)
             )
@@ -415,9 +415,9 @@ def _resolve(
 
 
 def _local_file(text: str) -> _File:
-    """Return a local file, without the use of ``ObjectStoragePath``.
+    """Return a local file.
 
-    Creating an ``ObjectStoragePath`` would take longer than opening the file.
+    ``ObjectStoragePath`` is not used, because its creation would take longer than opening the file.
     """
     return _File(
         LocalFileSystem(), text if text.startswith("/") else text.partition("://")[2], text, is_local=True
@@ -484,9 +484,9 @@ def _check_shape(text: str, *, is_folder: bool) -> None:
     elif scheme.lower() in _LOCAL_SCHEMES and host:
         raise ValidationError(f"storage path {redact_uri(text)}: a local file's URI begins with {scheme}:///")
     elif "?" in host or "#" in host:
-        # A URI such as s3://bucket?@other/x is refused. A URL parser ends the host at the "?" or "#". But the check of
-        # the allowed folders takes the text between the "@" and the next "/" as the host, so it would check the wrong
-        # host.
+        # In a URI such as s3://bucket?@other/x, a URL parser ends the host at the "?" or "#". But the check of the
+        # allowed folders takes the text between the "@" and the next "/" as the host, so it would check the wrong host.
+        # Therefore such a URI is refused.
         raise ValidationError(f"storage path {redact_uri(text)}: {_ALLOWED}")
     if not (key or (is_folder and host)) or key.endswith("/"):
         raise ValidationError(f"storage path {redact_uri(text)}: this is a folder; name a file in it")

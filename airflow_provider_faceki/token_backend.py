@@ -92,7 +92,8 @@ class ObjectStorageTokenBackend:
         try:
             _attempts[self._uri] = _Attempt(storage.locate(self._uri))
         except Exception as error:  # noqa: BLE001 - secrets backends and storages raise exceptions of any class
-            # The texts of exceptions of other libraries possibly contain credentials.
+            # The reason is logged. For an exception of another library, the reason is only the class name, because the
+            # text of the exception possibly contains credentials.
             reason = error.message if isinstance(error, FacekiError) else type(error).__name__
             _attempts[self._uri] = _Attempt(None, reason, time.monotonic() + SUSPEND_SECONDS)
 
@@ -106,6 +107,7 @@ class ObjectStorageTokenBackend:
             if error.errno != errno.EINVAL:
                 raise
             # Some storages report EINVAL for an empty object, because they cannot return its first byte (HTTP 416).
+            # Therefore the result is empty.
             return b""
         return content
 

@@ -27,8 +27,8 @@ from airflow_provider_faceki.api.values import (
     is_missing,
 )
 
-#: Decision that replaces FACEKI's text if the text is not a single short word. Such a text possibly contains personal
-#: data.
+#: Decision that replaces FACEKI's text if the text is not a single short word, because such a text possibly contains
+#: personal data.
 OTHER = "OTHER"
 
 #: Fields other than ``decision`` that possibly contain the decision. In these fields only a documented decision is
@@ -305,7 +305,7 @@ class VerificationRecord:
         """Return whether this record matches the filter of a request for records.
 
         If FACEKI does not know a filter, it possibly ignores the filter and returns records of other people. Therefore
-        check each returned record with this method.
+        the caller must check each returned record with this method.
 
         :param name: Filter: ``request_id``, ``record_identifier``, ``link`` or ``face_id``.
         :param value: Value of the filter.

@@ -50,7 +50,7 @@ class AuthFlow(StrEnum):
 
     @property
     def sends_url(self) -> bool:
-        """Whether the client id and secret are in the URL. Servers and proxies possibly log the URL."""
+        """Whether the client id and secret are in the URL, which servers and proxies possibly log."""
         return self is AuthFlow.ACCESS_TOKEN_QUERY
 
     @property

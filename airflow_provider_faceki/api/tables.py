@@ -157,9 +157,10 @@ def table_rows(record: VerificationRecord) -> Iterator[tuple[str, dict[str, obje
 
 
 def _typed(record: VerificationRecord, codes: Sequence[CodeSummary]) -> dict[str, object]:
-    """Return the values that ``record`` has as checked attributes, such as ``decision``, by column name.
+    """Return a mapping from column names of the table ``verifications`` to values.
 
-    All these columns belong to the table ``verifications``.
+    The mapping contains only columns whose values are checked attributes of ``record``, such as ``decision``. The other
+    columns of the table are not in the mapping.
     """
     flags = record.flags
     decision = record.decision
@@ -214,7 +215,8 @@ def _unmapped(document: Mapping[str, Json], table: str, values: Mapping[str, obj
     keys = {plain(key): key for key in document}
     by_name = {name: document[key] for name, key in keys.items()}
     for column, outer, inner in _SOURCES[table]:
-        # FACEKI sends an empty text for a missing value. A missing value is not returned, because it needs no column.
+        # `is_held` is true if the field does not have to be returned: its value is in the column, or FACEKI has sent no
+        # value. FACEKI sends null or an empty text for "no value".
         is_held = values[column.name] is not None or _lookup(by_name, outer, inner) in (None, "")
         if outer not in keys or not is_held:
             continue

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.batch.outcomes import Deferred, Failed, Refusal
 
-#: Number of rows with the same failure that stops the batch, because the cause is probably not in the rows. The number
-#: applies in two cases:
+#: If this number of rows have failed in the same way, the batch stops, because the cause is probably not in the rows.
+#: The rule applies in two cases:
 #:
 #: - FACEKI has refused this number of rows with the same error, and no row has succeeded.
 #: - The storage of the images has failed in the same way for this number of rows, and it has worked for no row in this
@@ -106,8 +106,8 @@ class SystemicErrorGuard:
     def release(self) -> list[Mapping[str, object]]:
         """Return the error lines of the refused rows that the guard has collected. Later refusals are not collected.
 
-        Call this method when a first row has succeeded, or at the end of a batch that was not stopped. Then write the
-        returned lines to the output folder ``errors``.
+        Call this method when a first row has succeeded, or at the end of a batch that was not stopped. The caller must
+        write the returned lines to the output folder ``errors``.
         """
         self.is_released = True
         return [line for line, _ in self._take_held()]

@@ -373,7 +373,7 @@ class Journal:
             self.index.add_intent(row_key(0, identifier), now)
 
     def flush_intents(self) -> None:
-        """Write the intents of :meth:`log_intents` to the storage. Send the rows only after this method has returned.
+        """Write the intents of :meth:`log_intents` to the storage. The caller must send the rows only after this call.
 
         :raises OSError: if the storage failed. The next call can succeed.
         """

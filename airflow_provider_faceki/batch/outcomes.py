@@ -93,10 +93,10 @@ class Deferred:
 
     :param row: The row.
     :param error: Exception that prevented the processing. It is ``None`` if the row only has to wait.
-    :param sent_by: Latest Unix time at which the row was possibly sent. ``None`` means that FACEKI has certainly not
-        verified the row after its last intent. An intent is a journal entry that is written just before a row is sent.
-    :param is_pending: Whether the row was not sent, because FACEKI already has a verification with the row's
-        identifier, but has not decided it yet.
+    :param sent_by: Latest Unix time at which the row was possibly sent. Just before a row is sent, an entry for the row
+        is written to the journal. ``None`` means that FACEKI has certainly not verified the row after its last entry.
+    :param is_pending: True if FACEKI already has a verification with the row's identifier, but has not decided it yet.
+        In this case, the row was not sent.
     """
 
     row: Row

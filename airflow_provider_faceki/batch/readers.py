@@ -177,7 +177,7 @@ def _parse_json(line: bytes) -> ParsedRow:
         values = json.loads(line, object_pairs_hook=_unique)
     except _RepeatedNameError:
         # If a JSON object contains a name twice, with two values, JSON does not define which value is valid. With the
-        # wrong value, the wrong person would be verified.
+        # wrong value, the wrong person would be verified. Therefore the row is unreadable.
         return UnreadableRow("the line contains a name twice", line)
     except (ValueError, RecursionError):
         return UnreadableRow("the line is not JSON", line)
@@ -307,7 +307,8 @@ def _check_chunk(chunk: Any) -> None:
 def _check_pages(chunks: Iterator[Any], file: _ErrorRecorder) -> int:
     """Refuse Parquet pages that would need too much memory. Return the size in bytes of the largest dictionary page.
 
-    The sizes are read from the headers of the pages, because the sizes in the footer of the file can be wrong.
+    A dictionary page contains the different values of a column. The sizes are read from the headers of the pages,
+    because the sizes in the footer of the file can be wrong.
     """
     largest_pages: dict[str, int] = {}
     largest_value = 0

@@ -150,7 +150,7 @@ class VerificationGateway:
     def endpoint(
         self, row: Row, not_before: float | None, known_request_ids: frozenset[str]
     ) -> PerformKycVerification:
-        """Check a row and its images, and return the call that verifies the row. Do not send the call yet.
+        """Check a row and its images, and return the call that verifies the row. The call is not sent yet.
 
         If the answer to the call is lost, the call looks up the record of the verification. ``not_before`` and
         ``known_request_ids`` exclude the records of other verifications from this lookup.
@@ -283,8 +283,9 @@ class VerificationGateway:
             if workflow_id not in self._shows_records:
                 identifier, accepted_at = self._accepted.get(workflow_id, ("", self.clock.time()))
                 if self.clock.time() < accepted_at + self.options.resubmit_after or not identifier:
-                    # Either no row of the workflow has the decision ACCEPTED yet, or FACEKI possibly needs more time to
-                    # store the record of this row.
+                    # The test is not possible yet: no row of the workflow has the decision ACCEPTED, or FACEKI possibly
+                    # needs more time to store the record of this row. `True` means that nothing shows that FACEKI
+                    # stores no records.
                     return True
                 found = self.hook.call(FindKycVerification(record_identifier=identifier))
                 self._shows_records[workflow_id] = found is not None
@@ -388,13 +389,16 @@ class RowProcessor:
     def reconcile(self, row: Row, since: float) -> Outcome:
         """Look up a possibly sent row, after FACEKI has had time to finish it. Send the row again if this is allowed.
 
-        If FACEKI has a record of the row, the record is the result. If FACEKI has no record, the first matching rule
-        applies:
+        If FACEKI has a record of the row, the record is the result. Every record with the row's identifier counts as a
+        record of the row. Exception: with ``assume_new`` or ``resubmit="always"``, older records do not count. A record
+        is older if FACEKI certainly created it more than :data:`CLOCK_MARGIN_SECONDS` before ``since``.
+
+        If FACEKI has no record of the row, the first matching rule applies:
 
         1. ``resubmit`` is ``"always"``: The row is sent again.
         2. ``resubmit`` is ``"never"``: The row gets an error.
         3. FACEKI seems to store no records of the row's workflow: The row gets an error.
-        4. ``assume_new`` is true, and FACEKI has an older record with the row's identifier: The row gets an error.
+        4. FACEKI has an older record, which does not count because of ``assume_new``: The row gets an error.
         5. In all other cases: The row is sent again.
 
         The error says that the row was possibly sent and billed. If a lookup fails, the row is left to the next try. If
@@ -511,7 +515,8 @@ class RowProcessor:
         except FacekiError as error:
             return _refused(row, error, sent_by=self.clock.time() if error.is_ambiguous else None)
         except OSError as error:
-            # It could not be checked whether a newer try has started, so the row was not sent.
+            # It could not be checked whether a newer try has started, so the row was not sent. It is processed again
+            # later.
             return Deferred(row, error, sent_by=None)
 
     def _endpoint(self, row: Row, since: float, known: frozenset[str]) -> PerformKycVerification:

@@ -391,10 +391,9 @@ class BatchRunner:
     def _count_failures(self, outcome: Outcome) -> None:
         error = outcome.error if isinstance(outcome, Deferred) else None
         if isinstance(error, OSError):
-            # An OSError means that a storage has failed, usually the storage of an image. It is not counted as a
-            # failure of FACEKI.
-            # An input/output error (EIO) usually concerns a single file, so it does not count as a failure of the whole
-            # storage. Every other error of a storage possibly concerns all its files.
+            # An OSError means that a storage has failed, usually the storage of an image. Therefore it is not counted
+            # as a failure of FACEKI. An input/output error (EIO) usually concerns a single file, so it does not count
+            # as a failure of the whole storage. Every other error of a storage possibly concerns all its files.
             if getattr(error, "reason", None) != os.strerror(errno.EIO):
                 self._guard.storage_failed(error)
             return

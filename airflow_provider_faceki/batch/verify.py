@@ -285,8 +285,9 @@ class BatchVerification:
     def _reconcilable_from(self) -> float:
         """Return the Unix time at which the second reading of the manifest can start.
 
-        The second reading processes the rows that have no outcome after the first reading. If none of these rows was
-        possibly sent or waits for FACEKI's decision, return 0.
+        The second reading processes the rows that have no outcome after the first reading. If at least one of these
+        rows was possibly sent or waits for FACEKI's decision, the second reading starts when FACEKI has had time to
+        finish these rows. In all other cases, the result is 0, so the second reading starts at once.
         """
         if not self._sent_by:
             return 0.0

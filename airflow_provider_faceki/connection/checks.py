@@ -28,8 +28,8 @@ from airflow_provider_faceki.connection.schema import (
     FieldSpec,
 )
 
-#: Maximum length of a text in characters. Ids, keys and addresses are shorter. A text of this length fits into an HTTP
-#: header.
+#: Maximum length of a text in characters. The length is limited, so that the text fits into an HTTP header. Ids, keys
+#: and addresses are shorter.
 MAX_TEXT_LENGTH = 2048
 
 _NUMBER = re.compile(r"[+-]?\d{1,20}(\.\d{1,20})?([eE][+-]?\d{1,3})?", re.ASCII)

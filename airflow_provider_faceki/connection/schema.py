@@ -38,8 +38,9 @@ TOKEN_STORES = ("file", "memory")
 #: which cannot be guessed.
 MIN_KEY_LENGTH = 32
 
-#: Default maximum number of stored webhooks in 24 hours. Each stored webhook starts a DAG run. The limit stops an
-#: attack with a leaked token. A large batch can also reach the limit, if each row of the batch causes one webhook.
+#: Default maximum number of stored webhooks in 24 hours. There is a limit, because each stored webhook starts a DAG
+#: run. The limit stops an attack with a leaked token. A large batch can also reach the limit, if each row of the batch
+#: causes one webhook.
 DEFAULT_WEBHOOKS_PER_DAY = 10_000
 
 #: The kinds of field values. For each kind, ``checks.py`` contains a function of the same name that checks the value.

@@ -58,7 +58,8 @@ class FacekiHook(BaseHook):
     def __getstate__(self) -> dict[str, Any]:
         """Exclude the client from copies and pickles of the hook.
 
-        The client contains locks and secrets. A copy of the hook that needs a client reads its Connection again.
+        The client is excluded, because it contains locks and secrets. A copy of the hook that needs a client reads its
+        Connection again.
         """
         return {name: value for name, value in self.__dict__.items() if name != "_cached_connection"}
 
@@ -89,8 +90,9 @@ class FacekiHook(BaseHook):
     def get_conn(self) -> FacekiClient:
         """Return the FACEKI client, which is independent of Airflow. Errors are as for :attr:`settings`."""
         client = self._cached_connection.client
-        # The next lines look up the Connection of the shared token store, if an earlier lookup failed. Airflow can look
-        # up a Connection only on certain threads. One of them is the main thread, on which a task runs.
+        # Airflow can look up a Connection only on certain threads. One of them is the main thread, on which a task
+        # runs. Therefore the next lines look up the Connection of the shared token store only on the main thread, if it
+        # is not looked up yet or an earlier lookup failed.
         if threading.current_thread() is threading.main_thread():
             _connect_token_backend(client)
         return client
@@ -467,9 +469,8 @@ class _CachedConnection(NamedTuple):
 #: settings and the client from the cache. Otherwise the hook creates new ones.
 _cached_connections: dict[str, _CachedConnection] = {}
 
-# A forked child process clears the cache. Airflow's log masker in the child process does not know the secrets that the
-# parent process has registered. Without the cache, the child process reads its Connections again, and so registers
-# their secrets.
+# Airflow's log masker in a forked child process does not know the secrets that the parent process has registered.
+# Therefore the child process clears the cache. It then reads its Connections again, and so registers their secrets.
 os.register_at_fork(after_in_child=_cached_connections.clear)
 
 

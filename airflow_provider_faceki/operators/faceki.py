@@ -92,9 +92,10 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
     ) -> T:
         """Make a call that is possibly charged, and whose outcome cannot be looked up afterwards.
 
-        After the result is stored, call :meth:`ChargedCallState.finish`. On Airflow 3.3 and later, a retry does not
-        repeat a call that an earlier try has finished, or whose outcome is unknown because the earlier try was killed.
-        If a person clears a task that has finished or failed, the task makes the call again.
+        The caller must store the result, and must then call :meth:`ChargedCallState.finish`, because this method does
+        not call it. On Airflow 3.3 and later, a retry does not repeat a call that an earlier try has finished, or whose
+        outcome is unknown because the earlier try was killed. If a person clears a task that has finished or failed,
+        the task makes the call again.
 
         :param endpoint: The call.
         :param is_new_after_finish: Whether a retry makes the call even if an earlier try of the task has finished a
@@ -525,8 +526,8 @@ class FacekiApiOperator(FacekiOperator):
         try:
             result = self._store(document, endpoint)
         except AirflowFailException:
-            # Airflow makes no further try. A person who clears the task wants the call to be made again. After
-            # ``give_up``, a cleared task is allowed to make the call.
+            # The task fails, and Airflow makes no further try. If a person clears the task, the call must be made
+            # again. ``give_up`` allows a cleared task to make the call.
             state.give_up()
             raise
         state.finish()

@@ -41,8 +41,9 @@ from airflow_provider_faceki.triggers.poll_log import format_duration
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: Default of ``resubmit_after`` in seconds. FACEKI's own apps wait 120 seconds for the answer to a verification. If the
-#: record does not exist 30 seconds later, it is unlikely to appear.
+#: Default of ``resubmit_after`` in seconds. The default is 120 seconds plus 30 seconds. FACEKI's own apps wait 120
+#: seconds for the answer to a verification. If the record does not exist 30 seconds after that, it is unlikely to
+#: appear.
 DEFAULT_RESUBMIT_AFTER_SECONDS = 150.0
 #: Initial and maximum seconds between two polls for the record of a verification that an earlier try possibly sent. A
 #: task that waits in the worker always uses the initial value.
@@ -95,8 +96,8 @@ class FacekiKycVerificationOperator(_ImageOperator):
 
         - The URL does not exist, or its answer is unreadable: the check is skipped.
         - The service fails (HTTP 5xx) or does not answer: the check is skipped. Exception: if an earlier try possibly
-          sent the verification, and it would now be sent again, this try fails, and Airflow can retry the task. The
-          task must first know whether the workflow stores records; see ``resubmit``.
+          sent the verification, and it would now be sent again, this try fails, and Airflow can retry the task, because
+          the task must first know whether the workflow stores records; see ``resubmit``.
         - Too many requests (HTTP 429): this try fails, and Airflow can retry the task.
         - An error about credentials, credit or the workflow: the task fails without a retry.
     :param resize_to: Maximum length in pixels of the longer side. Larger images are reduced to this length, which
@@ -340,8 +341,8 @@ class FacekiKycVerificationOperator(_ImageOperator):
         record at this time, send a new verification. Exception: with ``resubmit="never"``, or if the workflow stores no
         records, the task fails.
 
-        :param resubmit_at: Unix time until which the record is awaited. ``None`` means that no earlier try possibly
-            sent a verification, so there is no wait.
+        :param resubmit_at: Unix time until which the record is awaited. ``None`` means that there is no verification of
+            an earlier try to wait for.
         :param given: Event of the trigger. ``None`` if the task was not deferred.
         :param expired: Time limit that ended the wait in the triggerer. ``None`` if there was no such wait, or if it
             ended for another reason. If ``execution_timeout`` ended the wait before ``resubmit_at``, and FACEKI has no

@@ -23,8 +23,8 @@ from typing import Any
 MIGRATION_TIMEOUT_SECONDS = 300
 _BUNDLE = "faceki_tests"
 
-#: Maps a table of Airflow's database to a query that replaces the table. Airflow 3.4 stores these tables in another
-#: form. The query returns the columns that `DagResult` reads, with the names that they have before Airflow 3.4.
+#: Maps a table of Airflow's database to a query that replaces the table, because Airflow 3.4 stores these tables in
+#: another form. The query returns the columns that `DagResult` reads, with the names that they have before Airflow 3.4.
 _TABLES_FROM_3_4 = {
     "task_instance": "SELECT *, region_index AS map_index FROM task_instance WHERE working_set",
     "xcom": (
@@ -110,7 +110,8 @@ class DagResult:
 
 
 def _decoded(value: object) -> Any:
-    # SQLite returns most values of a JSON column as JSON text, but returns a number as a Python number.
+    # SQLite returns most values of a JSON column as JSON text, but returns a number as a Python number. Therefore only
+    # a text is parsed.
     return json.loads(value) if isinstance(value, str | bytes) else value
 
 

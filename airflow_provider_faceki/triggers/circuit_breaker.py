@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-#: Number of consecutive failed polls after which all polls of a Connection are blocked for some time (the circuit is
-#: open). The polls of all waiting tasks are counted together. One or two failures are normal.
+#: After this number of consecutive failed polls, all polls of a Connection are blocked for some time (the circuit is
+#: open). The polls of all waiting tasks are counted together. One or two failures are normal, so they do not block the
+#: polls.
 FAILURE_THRESHOLD = 3
 #: Initial and maximum time in seconds for which the polls are blocked. After this time, one poll is allowed as a probe.
 #: After each failed probe, the time doubles.

@@ -158,7 +158,8 @@ def restore_limit(deadline: object, parameter: object, limit: WaitLimit) -> Wait
 def parse_timestamp(value: object) -> float | None:
     """Return ``value`` as a Unix time. If ``value`` is not a finite number, return ``None``.
 
-    The value was passed to Airflow before a deferral, and Airflow possibly does not return it unchanged.
+    The value is checked, because it was passed to Airflow before a deferral, and Airflow possibly returns another
+    value.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None

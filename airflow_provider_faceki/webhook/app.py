@@ -66,15 +66,16 @@ CALL_LIMIT = (500.0, 50.0)
 #:   (``faceki://<conn_id>/verifications``), or if an earlier request contained the Connection's correct token. Every
 #:   other Connection is unexpected.
 REFUSAL_LIMIT = (60.0, 2.0)
-#: Three kinds of refusals are delayed, so that their time does not reveal whether a Connection was looked up:
+#: A Connection is expected if a DAG uses its asset, or if an earlier request contained the Connection's correct token.
+#: Every other Connection is unexpected. Three kinds of refusals are delayed, so that their time does not reveal whether
+#: a Connection was looked up:
 #:
 #: - The token or the signature is wrong.
 #: - The request is above REFUSAL_LIMIT.
 #: - The lookup of an unexpected Connection failed.
 #:
 #: A delayed refusal is sent a whole multiple of this number of seconds after the arrival of the request. The multiple
-#: is longer than the slowest measured lookup of the last hour. Only lookups of expected Connections are measured. A
-#: Connection is expected if a DAG uses its asset, or if an earlier request contained the Connection's correct token.
+#: is longer than the slowest measured lookup of the last hour. Only lookups of expected Connections are measured.
 REFUSAL_SECONDS = 1.0
 #: Seconds in the Retry-After header of the status 503. The status is sent if the database or a secrets backend failed
 #: or was too slow, or if no active DAG is scheduled on the asset of the webhook's Connection.
@@ -278,10 +279,10 @@ class Receiver:
         raise await self._unauthorized(credentials.denied or f"wrong token for Connection {conn_id!r}", began)
 
     async def _look_up(self, conn_id: str, expected: bool, began: float) -> auth.Credentials:
-        # A request for an expected Connection waits until the lookup is finished. A request for any other Connection is
-        # refused if the lookup is not finished in time. Such a refusal is delayed; see REFUSAL_SECONDS. The time limit
-        # is shorter than this delay, so the time of a refusal does not reveal how long the lookup takes. A Connection
-        # is expected if a DAG uses its asset, or if an earlier request contained the Connection's correct token.
+        # A Connection is expected if a DAG uses its asset, or if an earlier request contained the Connection's correct
+        # token. A request for an expected Connection waits until the lookup is finished. A request for any other
+        # Connection is refused if the lookup is not finished in time. Such a refusal is delayed; see REFUSAL_SECONDS.
+        # The time limit is shorter than this delay, so the time of a refusal does not reveal how long the lookup takes.
         within = None if expected else began + 0.9 * self._refusal_seconds() - time.monotonic()
         try:
             return await self._authenticator.look_up(conn_id, expected, within)

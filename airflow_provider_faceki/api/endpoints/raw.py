@@ -123,9 +123,9 @@ class RawCall:
                 return json_body(self.json), JSON_HEADERS
             except (TypeError, ValueError, RecursionError):
                 pass
-            # The ValidationError is raised outside the except block. Inside the block, Python would store the caught
-            # error in the attribute `__context__` of the ValidationError. The caught error possibly contains personal
-            # data from the JSON document.
+            # The caught error possibly contains personal data from the JSON document. If the ValidationError were
+            # raised inside the except block, Python would store the caught error in its attribute `__context__`.
+            # Therefore the ValidationError is raised outside the block.
             raise ValidationError("json contains a value that cannot be written as JSON")
         if self.files:
             body = Multipart(_query(self.data or {}), tuple(self.files.items()))

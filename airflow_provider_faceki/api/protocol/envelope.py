@@ -334,6 +334,7 @@ def _is_ambiguous(kind: type[ResponseError], status: int, code: int | None, word
         return True
     # Here, only the text of the answer says that FACEKI refused the credentials or the token. Neither the HTTP status
     # nor the code says so. The text alone does not prove a refusal, so FACEKI has possibly acted on the request.
+    # Therefore the result is true.
     if (
         kind is AuthenticationError
         and words

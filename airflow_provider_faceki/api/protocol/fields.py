@@ -16,10 +16,12 @@ from airflow_provider_faceki.api.values import Json, parse_json
 
 #: Maximum number of nested levels of a JSON document that a search visits.
 MAX_WRAPPINGS = 6
-#: Maximum length of a field name for which other spellings are accepted. No field of FACEKI has a longer name. The
-#: conversion of longer names would be slow, and the cache of :func:`plain` would keep them in memory.
+#: Maximum length of a field name for which other spellings are accepted. No field of FACEKI has a longer name. Longer
+#: names are not converted, because the conversion would be slow, and the cache of :func:`plain` would keep them in
+#: memory.
 MAX_NAME_LENGTH = 100
-#: Maximum number of JSON keys that an error message names. A complete record has about 20 keys.
+#: Maximum number of JSON keys that an error message names. A complete record has about 20 keys, so all of them are
+#: named.
 MAX_SHOWN_KEYS = 30
 
 # Names of the fields that contain the content of an answer. The most probable names are first. The names are in lower

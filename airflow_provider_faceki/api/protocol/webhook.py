@@ -3,8 +3,8 @@
 
 https://docs.faceki.com/data-fields/verification-data/ekyc-webhook-structure documents an object with ``requestId``,
 ``fullName``, ``status`` and ``kycData``. FACEKI does not sign webhooks, so the content is possibly forged. The parser
-returns only the id and the decision, and discards the personal data. To confirm the decision, fetch the record from
-FACEKI by the id.
+returns only the id and the decision, and discards the personal data. To confirm the decision, the caller has to fetch
+the record from FACEKI by the id.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from airflow_provider_faceki.api.protocol.fields import describe, embedded, fiel
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.values import UUID_PATTERN, Json, as_word
 
-#: Maximum number of fields in a form-encoded body. A webhook of FACEKI has four fields.
+#: Maximum number of fields in a form-encoded body. The maximum is sufficient, because a webhook of FACEKI has four
+#: fields.
 MAX_FORM_FIELDS = 100
 #: Maximum number of fields in a body. The fields of the outer object and of the objects directly inside it are counted.
 #: In a webhook of FACEKI, these are about 30 fields. The limit is needed, because the receiver parses the body on the

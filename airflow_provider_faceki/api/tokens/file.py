@@ -193,9 +193,9 @@ class FileRefreshLock:
         descriptor = None if self._key is None else _open_locks.pop(self._key, None)
         if descriptor is None:
             return
-        # The file is unlocked explicitly before it is closed. A child process that was forked in the meantime possibly
-        # has the same file open. In this case, closing the file in this process would not release the lock. Errors are
-        # ignored, because the connection to a network file system possibly breaks while the lock is held.
+        # A child process that was forked in the meantime possibly has the same file open. In this case, closing the
+        # file in this process would not release the lock. Therefore the file is unlocked before it is closed. Errors
+        # are ignored, because the connection to a network file system possibly breaks while the lock is held.
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         with suppress(OSError):
@@ -213,8 +213,8 @@ _open_locks: dict[int, int] = {}
 
 
 def _after_fork() -> None:
-    # This function runs in a child process after a fork. The locks belong to the parent process. If the child process
-    # did not close the lock files, they would remain locked after the parent process has ended.
+    # After a fork, this function closes the lock files in the child process. The locks belong to the parent process. If
+    # the child process kept the lock files open, they would remain locked after the parent process has ended.
     while _open_locks:
         with suppress(OSError):
             os.close(_open_locks.popitem()[1])

@@ -36,7 +36,8 @@ from airflow_provider_faceki.api.tokens.file import FileRefreshLock, FileTokenSt
 from airflow_provider_faceki.api.tokens.memory import MemoryRefreshLock, MemoryTokenStore
 from airflow_provider_faceki.api.tokens.sealing import MAX_SEALED_BYTES, TokenSeal, UntrustedError
 
-#: Maximum seconds for one operation of the storage. Object storages answer within tenths of a second.
+#: Maximum seconds for one operation of the storage. The maximum is sufficient, because object storages answer within
+#: tenths of a second.
 MAX_OPERATION_SECONDS = 5.0
 #: Before a host fetches a token, it creates a lock object in the storage. If the storage is a directory, the lock
 #: object is a file. A new file is empty until the host has written its content, which takes milliseconds. A lock object
@@ -44,8 +45,8 @@ MAX_OPERATION_SECONDS = 5.0
 EMPTY_LOCK_SECONDS = 1.0
 #: Seconds for which the storage is not used after a failure.
 SUSPEND_SECONDS = 60.0
-#: Minimum seconds between two uses of the storage while another host fetches the access token. Object storages charge
-#: for each use.
+#: Minimum seconds between two uses of the storage while another host fetches the access token. There is a minimum,
+#: because object storages charge for each use.
 POLL_SECONDS = 0.25
 #: Before a host fetches a token, it tries to create a lock object. Sometimes the storage answers that this object
 #: exists, but when the host reads the object, it does not exist. A single such contradiction is normal, because another
@@ -249,8 +250,8 @@ class SharedTokenStore:
             return None if sealed is None else self._seal.unseal(sealed)
         except UntrustedError:
             # Another version of this provider wrote the object, so this version cannot read it. The result is `None`,
-            # as if there were no token. Then this host fetches a token and replaces the object. After an exception,
-            # this host would not use the storage for a minute, so it would not replace the object.
+            # as if there were no token. Then this host fetches a token and replaces the object. No exception is raised,
+            # because after an exception the storage is not used for a minute, so the object would not be replaced.
             return None
 
     def _create_lock(self, generation: int) -> str:

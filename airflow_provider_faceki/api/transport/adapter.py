@@ -37,8 +37,8 @@ from urllib3.connection import HTTPConnection
 from airflow_provider_faceki.api.errors import ConfigurationError
 
 #: Maximum number of unsent bytes in the kernel's buffer of a connection. The kernel sends these bytes even after the
-#: deadline or the end of the process. The kernel's default limit is up to 4 MiB. On a slow uplink, the kernel would
-#: need minutes to send 4 MiB.
+#: deadline or the end of the process. Without this maximum, the kernel's default limit of up to 4 MiB would apply. On a
+#: slow uplink, the kernel would need minutes to send 4 MiB.
 MAX_UNSENT_BYTES = 256 * 1024
 #: The socket option that limits the unsent bytes, or ``None`` if the operating system has no such option.
 NOTSENT_LOWAT_OPTION: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
@@ -339,7 +339,8 @@ def _seconds_until(deadline: float) -> float:
 class SharedTLSAdapter(HTTPAdapter):
     """Adapter of ``requests`` that uses one TLS context for all connections.
 
-    The standard adapter of ``requests`` loads the CA bundle for each connection, which needs 25 ms.
+    This saves time, because the standard adapter of ``requests`` loads the CA bundle for each connection, which needs
+    25 ms.
 
     :param context: TLS context that verifies the certificates of all servers.
     :param max_connections: Maximum number of idle connections to one host that remain open.

@@ -131,8 +131,9 @@ class SyncDriver(_Driver):
     def run(self, steps: Steps[T]) -> T:
         """Run the steps of a call to their end and return the result of the call.
 
-        :raises FacekiError: if the call failed. Its traceback does not contain the functions that ran the steps. Their
-            local variables contain responses, and tools such as Sentry report the local variables in a traceback.
+        :raises FacekiError: if the call failed. The functions that ran the steps are removed from the traceback of the
+            error, because their local variables contain responses, and tools such as Sentry report the local variables
+            in a traceback.
         """
         advance: Callable[[], Effect] = partial(next, steps)
         try:

@@ -2,9 +2,10 @@
 """Transport that sends single requests with an adapter of ``requests``.
 
 All clients in a process with the same account and settings share one transport, with one adapter and one thread pool.
-The transport does not use ``requests.Session``. A session follows redirects, stores cookies and possibly replaces the
-bearer token with an entry of ``.netrc``. The work of a session would also take about a third of the CPU time of each
-call.
+The transport does not use ``requests.Session`` for two reasons:
+
+- A session follows redirects, stores cookies and possibly replaces the bearer token with an entry of ``.netrc``.
+- The work of a session would take about a third of the CPU time of each call.
 """
 
 from __future__ import annotations
@@ -195,9 +196,10 @@ class Transport:
             failure = without_frames(problem)
             if type(problem) is ValueError:
                 failure = _map_exception(request, problem, begun=state.begun, verify=self._settings.verify)
-        # `failure` is the error for the caller. It is raised outside the except blocks. Inside a block, Python would
-        # attach the original error to `failure` as its context. The original error contains the URL with its query. The
-        # local variables in the traceback of the original error contain request bodies and bearer tokens.
+        # `failure` is the error for the caller. If it were raised inside an except block, Python would attach the
+        # original error to it as its context. The original error contains the URL with its query, and the local
+        # variables in its traceback contain request bodies and bearer tokens. Therefore `failure` is raised outside the
+        # except blocks.
         raise failure
 
     async def run_in_thread(self, operation: Callable[[], T]) -> T:
@@ -288,8 +290,8 @@ os.register_at_fork(after_in_child=_after_fork)
 def without_frames(error: BaseException) -> BaseException:
     """Remove the tracebacks of ``error`` and of the errors chained to it, and return ``error``.
 
-    Tools such as Sentry report the local variables in a traceback. In the functions of urllib3, these variables contain
-    bodies and bearer tokens.
+    The tracebacks are removed, because tools such as Sentry report the local variables in a traceback. In the functions
+    of urllib3, these variables contain bodies and bearer tokens.
     """
     pending: list[BaseException | None] = [error]
     seen: set[int] = set()

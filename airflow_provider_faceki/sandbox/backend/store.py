@@ -149,8 +149,8 @@ class Store:
 class Tokens:
     """The tokens of one sandbox.
 
-    Each token is a random text and not a JWT. FACEKI does not document the format of its tokens, so a client must not
-    parse a token.
+    Each token is a random text and not a JWT, so a client that parses a token fails. A client must not parse a token,
+    because FACEKI does not document the format of its tokens.
     """
 
     def __init__(self) -> None:

@@ -98,8 +98,8 @@ class WebhookSender:
     def send(self, request_id: str, body: object, mode: str | None = None) -> None:
         """Queue a webhook.
 
-        Do nothing if the setting `webhook_url` is None, if the mode is `never`, or if the sender is stopped. If
-        `MAX_QUEUED` deliveries wait already, the webhook is dropped.
+        Do nothing if the setting `webhook_url` is None, if the sender is stopped, or if the mode (see `mode`) is
+        `never`. If `MAX_QUEUED` deliveries wait already, the webhook is dropped.
 
         :param request_id: the request id of the verification. Webhooks with the same request id are sent one after the
             other. The mode `out-of-order` is an exception.
@@ -195,6 +195,6 @@ def post(url: str, body: bytes, content_type: str = "application/json") -> str:
         with closing(kind(parts.hostname or "", parts.port, timeout=SEND_TIMEOUT_SECONDS)) as connection:
             connection.request("POST", target, body, headers)
             return str(connection.getresponse().status)
-    # ValueError: the port is invalid, the path is not ASCII, or the host has no IDNA form.
+    # A ValueError is raised if the port is invalid, if the path is not ASCII, or if the host has no IDNA form.
     except (OSError, http.client.HTTPException, ValueError):
         return "no answer"
