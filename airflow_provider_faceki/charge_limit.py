@@ -50,10 +50,14 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def charge_limit(conn_id: str, maximum: int | None) -> Callable[[], AbstractContextManager[None]]:
-    """Return a function that creates a context manager, which counts and limits charged calls.
+    """Return a function that creates the context manager of one charged call.
 
-    ``FacekiClient`` runs each charged call inside such a context manager. If there is no limit, the context manager
-    only remembers whether the outcome of the call is unknown.
+    ``FacekiClient`` runs each charged call inside such a context manager, which does two things:
+
+    - It counts the call. If the limit is reached, it raises :class:`ChargeLimitError`, and the call is not sent. If
+      there is no limit, it does not count.
+    - It notes that the outcome of the call is unknown, until the call ends with a result or a :class:`FacekiError`.
+      :func:`has_unknown_outcome` reads this note.
 
     :param conn_id: Id of the Connection.
     :param maximum: Maximum number of charged calls in one try. ``None`` means no limit.

@@ -54,23 +54,27 @@ T = TypeVar("T")
 #: to Airflow's API server.
 MIN_FENCE_SECONDS = 1.0
 #: An execution reads the stored intent (a note that the call is about to be sent), and then writes its own intent. If
-#: both together need more than this number of seconds, the execution does not send the call. In this time, another
-#: execution possibly writes its intent, waits at least this number of seconds, and reads the intent again. If this
-#: execution writes only after that, the other execution does not see the new intent, and sends the call.
+#: both together need more than this number of seconds, the execution does not send the call.
+#:
+#: Without this limit, two executions A and B could both send the call:
+#:
+#: 1. A reads the stored intent.
+#: 2. B writes its intent, waits :data:`MIN_FENCE_SECONDS`, finds its own intent, and sends the call.
+#: 3. A writes its intent, waits, finds its own intent, and sends the call too.
 _MAX_WRITE_SECONDS = MIN_FENCE_SECONDS
-#: After an execution has written its intent (a stored note that the call is about to be sent), it waits. The wait takes
-#: at least this factor times the seconds that the execution needed to read the old intent and to write its own.
+#: After an execution has written its intent (a stored note that the call is about to be sent), it waits, and then reads
+#: the intent again. So it notices whether another execution has replaced the intent. If the task state store is slow,
+#: the wait is longer: at least this factor times the seconds that the read and the write before the wait needed.
 _FENCE_FACTOR = 3.0
-#: While a verification is sent, its images are read in pieces. If more than this number of seconds passes between two
-#: reads, the process was suspended, and it stops sending.
+#: Maximum seconds between two reads of an image while a verification is sent. If more time passes, the process was
+#: suspended, and it stops sending.
 #:
-#: If a worker sends no heartbeat for 300 seconds (Airflow's default), Airflow starts the next try. The next try first
-#: looks for the record. If FACEKI has no record within ``resubmit_after``, the next try sends the verification.
-#: Therefore a suspended try must send its whole request before the next try starts, or must not send it at all.
-#: Otherwise the person is verified and billed twice.
+#: The reason is the next try, which Airflow starts after 300 seconds without a heartbeat (Airflow's default). The next
+#: try first looks for the record. If FACEKI has no record within ``resubmit_after``, the next try sends the
+#: verification. If the suspended try then continued to send, the person would be verified and billed twice.
 #:
-#: The hook possibly pauses before it repeats a failed request, and reads no image during this pause. Therefore the
-#: longest possible pause (``max_wait`` of the Connection) is added to the maximum.
+#: The hook pauses before it repeats a failed request, and reads no image during this pause. Therefore the longest
+#: possible pause (``max_wait`` of the Connection, default 30 seconds) is added to this maximum.
 MAX_SUSPENSION_SECONDS = 180.0
 #: Interval in seconds at which an execution renews the time in its intent (a stored note that the call is about to be
 #: sent), while it sends a verification.
@@ -117,10 +121,11 @@ class ChargedCallState:
 
     @lazy_property
     def _intent(self) -> Any:
-        """The intent, as this object has last read, written or removed it.
+        """The stored note about the call, as this object knows it. ``None`` if there is no note.
 
-        The intent is the stored note that the call is about to be sent, or that the call has ended. If another
-        execution changes the intent in the store, this value does not change.
+        The note is called intent. Before the call is sent, it says that the call is about to be sent. After the call,
+        it says that the call has ended. The value is the note that this object has last read or written, or ``None``
+        after this object has removed the note. A later change by another execution does not change the value.
         """
         return self._load(self._pending_key)
 
@@ -160,8 +165,8 @@ class ChargedCallState:
     @property
     def _max_tries(self) -> int | None:
         # Airflow does not change ``max_tries`` when it retries a task. When a person clears a task, Airflow sets
-        # ``max_tries`` to the number of the last try plus the task's retries. So a different value shows that the task
-        # was cleared.
+        # ``max_tries`` to the number of the last try plus the task's retries. So if the current ``max_tries`` differs
+        # from the stored ``max_tries`` of an earlier try, the task was cleared after this earlier try.
         return getattr(self._ti, "max_tries", None)
 
     @property
@@ -197,21 +202,23 @@ class ChargedCallState:
         Before this time, FACEKI possibly still works on a call that an earlier try sent. If FACEKI has no record at
         this time or later, the caller can send the call, and the call is not charged twice.
 
-        The result is ``None`` if no earlier try can have sent a call without ending it:
+        The result is ``None`` if the caller does not need to wait for the record of an earlier call:
 
-        - With a task state store (Airflow 3.3 and later): no intent (a note that the call is about to be sent) is
-          stored, or :meth:`finish` or :meth:`give_up` has ended the call.
-        - Without a task state store: this is the first try. In a later try, an earlier try has possibly sent the call.
+        - With a task state store (Airflow 3.3 and later): no note is stored that the call is about to be sent, or
+          :meth:`finish` or :meth:`give_up` has replaced this note.
+        - Without a task state store: this try is the first try.
 
         :param resubmit_after: Maximum seconds that FACEKI needs to finish a call after the last byte is sent.
         :param started_at: Unix time at which this try started.
         """
-        # FACEKI finishes a call at most ``resubmit_after`` seconds after the last byte of the call is sent. An earlier
-        # try sends nothing after the start of this try; see ``MAX_SUSPENSION_SECONDS``. Therefore the seconds are
-        # counted from the start of this try. The time in the intent of the earlier try would be too early: if the
-        # earlier try was suspended after it wrote its intent, it possibly sent the last byte much later. If the intent
-        # is newer than the start of this try, another execution of the same try has written it. In this case, the
-        # seconds are counted from the time in the intent.
+        # FACEKI finishes a call at most ``resubmit_after`` seconds after the last byte of the call is sent. Nobody
+        # knows when the last byte was sent, so the seconds are counted from the latest possible time:
+        #
+        # - Usually the start of this try, because an earlier try sends nothing after it; see MAX_SUSPENSION_SECONDS.
+        #   The time in the intent (the note that the call is about to be sent) can be too early: if the earlier try was
+        #   suspended after it wrote the intent, it possibly sent the last byte much later.
+        # - If the intent is newer than the start of this try, another execution of the same try has written it. In this
+        #   case, the seconds are counted from the time in the intent.
         if self._store is None:
             return started_at + resubmit_after if self._ti.try_number > 1 else None
         since = self.intent_at
@@ -254,20 +261,25 @@ class ChargedCallState:
     def send(self, hook: FacekiHook, endpoint: Endpoint[T]) -> T:
         """Send the call. :meth:`acquire` must have returned ``True`` before.
 
-        If the call fails and FACEKI has certainly not processed it, the stored note that the call is about to be sent
-        (the intent) is removed, so that the next try sends the call. After a :class:`FenceError`, the intent remains.
+        Before the call, :meth:`acquire` has stored a note that the call is about to be sent. If the call fails and
+        FACEKI has certainly not processed it, the note is removed, so that the next try sends the call. After a
+        :class:`FenceError`, the note is not removed, because it possibly belongs to another execution by now.
 
-        :raises AirflowException: in three cases: an image could not be read, an image has changed, or another execution
-            possibly sends the call; see :class:`FenceError`. In all three cases FACEKI has not received the complete
-            call.
+        :raises AirflowException: in three cases, in which FACEKI has not received the complete call:
+
+            - An image could not be read.
+            - An image has changed.
+            - Another execution possibly sends the call. A :class:`FenceError` reports this case, and the method raises
+              an ``AirflowException`` with the same text in its place.
         :raises FacekiError: if the call fails; see ``hook.call``.
         """
         self._max_pause = MAX_SUSPENSION_SECONDS + hook.settings.max_wait
         try:
             return hook.call(endpoint)
         except FenceError as error:
-            # The intent (the stored note that the call is about to be sent) is not removed. The next try has possibly
-            # already replaced it by its own intent, which must remain.
+            # The intent (the stored note that the call is about to be sent) is not removed. Another execution has
+            # possibly started, and can write its own intent at any moment. The store cannot compare and delete in one
+            # step, so ``clear`` could delete the intent of the other execution.
             raise AirflowException(str(error)) from None
         except api.ValidationError as error:
             self.clear()
@@ -283,8 +295,8 @@ class ChargedCallState:
     def check_fence(self) -> None:
         """Check that no other execution sends the verification. Call this method often while the verification is sent.
 
-        If a worker is suspended, Airflow starts the next try. When the worker resumes, two tries exist, and both would
-        send the verification.
+        The check is necessary, because Airflow starts the next try if a worker is suspended. When the worker resumes,
+        two tries exist. Without the check, both would send the verification.
 
         Every ten seconds, the method also renews the time in the intent (the stored note that the call is about to be
         sent).
@@ -384,7 +396,7 @@ class ChargedCallState:
         """Save the records that a charged face search found, and mark the call as finished.
 
         A later try then does not search again. If Airflow has no task state store, save nothing and return ``False``.
-        When the task has used the records, call :meth:`finish_matches`.
+        The caller must call :meth:`finish_matches` when it has used the records.
 
         :param records: Records of the persons that the search found.
         :param location: URI of the image with the face.
@@ -424,10 +436,10 @@ class ChargedCallState:
         return [made for made in map(api.KycVerification.from_dict, found) if made is not None]
 
     def finish_matches(self) -> None:
-        """Mark the saved records of a face search as used.
+        """Note that the task has used the saved records of a face search.
 
-        If Airflow retries the task later, the retry uses the saved records again. If a person clears the task, the task
-        searches again.
+        After that, an automatic retry still gets the records from :meth:`load_matches`. If a person clears the task,
+        :meth:`load_matches` returns ``None``, so the task searches again.
         """
         saved: Any = self._load(_MATCHES_KEY)
         if self._store is not None and isinstance(saved, Mapping):

@@ -13,17 +13,19 @@ These errors fail a task at once, because another try cannot help:
 - LinkError: a used or expired link does not become valid again.
 - VerificationError: another try gets the same answer for the same images, and FACEKI charges again.
 - TlsError: certificates must be repaired.
-- Any error with ``needs_consent``: FACEKI has possibly acted on the call already. With another try, FACEKI would
-  possibly act or charge a second time.
+- Any error with ``needs_consent``, which means that only a person can decide to repeat the call: FACEKI has possibly
+  acted on the call already. With another try, FACEKI would possibly act or charge a second time.
 
 All other errors are raised again, so the task's ``retries`` apply to them:
 
 - Connection failures, lost answers, throttling, a failing service, and unreadable answers.
 - ResponseError itself, and not one of its subclasses: FACEKI answered with an unknown code and HTTP status 2xx.
-- NotFoundError: the person possibly finishes before the next try.
+- NotFoundError: FACEKI has no record yet, but the person possibly finishes the verification before the next try.
 - OutcomeUnknownError: nobody knows whether FACEKI acted on the call. The next try looks for the record before it sends
-  the call again. The operators for face search and face analysis are an exception. They fail at once, because their
-  calls leave no record.
+  the call again.
+
+The calls of face search and face analysis leave no record. Therefore the operators for these calls fail at once after
+an OutcomeUnknownError.
 """
 
 from __future__ import annotations
@@ -39,9 +41,9 @@ def is_task_retryable(error: api.FacekiError) -> bool:
     """Return whether another try of the task can succeed and is safe."""
     if error.needs_consent:
         return False
-    # A plain ResponseError (not a subclass) means that FACEKI answered with a code that this provider does not know. A
-    # retry is safe, because the next try of a verification first looks for the record. A charged call that leaves no
-    # record raises an OutcomeUnknownError instead.
+    # A plain ResponseError (not a subclass) means that FACEKI answered with a code that this provider does not know. It
+    # counts as retryable. A retry is safe, because the next try of a verification first looks for the record. A charged
+    # call that leaves no record raises an OutcomeUnknownError instead.
     is_unexplained = type(error) is api.ResponseError
     return (
         error.is_transient or is_unexplained or isinstance(error, api.NotFoundError | api.OutcomeUnknownError)
@@ -51,8 +53,9 @@ def is_task_retryable(error: api.FacekiError) -> bool:
 def is_gateway_error(error: api.FacekiError) -> bool:
     """Return True if a proxy or firewall in front of FACEKI, and not FACEKI itself, possibly refused the request.
 
-    Such a refusal has a 4xx status and no FACEKI code. It possibly ends without a change of the request. Therefore
-    polling continues after it. Two statuses are excluded, so the result is ``False`` and polling ends:
+    Such a refusal has a 4xx status and no FACEKI code. The proxy or firewall possibly accepts the same request later.
+    Therefore polling continues after such a refusal. Two statuses are excluded, so the result is ``False`` and polling
+    ends:
 
     - 401: The credentials are wrong, and wrong credentials must not be sent again and again.
     - 413: This request is too large, so it would be refused each time.
@@ -73,7 +76,7 @@ def is_definite_answer(error: api.FacekiError) -> bool:
     A definite answer has a FACEKI code, such as the code of an expired link. These answers are not definite:
 
     - A transient error, because it can be a part of the outage.
-    - Refused credentials, because FACEKI possibly did not look for the records.
+    - Refused credentials, because FACEKI can refuse them before it looks for the records.
     - An unknown code with HTTP status 2xx, because nobody knows what the answer means.
     """
     is_known = isinstance(error, api.ResponseError) and type(error) is not api.ResponseError
@@ -86,10 +89,13 @@ def is_definite_answer(error: api.FacekiError) -> bool:
 
 
 def is_poll_retryable(error: api.FacekiError) -> bool:
-    """Return whether polling continues after an error.
+    """Return True if polling continues after an error.
 
-    Polling continues if another request can succeed. Polling is free, so it also continues if a proxy or firewall
-    possibly refused the request.
+    Polling continues in two cases:
+
+    - Another try of the task can succeed and is safe.
+    - A proxy or firewall, and not FACEKI, possibly refused the poll. It possibly accepts a later poll, and FACEKI does
+      not charge for polls.
     """
     return is_task_retryable(error) or is_gateway_error(error)
 
@@ -131,9 +137,9 @@ def translate_errors(
     """Raise ``AirflowFailException`` in place of a FACEKI error that another try cannot solve.
 
     All other errors are raised again. The FACEKI error is the ``__cause__`` of the ``AirflowFailException``, so an
-    ``on_failure_callback`` can read its code and request id. Each FACEKI error loses its own cause. Airflow logs the
-    whole chain of causes, and the text of such a cause can contain secrets. For example, the text of a transport
-    exception can contain a URL or a header.
+    ``on_failure_callback`` can read its code and request id. The cause of each FACEKI error is removed, because Airflow
+    logs the whole chain of causes, and the text of such a cause can contain secrets. For example, the text of a
+    transport exception can contain a URL or a header.
 
     :param passes: Function that receives a FACEKI error. If it returns ``True``, the error is raised again. Default:
         :func:`is_task_retryable`.

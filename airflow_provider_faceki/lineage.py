@@ -102,8 +102,9 @@ def folder_uri(
     :func:`file_uri`. Return ``None`` if nothing remains.
 
     :param uri: Location of the file.
-    :param identifiers: JSON values that contain identifiers of the person, such as an id or the path of an API call. If
-        a value is a list or a mapping, the values in it are searched too.
+    :param identifiers: JSON values that contain identifiers of the person: for example an id, or the path of an API
+        call such as ``/records/42``, whose parts are all treated as identifiers. If a value is a list or a mapping, the
+        values in it are searched too.
     :param images: JSON values that contain URIs of images of the person. The name of an image and the name of its
         folder possibly identify the person. Therefore both names are treated as identifiers.
     """

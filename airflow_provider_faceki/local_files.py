@@ -26,8 +26,8 @@ from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 _PART_PREFIX, _PART_SUFFIX = ".faceki-", ".part"
-#: Age in seconds from which a temporary file is considered abandoned, if no process has locked it. The process that
-#: writes a younger file has possibly not locked the file yet.
+#: A temporary file is considered abandoned if no process has locked it, and it is older than this number of seconds. A
+#: younger file is left alone, because the process that writes it possibly locks it only a moment later.
 _MIN_PART_AGE_SECONDS = 60.0
 #: Maximum number of folders for which this process remembers that it has already deleted abandoned temporary files.
 _MAX_SWEPT_FOLDERS = 10_000
@@ -42,8 +42,8 @@ def open_regular(path: str, *, follows_links: bool = True) -> BinaryIO:
     :param path: Absolute path of the file.
     :param follows_links: Whether symbolic links in the path are followed. With ``False``, a path with a symbolic link
         is refused.
-    :raises OSError: if the file cannot be opened, or is a folder, device, pipe or socket. Reading a device, pipe or
-        socket possibly never ends.
+    :raises OSError: if the file cannot be opened, or is a folder, device, pipe or socket. A device, pipe or socket is
+        refused, because reading it possibly never ends.
     """
     # Without O_NONBLOCK, opening a pipe would wait for its writer.
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
@@ -156,7 +156,8 @@ def _open_unnamed(folder: int) -> int | None:
     try:
         return os.open(".", flag | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=folder)
     except OSError as error:
-        # Older kernels and some filesystems report these errors if they do not support O_TMPFILE.
+        # Older kernels and some filesystems report these errors if they do not support O_TMPFILE. Then the result is
+        # `None`.
         if error.errno in {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT}:
             return None
         raise
@@ -214,8 +215,8 @@ def _copy(source: BinaryIO, file: BinaryIO) -> None:
 
 
 def _new_part_name() -> str:
-    # The temporary name does not contain the target name. A long target name with an addition would possibly be too
-    # long for the filesystem.
+    # The temporary name does not contain the target name, because a long target name with an addition would possibly be
+    # too long for the filesystem.
     return f"{_PART_PREFIX}{secrets.token_hex(8)}{_PART_SUFFIX}"
 
 

@@ -76,13 +76,14 @@ def incr_decision(decision: object) -> None:
 
 
 def count_row(outcome: str, line: Mapping[str, object]) -> None:
-    """Increment the counters of a row that a batch has finished, and of the decision of the row.
+    """Count one row that a batch has finished: increment the counter of its outcome, and of its decision if it has one.
 
     :param outcome: ``succeeded`` or ``failed``.
     :param line: Line about the row in the batch's journal, which is the file that says which rows are finished.
     """
     incr("batch_rows", outcome=outcome)
-    # The line of an error, and the line of an exported row, contain no field ``decision``.
+    # The line about a failed row, and the line about an exported row, contain no field ``decision``, so no decision is
+    # counted for these rows.
     if "decision" in line:
         incr_decision(line["decision"])
 

@@ -58,14 +58,14 @@ if TYPE_CHECKING:
 FilePath: TypeAlias = "str | os.PathLike[str] | ObjectStoragePath"
 
 # Number of bytes that are requested from an object store in advance when an image is checked. The check needs only the
-# first bytes of the image. fsspec's default of 5 MiB would be too much.
+# first bytes of the image, so fsspec's default of 5 MiB would be too much.
 _HEADER_READ_AHEAD_BYTES = 4 * 1024
 # Number of bytes that are requested in advance when an image is uploaded. For the upload, the image is opened a second
 # time.
 _READ_AHEAD_BYTES = 256 * 1024
-# Number of bytes that are requested in advance for other files, such as a manifest. The default of s3fs, 50 MiB, is too
-# much, because a manifest stays open during the whole batch. With this default, the needed memory would grow with the
-# size of the manifest, up to three times 50 MiB.
+# Number of bytes that are requested in advance when a file that is not an image, such as a manifest, is read. The
+# default of s3fs, 50 MiB, is too much, because a manifest stays open during the whole batch. With this default, the
+# needed memory would grow with the size of the manifest, up to three times 50 MiB.
 _FILE_READ_AHEAD_BYTES = 1024 * 1024
 _BUFFER_BYTES = 64 * 1024
 # Size in bytes of one part of an upload: 5 MiB, which is the minimum of S3. An upload needs up to four times as much
@@ -75,8 +75,8 @@ _UPLOAD_PART_BYTES = 5 * 1024 * 1024
 
 _ALLOWED = "give the absolute path or the URI of a file, such as s3://bucket/key"
 _LOCAL_SCHEMES = ("file", "local")
-# Control characters are refused. URL parsers remove some of them, so a check would examine another path than the
-# storage uses.
+# Control characters are refused, because URL parsers remove some of them, so a check would examine another path than
+# the storage uses.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 # Error numbers of local files after which a retry does not help. The errors of a full or faulty disk are not in the
@@ -123,8 +123,8 @@ class AccessPolicy:
         for prefix in self.prefixes or ():
             scheme, separator, rest = prefix.partition("://")
             host = rest.partition("/")[0]
-            # A local URI must have no host, and a remote URI must have one. A local URI with a host, such as
-            # file://in/x, would be a relative path.
+            # A local URI must have no host, because a local URI with a host, such as file://in/x, would be a relative
+            # path. A remote URI must have a host.
             is_folder = prefix.startswith("/") or (
                 scheme and separator and bool(host) is not (scheme.lower() in _LOCAL_SCHEMES)
             )
@@ -148,14 +148,14 @@ class AccessPolicy:
     def hides_reasons(self) -> bool:
         """Whether error texts must hide that a file is missing or is not an image.
 
-        The result is true if the policy is for a manifest and has no ``prefixes``. Without hidden reasons, the writer
-        of the manifest could try any URIs, and could learn from the error texts which files exist.
+        The value depends on who has written the URIs, and on ``prefixes``:
 
-        The result is false in two cases:
-
-        - ``prefixes`` is set: The DAG's author has named the allowed folders. So the writer of the manifest is allowed
-          to learn which files the folders contain.
-        - ``allow_local`` is true: The DAG's author has written the URIs. So it is not necessary to hide anything.
+        - ``allow_local`` is true: ``False``. The DAG's author has written the URIs, so nothing must be hidden.
+        - ``allow_local`` is false, and ``prefixes`` is set: ``False``. The URIs come from a manifest, but the DAG's
+          author has named the allowed folders. So the writer of the manifest is allowed to learn which files they
+          contain.
+        - ``allow_local`` is false, and ``prefixes`` is ``None``: ``True``. The URIs come from a manifest, and its
+          writer can try any URIs. The error texts must not show the writer which files exist.
         """
         return self.prefixes is None and not self.allow_local
 
@@ -371,10 +371,11 @@ class _File:
 def _resolve(
     uri: object, conn_id: str | None, policy: AccessPolicy = UNRESTRICTED, *, is_folder: bool = False
 ) -> _File:
-    """Return the file at ``uri``.
+    """Return the filesystem and the path of the file or folder at ``uri``. Whether the file exists is not checked.
 
-    :param is_folder: Whether ``uri`` can also be a bucket, such as ``s3://bucket``.
-    :raises ValidationError: if ``uri`` is not the location of a file, or if ``policy`` does not allow the file.
+    :param policy: Policy that defines the allowed files.
+    :param is_folder: Whether a whole bucket, such as ``s3://bucket``, is accepted in addition to paths in a bucket.
+    :raises ValidationError: if ``uri`` is not a valid location, or if ``policy`` does not allow the file.
     """
     # str() of an Airflow path preserves its scheme and its Connection. os.fspath() would remove both.
     text = str(uri) if isinstance(uri, ObjectStoragePath) else uri
@@ -405,16 +406,18 @@ def _resolve(
     real_path = os.path.realpath(file.path)
     if not policy.allows_local(real_path):
         raise ValidationError(NOT_ALLOWED)
-    # The resolved path is opened later. It contains no symbolic link, so a later change of a link in the original path
-    # has no effect. If somebody replaces a part of the resolved path by a symbolic link, and ``policy`` has prefixes,
-    # the file is not opened.
+    # The returned path contains no symbolic link. The file is opened later under this path, so a change of a link in
+    # the original path has no effect. But somebody can replace a part of the returned path by a symbolic link:
+    #
+    # - If ``policy`` allows only certain folders (``prefixes``), the file is then not opened.
+    # - Without ``prefixes``, every folder is allowed, so the new link is followed.
     return replace(file, path=real_path, follows_links=policy.prefixes is None)
 
 
 def _local_file(text: str) -> _File:
-    """Return a local file, without the use of ``ObjectStoragePath``.
+    """Return a local file.
 
-    Creating an ``ObjectStoragePath`` would take longer than opening the file.
+    ``ObjectStoragePath`` is not used, because its creation would take longer than opening the file.
     """
     return _File(
         LocalFileSystem(), text if text.startswith("/") else text.partition("://")[2], text, is_local=True
@@ -440,8 +443,9 @@ def _connect(uri: str, conn_id: str | None) -> _File:
             "it installed, with all that it needs?"
         ) from None
     except ValueError:
-        # The text of the ValueError is not shown. If Airflow raised it, the text names only the scheme of the URI. If a
-        # storage library raised it, the text can contain values of the Connection, such as a secret.
+        # The text of the ValueError is not shown, because it can contain values of the Connection, such as a secret, if
+        # a storage library raised the error. If Airflow raised the error, nothing is lost: its text names only the
+        # scheme of the URI, and the text below contains the scheme.
         raise ValidationError(
             f"no storage for {redact_uri(text)}: is the Airflow provider for it installed, and its Connection right?"
         ) from None
@@ -480,8 +484,9 @@ def _check_shape(text: str, *, is_folder: bool) -> None:
     elif scheme.lower() in _LOCAL_SCHEMES and host:
         raise ValidationError(f"storage path {redact_uri(text)}: a local file's URI begins with {scheme}:///")
     elif "?" in host or "#" in host:
-        # A host ends at a "?" or "#", so an "@" after it is a part of the key. But the check of the allowed folders
-        # would treat the text after this "@" as the host. Therefore such a URI is refused.
+        # In a URI such as s3://bucket?@other/x, a URL parser ends the host at the "?" or "#". But the check of the
+        # allowed folders takes the text between the "@" and the next "/" as the host, so it would check the wrong host.
+        # Therefore such a URI is refused.
         raise ValidationError(f"storage path {redact_uri(text)}: {_ALLOWED}")
     if not (key or (is_folder and host)) or key.endswith("/"):
         raise ValidationError(f"storage path {redact_uri(text)}: this is a folder; name a file in it")
@@ -660,8 +665,8 @@ def error_labels(error: BaseException | None) -> frozenset[str]:
         response = getattr(error, "response", None)
         details = response.get("Error") if isinstance(response, dict) else None
         statuses = [getattr(error, name, None) for name in ("status", "status_code", "code")]
-        # If one of these attributes is 400, it is ignored, because it is not always the HTTP status of the response.
-        # aiohttp also sets 400 if the body of the response is incomplete.
+        # Each of the three attributes usually contains the HTTP status of the response. The value 400 is ignored,
+        # because it has two meanings: HTTP status 400, or, in errors of aiohttp, an incomplete body of the response.
         codes = [status for status in statuses if status != 400]
         codes += [details.get("Code")] if isinstance(details, dict) else []
         found |= {str(code) for code in codes if isinstance(code, int | str)} | {type(error).__name__}

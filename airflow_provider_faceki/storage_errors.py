@@ -11,7 +11,8 @@ The errors are::
     ├── StorageUnavailableError       the storage failed; the same request can succeed later
     └── StorageAccessError            the storage refused: permissions, or credentials that are wrong or expired
 
-The error texts contain no credentials and no sent content. ``StorageError.reason`` also contains no file name.
+The error texts contain no credentials and no sent content, but they can contain the file name. ``StorageError.reason``
+contains none of the three.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Self
 
 from airflow_provider_faceki.api.errors import ValidationError
 
-# A path in an error text is cut after this number of characters. S3 does not allow longer keys.
+# A path in an error text is cut after this number of characters, because S3 does not allow longer keys.
 _MAX_SHOWN_CHARACTERS = 1024
 
 
@@ -41,7 +42,7 @@ class StorageError(OSError):
     def without_uri(self, name: str) -> Self:
         """Return a copy of the error whose text contains ``name`` instead of the file's URI.
 
-        The file's URI possibly contains a person's name.
+        The URI is replaced, because it possibly contains a person's name.
         """
         error = copy.copy(self)
         error.args = (f"{name} cannot be read now: {self.reason}",)
@@ -64,7 +65,7 @@ class StorageUnavailableError(StorageError):
 
 
 class StorageAccessError(StorageError):
-    """The storage refused the request. Permissions are missing, or credentials are wrong or expired."""
+    """The storage refused the request, because permissions are missing, or credentials are wrong or expired."""
 
 
 class StorageFileNotFoundError(ValidationError):

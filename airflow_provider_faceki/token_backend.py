@@ -92,7 +92,8 @@ class ObjectStorageTokenBackend:
         try:
             _attempts[self._uri] = _Attempt(storage.locate(self._uri))
         except Exception as error:  # noqa: BLE001 - secrets backends and storages raise exceptions of any class
-            # The texts of exceptions of other libraries possibly contain credentials.
+            # The reason is logged. For an exception of another library, the reason is only the class name, because the
+            # text of the exception possibly contains credentials.
             reason = error.message if isinstance(error, FacekiError) else type(error).__name__
             _attempts[self._uri] = _Attempt(None, reason, time.monotonic() + SUSPEND_SECONDS)
 
@@ -106,6 +107,7 @@ class ObjectStorageTokenBackend:
             if error.errno != errno.EINVAL:
                 raise
             # Some storages report EINVAL for an empty object, because they cannot return its first byte (HTTP 416).
+            # Therefore the result is empty.
             return b""
         return content
 
@@ -152,9 +154,11 @@ class _Attempt(NamedTuple):
 
 
 _NO_ATTEMPT = _Attempt(None, "its Connection has not been looked up in this process")
-#: Results of the lookups in this process, by URI. All backends with the same URI share the results. A result cannot be
-#: stored in a single backend: each hook calls :meth:`connect` of the backend of its own client, but clients with the
-#: same token store read and write tokens only through the backend of the first client.
+#: Result of the last lookup of the storage's Connection, for each URI of a token store. All backends with the same URI
+#: share the result. An attribute of one backend would not be enough, because two different backends are used:
+#:
+#: - A hook calls :meth:`connect` of the backend that belongs to its own client.
+#: - Tokens are read and written through the backend of the first client with the same token store.
 _attempts: dict[str, _Attempt] = {}
 
 # A filesystem of fsspec does not work in a forked child process. Therefore the child process looks up the Connection

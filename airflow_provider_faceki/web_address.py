@@ -49,7 +49,7 @@ def address_in(filesystem: Any, path: str, *, is_folder: bool = False) -> str | 
         kind = "" if is_folder else "_details/"
         return f"https://console.cloud.google.com/storage/browser/{kind}{quote(bucket)}/{quote(key)}"
     account = getattr(filesystem, "account_name", None)
-    # A folder on Azure has no known address. Its address in Azure's portal contains the id of the user's Azure
+    # A folder on Azure has no known address, because its address in Azure's portal contains the id of the user's Azure
     # subscription, and the filesystem does not know this id.
     if "abfs" in protocols and isinstance(account, str) and account and not is_folder:
         host = getattr(filesystem, "account_host", None) or f"{account}.blob.core.windows.net"

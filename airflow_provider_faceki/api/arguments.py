@@ -22,7 +22,8 @@ from airflow_provider_faceki.api.errors import ValidationError
 #: operator has the same default. The constant is defined in this module, so that parsing a DAG file does not import the
 #: code of the verification call.
 DEFAULT_LOOKUP_TIMEOUT_SECONDS = 60.0
-#: Maximum length of a URL or path in characters. Many servers refuse a longer URL with HTTP 414.
+#: Maximum length of a URL or path in characters. The length is limited, because many servers refuse a longer URL with
+#: HTTP 414.
 MAX_URL_CHARACTERS = 8000
 #: If an error message names a key of a mapping, it shows at most this number of characters of the key.
 MAX_SHOWN_CHARACTERS = 100
@@ -70,9 +71,10 @@ def check_choice(name: str, value: object) -> None:
 
 
 def check_scalars(name: str, mapping: object) -> None:
-    """Raise an error if ``mapping`` cannot be sent as query parameters or form fields. ``None`` is accepted.
+    """Raise an error if ``mapping`` cannot be sent as query parameters or form fields.
 
-    Each key must be text. Each value must be text, a finite number, a boolean or ``None``.
+    Each key must be text. Each value must be text, a finite number, a boolean or ``None``. The argument ``mapping``
+    itself can be ``None`` too.
     """
     if mapping is None:
         return
@@ -117,7 +119,7 @@ def check_files(name: str, files: object) -> None:
 def check_part_names(name: str, parts: Iterable[object]) -> None:
     """Raise an error if the name of a multipart part is not allowed.
 
-    A name is text of 1 to 100 characters. The allowed characters are ASCII letters, digits and ``_ . - [ ]``. Another
+    A name is text of 1 to 100 characters. Only ASCII letters, digits and ``_ . - [ ]`` are allowed, because another
     character could make the header of the part invalid.
     """
     for part in parts:
@@ -142,9 +144,9 @@ def _is_sendable(value: object) -> bool:
     try:
         str(value).encode()
     except ValueError:
-        # The ValueError has two possible causes. Either the text contains a lone surrogate (half of a surrogate pair),
-        # which UTF-8 cannot encode. Or the value is an integer with thousands of digits, which Python does not convert
-        # to text.
+        # The value cannot be sent, for one of two reasons. Either its text contains a lone surrogate (half of a
+        # surrogate pair), which UTF-8 cannot encode. Or the value is an integer with thousands of digits, which Python
+        # does not convert to text.
         return False
     return True
 
@@ -172,8 +174,8 @@ def check_path(name: str, value: object) -> None:
 def path_segment(name: str, value: str) -> str:
     """Return an id as one segment of a URL path.
 
-    :raises ValidationError: if the id is empty or consists only of dots. Servers and proxies remove the segments ``.``
-        and ``..`` from a path.
+    :raises ValidationError: if the id is empty, or consists only of dots. Dots are refused, because servers and proxies
+        remove the segments ``.`` and ``..`` from a path.
     """
     if not value.strip("."):
         raise ValidationError(

@@ -27,8 +27,8 @@ from airflow_provider_faceki.api.values import (
     is_missing,
 )
 
-#: Decision that replaces FACEKI's text if the text is not a single short word. Such a text possibly contains personal
-#: data.
+#: Decision that replaces FACEKI's text if the text is not a single short word, because such a text possibly contains
+#: personal data.
 OTHER = "OTHER"
 
 #: Fields other than ``decision`` that possibly contain the decision. In these fields only a documented decision is
@@ -53,10 +53,12 @@ _CODE_FIELDS = ("code", "errorCode", "error_code", "responseCode", "statusCode",
 # A number from 1e9 to 1e10 is read as a Unix time in seconds (years 2001 to 2286). A number from 1e12 to 1e13 is read
 # as a Unix time in milliseconds.
 _MIN_EPOCH_SECONDS, _MAX_EPOCH_SECONDS = 1e9, 1e10
-# If a creation time has no time zone or no time of day, `is_older_than` adds this number of seconds to it, so that no
-# record seems older than it is. A time without a zone is read as UTC, so the real time is up to 12 hours later. A date
-# without a time is read as midnight, so the real time is up to 24 hours later. The constant is the sum of 12 hours, 24
-# hours and a reserve of two hours.
+# If a creation time has no time zone, `is_older_than` adds this number of seconds to it, so that no record seems older
+# than it is. The sum has three parts:
+#
+# - 12 hours, because a time without a zone is read as UTC, and some zones are 12 hours behind UTC.
+# - 24 hours, because a date without a time is read as midnight. A date never has a zone.
+# - two hours as a reserve.
 _MAX_ZONE_ERROR_SECONDS = 38 * 3600.0
 
 
@@ -143,8 +145,8 @@ class VerificationRecord:
     and times. One of these ids, :attr:`record_identifier`, is chosen by the caller, so it is possibly personal data.
 
     :param document: The record as FACEKI sent it, including unknown fields. FACEKI sends ages and dates as text, which
-        is often empty. Country codes have two letters in fields whose name ends with ``_iso``, and three letters in
-        fields whose name ends with ``_iso2``.
+        is often empty. Country codes have two letters in fields whose name ends with ``_iso``. They have three letters
+        in fields whose name ends with ``_iso2``, although this name suggests two.
     """
 
     document: Mapping[str, Json]
@@ -159,6 +161,7 @@ class VerificationRecord:
         codes: Iterable[int],
     ) -> VerificationRecord:
         """Return a record that has only the given fields. Use this method if the complete record is not available.
+
         :param record_identifier: The caller's own id.
         :param request_id: FACEKI's id of the verification.
         :param decision: The decision, as FACEKI spells it.
@@ -273,8 +276,9 @@ class VerificationRecord:
     def is_older_than(self, moment: float) -> bool:
         """Return True if FACEKI certainly created this record before ``moment``, a Unix time.
 
-        If the creation time has no time zone or no time of day, 38 hours are added to it before the comparison, because
-        the real time is possibly later. If the record has no creation time, the result is False.
+        If the record has no creation time, the result is False. If the creation time has no time zone, its real time is
+        unknown, so 38 hours are added to it before the comparison: 12 hours for the unknown zone, 24 hours because the
+        time of day is possibly missing too, and two hours as a reserve.
         """
         created = self.created_at
         if created is None:
@@ -301,7 +305,7 @@ class VerificationRecord:
         """Return whether this record matches the filter of a request for records.
 
         If FACEKI does not know a filter, it possibly ignores the filter and returns records of other people. Therefore
-        check each returned record with this method.
+        the caller must check each returned record with this method.
 
         :param name: Filter: ``request_id``, ``record_identifier``, ``link`` or ``face_id``.
         :param value: Value of the filter.
@@ -348,6 +352,7 @@ def final_record(
     records: Iterable[VerificationRecord], *, wait_for_review: bool
 ) -> VerificationRecord | None:
     """Return the newest record if its decision is final. Otherwise return ``None``, so that the caller waits longer.
+
     :param records: FACEKI's records of the verification. The iterable is empty if no record exists yet.
     :param wait_for_review: Whether the caller waits until a person has decided about a REVIEW. With ``False``, the
         decision REVIEW is treated as final.

@@ -2,8 +2,8 @@
 """Test requests that find out which settings a FACEKI installation needs.
 
 Settings are needed if the installation differs from FACEKI's documentation. The result of the test requests is a list
-of findings. A finding is a question about the installation with its answer. It contains names of JSON keys, statuses
-and codes. It never contains a secret, an id or personal data.
+of findings. A finding is a question about the installation with its answer. The answer contains names of JSON keys,
+statuses and codes, but never a secret, an id or personal data.
 
 One test request creates a link. FACEKI possibly charges this request, so it is not sent by default. As far as is known,
 FACEKI does not charge the other test requests.
@@ -372,14 +372,15 @@ class Diagnosis:
         return question(f"otherwise; nothing found is: {found[1]}", Level.CHANGE, found[0])
 
     def _first_that_works(self, name: str, services: Iterable[Service]) -> tuple[dict[str, str], str] | None:
-        """Fetch records with one after another of ``services``, until one of these settings works.
+        """Fetch records with each item of ``services`` in turn, until an item works. All later test requests use it.
 
-        All later test requests use the settings that work. Return the settings that differ from the previous settings,
-        and the description of FACEKI's answer. If none of ``services`` works, or if the limit of the number of requests
-        is nearly reached, return ``None``.
+        The result has two parts: the settings in which the working item differs from the settings before this call, and
+        the description of FACEKI's answer. If no item works, or if the remaining requests are reserved for the filters
+        (see :data:`_NEEDED_RECORDS_REQUESTS`), the result is ``None``.
 
         :param name: Filter of the records, such as ``request_id``.
-        :param services: Paths and field names to try.
+        :param services: Items to try. Each item contains all settings of an installation, such as paths and field
+            names.
         """
         configured = self._client.service
         for service in dict.fromkeys(services):
@@ -395,7 +396,8 @@ class Diagnosis:
     def _use_service(self, outcome: _Outcome) -> tuple[dict[str, str], str]:
         """Use the settings of a successful test request for all later test requests.
 
-        Return the settings that differ from the previous settings, and the description of FACEKI's answer.
+        The result has two parts: the settings that this method has changed, with their new values, and the description
+        of FACEKI's answer.
         """
         configured = self._client.service
         self._client = replace(self._client, service=outcome.service)

@@ -50,7 +50,7 @@ class AuthFlow(StrEnum):
 
     @property
     def sends_url(self) -> bool:
-        """Whether the client id and secret are in the URL. Servers and proxies possibly log the URL."""
+        """Whether the client id and secret are in the URL, which servers and proxies possibly log."""
         return self is AuthFlow.ACCESS_TOKEN_QUERY
 
     @property
@@ -71,14 +71,16 @@ class Service:
 
     :param base_url: Base URL of all calls except the image check. Source: https://docs.faceki.com/api-integration .
     :param addon_url: Base URL of the image check, which needs no token. Source: FACEKI's SDKs.
-    :param records_path: Path for fetching records. The page
-        https://docs.faceki.com/api-integration/verification-apis/fetch-records shows two paths. The default is the path
-        in the heading of this page. The other path is ``/kycverify/api/kycverify/records``. The path can contain one of
-        the placeholders ``{requestId}``, ``{link}``, ``{record_identifier}`` and ``{face_id}``, as in
-        ``/records/{requestId}``. Each request for records has one filter, such as a request id. If the path contains
-        the placeholder of this filter, the value of the filter replaces the placeholder. Otherwise the filter is sent
-        as a query parameter. If the path contains the placeholder of another filter, the rest of the path from this
-        placeholder on is not sent.
+    :param records_path: Path for fetching records. The default is the path in the heading of the page
+        https://docs.faceki.com/api-integration/verification-apis/fetch-records . The same page also shows the path
+        ``/kycverify/api/kycverify/records``. Each request for records has one filter, such as a request id. Usually the
+        filter is sent as a query parameter. But the path can also contain the placeholder of one filter:
+        ``{requestId}``, ``{link}``, ``{record_identifier}`` or ``{face_id}``. For example, with the path
+        ``/records/{requestId}``:
+
+        * A request by request id is sent to ``/records/`` followed by the id.
+        * A request by another filter is sent to ``/records``, with the filter as a query parameter. The path is cut
+          before the placeholder.
     :param request_id_filter: How records are filtered by FACEKI's request id. The value is the name of a query
         parameter, or a path. A path begins with ``/``, contains the placeholder ``{requestId}``, and is used for this
         filter only. Example: ``/kycverify/api/kycverify/records?requestId={requestId}``.

@@ -107,11 +107,16 @@ TABLES: dict[str, tuple[Column, ...]] = {
 _ITEMS = {"documents": "document_data", "aml_hits": "aml", "images": "images"}
 
 
-# For each table: a list with one item for each column. An item consists of the column and of an outer and an inner
-# field name, which say where FACEKI's record contains the value of the column. If the inner name is empty, the outer
-# field contains the value. Otherwise the outer field contains an object, and the inner field of this object contains
-# the value. For example, the source `selfie_data.liveness_pass` has the outer name `selfiedata` and the inner name
-# `liveness_pass`. The function `plain` removes the `_` from the outer name.
+# Where FACEKI's record contains the value of each column. For each table, the list has one item for each column. An
+# item has three parts:
+#
+# - the column;
+# - the outer name: the field of the record that contains the value, or an object with the value;
+# - the inner name: the field of this object that contains the value. It is empty if there is no such object.
+#
+# For example, the source `selfie_data.liveness_pass` has the outer name `selfiedata` and the inner name
+# `liveness_pass`. Outer names are spelled as the function `plain` returns them, because they are compared with the
+# plain names of the record's fields.
 _SOURCES = {
     table: [
         (column, plain(column.source.partition(".")[0]), column.source.partition(".")[2])
@@ -152,9 +157,10 @@ def table_rows(record: VerificationRecord) -> Iterator[tuple[str, dict[str, obje
 
 
 def _typed(record: VerificationRecord, codes: Sequence[CodeSummary]) -> dict[str, object]:
-    """Return the values that ``record`` has as checked attributes, such as ``decision``, by column name.
+    """Return a mapping from column names of the table ``verifications`` to values.
 
-    All these columns belong to the table ``verifications``.
+    The mapping contains only columns whose values are checked attributes of ``record``, such as ``decision``. The other
+    columns of the table are not in the mapping.
     """
     flags = record.flags
     decision = record.decision
@@ -209,7 +215,8 @@ def _unmapped(document: Mapping[str, Json], table: str, values: Mapping[str, obj
     keys = {plain(key): key for key in document}
     by_name = {name: document[key] for name, key in keys.items()}
     for column, outer, inner in _SOURCES[table]:
-        # FACEKI sends an empty text for a missing value. A missing value is not returned, because it needs no column.
+        # `is_held` is true if the field does not have to be returned: its value is in the column, or FACEKI has sent no
+        # value. FACEKI sends null or an empty text for "no value".
         is_held = values[column.name] is not None or _lookup(by_name, outer, inner) in (None, "")
         if outer not in keys or not is_held:
             continue

@@ -71,6 +71,7 @@ class Image(File):
     @classmethod
     def checked(cls, name: str, opener: Callable[[], BinaryIO], size: int, max_bytes: int) -> Image:
         """Check the size and the first bytes of an image, and return the image.
+
         :param name: Name of the argument that contains the image, for the error message.
         :param opener: Function that opens the image at its first byte.
         :param size: Size of the image in bytes.
@@ -113,7 +114,7 @@ def check_image(name: str, value: object) -> None:
 def with_fence(image: Image, fence: Callable[[], None]) -> Image:
     """Return a copy of the image that calls the function ``fence`` after each read of the image.
 
-    The function prevents that FACEKI receives the same request from two processes. For example, process A is suspended
+    ``fence`` prevents that FACEKI receives the same request from two processes. For example, process A is suspended
     while it sends the image, and process B sends the request in the meantime. When process A resumes, ``fence`` raises
     an error. The request of process A remains incomplete, so FACEKI cannot act on it.
 
@@ -123,10 +124,10 @@ def with_fence(image: Image, fence: Callable[[], None]) -> Image:
 
 
 class _FencedFile:
-    """Wrapper of an image file. After each read, it calls ``fence``.
+    """Wrapper of an image file that calls the function ``fence`` after each read.
 
-    This function raises an error if the image must not be sent any more, because another process possibly sends the
-    same request.
+    ``fence`` raises an error if this process must not send the image any more, because another process possibly sends
+    the same request.
     """
 
     def __init__(self, file: BinaryIO, fence: Callable[[], None]) -> None:

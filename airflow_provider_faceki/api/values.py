@@ -23,8 +23,8 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 
 #: Maximum length of an identifier in characters. A UUID has 36 characters.
 MAX_IDENTIFIER_LENGTH = 512
-#: Maximum nesting depth of FACEKI's answers. A complete record has about five levels. Python's recursive functions,
-#: such as ``json.dumps``, fail at a depth of some hundred levels.
+#: Maximum nesting depth of FACEKI's answers. The depth is limited, because Python's recursive functions, such as
+#: ``json.dumps``, fail at a depth of some hundred levels. A complete record has about five levels.
 MAX_JSON_DEPTH = 100
 #: Maximum nesting depth of JSON that is stored in Airflow's database. It must be below 100, because MySQL refuses JSON
 #: with more than 100 levels.
@@ -74,8 +74,8 @@ _MAX_CODE_NAME_LENGTH = 64
 # minimum by default. FACEKI's ids have 36 characters.
 _MIN_MASKED_LENGTH = 5
 
-# These characters are replaced by U+FFFD before a text is stored. PostgreSQL cannot store U+0000 in text, and a lone
-# surrogate cannot be encoded in UTF-8.
+# These characters are replaced by U+FFFD before a text is stored, because PostgreSQL cannot store U+0000 in text, and a
+# lone surrogate cannot be encoded in UTF-8.
 _UNSTORABLE = "[\x00\ud800-\udfff]"
 _REPLACEMENT = "\ufffd"
 _MIN_INT64, _MAX_INT64 = -(2**63), 2**63 - 1
@@ -339,10 +339,13 @@ def _storable(value: Json, depth: int) -> Json:
 
 
 def _storable_key(key: str, document: Mapping[str, Json], stored: Mapping[str, Json]) -> str:
-    """Return the name under which the value of ``key`` is stored.
+    """Return the key of a JSON object in a form that a database and Airflow can store.
 
-    :param document: Object that contains the key. A changed key must be different from all keys of this object.
-    :param stored: The part of the object that is already converted.
+    A key is changed if it contains an unstorable character, or if Airflow reserves it. A changed key must not be equal
+    to another key, so underscores are appended to it if necessary.
+
+    :param document: The object with its original keys.
+    :param stored: The part of the object that is already converted, with its new keys.
     """
     new = re.sub(_UNSTORABLE, _REPLACEMENT, key)
     new = new[1:] if new in _RESERVED_KEYS else new

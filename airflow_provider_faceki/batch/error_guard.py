@@ -23,9 +23,12 @@ from dataclasses import dataclass, field
 from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.batch.outcomes import Deferred, Failed, Refusal
 
-#: This number stops the batch in two cases. First, FACEKI has refused this number of rows with the same error, and no
-#: row has succeeded. Second, the storage of the images has failed in the same way for this number of rows, and it has
-#: worked for no row in this try (execution of the task). In both cases, the cause is probably not in the rows.
+#: If this number of rows have failed in the same way, the batch stops, because the cause is probably not in the rows.
+#: The rule applies in two cases:
+#:
+#: - FACEKI has refused this number of rows with the same error, and no row has succeeded.
+#: - The storage of the images has failed in the same way for this number of rows, and it has worked for no row in this
+#:   try (execution of the task).
 MIN_ALIKE = 20
 #: If the storage of the images has worked for a row in this try (execution of the task), the batch stops only after the
 #: storage has failed in the same way for this number of rows. Each success of the storage restarts the count.
@@ -64,14 +67,14 @@ class SystemicErrorGuard:
         return [refusal.deferred for _, refusal in self._held]
 
     def hold(self, failed: Failed) -> bool:
-        """Keep the refusal of a row until it is known whether the row or the whole batch is the cause.
+        """Keep the error of a refused row until it is known whether the row or the whole batch is the cause.
 
-        The refusal is not kept in two cases:
+        The error is not kept in two cases:
 
-        - A row has already succeeded, so each later refusal concerns only its own row.
-        - The error is of a kind that only the row itself can cause.
+        - A row has already succeeded. Therefore the batch is not the cause.
+        - Only the row itself can cause an error of this kind.
 
-        :returns: Whether the refusal was kept.
+        :returns: Whether the error was kept. If it was not kept, the caller writes it to the journal.
         """
         if self.is_released or failed.refusal is None:
             return False
@@ -85,10 +88,13 @@ class SystemicErrorGuard:
         self._last_failure = error
 
     def storage_worked(self) -> None:
-        """Record that the storage works, and reset the counts of its failures.
+        """Record that the storage of the images works, and reset the counts of its failures.
 
-        Call this method after a row was sent, because its images were readable. Also call it after a row got an error:
-        while a storage fails, its rows are postponed and get no error.
+        Call this method in two cases:
+
+        - A row was sent. Its images were readable, so the storage works.
+        - A row got an error. This is a sign that the storage works, because a row whose images cannot be read is
+          postponed while the storage fails, and gets no error.
         """
         self._storage_worked = True
         self._storage_failures.clear()
@@ -100,8 +106,8 @@ class SystemicErrorGuard:
     def release(self) -> list[Mapping[str, object]]:
         """Return the error lines of the refused rows that the guard has collected. Later refusals are not collected.
 
-        Call this method when a first row has succeeded, or at the end of a batch that was not stopped. Then write the
-        returned lines to the output folder ``errors``.
+        Call this method when a first row has succeeded, or at the end of a batch that was not stopped. The caller must
+        write the returned lines to the output folder ``errors``.
         """
         self.is_released = True
         return [line for line, _ in self._take_held()]

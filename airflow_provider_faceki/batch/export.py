@@ -226,8 +226,8 @@ class RecordExport:
         shown = self.options.policy.row("verifications", {by: line["record_identifier"]})
         named = {by: shown[by]} if by in shown else {}
         error = {"row": content.pop("row"), **named, **content}
-        # The batch runner logs the row number, the code and the problem of each error, and counts the errors by code.
-        # It reads these values at the top level of the journal line.
+        # These values are in ``error``, and a copy of them is at the top level of the journal line. The batch runner
+        # reads the copy to log the error, and the journal reads the copy to count the errors by code.
         shown = {name: line[name] for name in ("row", "code", "problem")}
         return {**self._head(key), "error": error, **shown}
 
@@ -276,7 +276,7 @@ class RecordExport:
     def _delete_replaced(self) -> None:
         """Delete the files that an earlier try of this run wrote in another format or partition.
 
-        Otherwise readers would find the same rows in the old and in the new files.
+        If the old files remained, readers would find the same rows in the old and in the new files.
         """
         for table in (*TABLES, "errors"):
             for suffix in TABLE_FORMATS:
@@ -298,9 +298,11 @@ class RecordExport:
         for segment_log in (self.journal.results, self.journal.errors):
             for line in with_checkpoints(segment_log.lines(), lambda: raise_if_killed(self.is_killed)):
                 key = str(line.get("key"))
-                # A line of the journal is skipped in three cases. First, the line is too old or was written with other
-                # options. Second, the input of this try does not contain the row to which the line belongs. Third, an
-                # earlier line already contains the data of the same row.
+                # A line of the journal is skipped in three cases:
+                #
+                # - The line is too old, or was written with other options or another version of this package.
+                # - The input of this try does not contain the row to which the line belongs.
+                # - An earlier line already contains the data of the same row.
                 if self._is_usable(line) and index.was_seen(key) and index.mark_recorded(key):
                     count += 1
                     self._add(line, tables)

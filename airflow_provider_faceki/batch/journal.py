@@ -11,7 +11,7 @@ folders under ``output_path`` are::
     records/part-….ndjson               full records, only if they are requested
     _journal/intents/part-….ndjson      identifiers of rows that are about to be sent
     _journal/cancelled/part-….ndjson    identifiers of rows whose intents are cancelled
-    _journal/tombstones/part-….ndjson   names of segments to ignore, because an export's tables contain their rows
+    _journal/tombstones/part-….ndjson   names of segments to ignore; only an export of records writes this log
     _journal/tries/try-….json           one file for each try, so that only the newest try sends rows (lease.py)
 
 Each row is in one of three states:
@@ -20,6 +20,10 @@ Each row is in one of three states:
 - Possibly sent and billed: the row is not done, and it has more intents than cancelled intents. By default, the batch
   looks up the row at FACEKI before it sends the row again.
 - Not verified: all other rows.
+
+An export of records (``export.py``) also uses this journal, in a folder of its own and without intents. When the rows
+of the segments in ``results`` and ``errors`` are written to tables, the export lists the names of these segments in
+``tombstones``, and then deletes the segments.
 """
 
 from __future__ import annotations
@@ -146,8 +150,8 @@ class RowState(NamedTuple):
     """State of a manifest row according to the journal.
 
     :param is_done: Whether the row has a result or an error.
-    :param sent_since: Earliest Unix time at which the row was possibly sent. It is ``None`` if FACEKI has certainly not
-        verified the row.
+    :param sent_since: Unix time before which the row was certainly not sent, from the first intent of the row (a note
+        that the row is about to be sent). It is ``None`` if there is no intent, or if all intents are cancelled.
     :param is_deferred: Whether this try has postponed the row to its second reading of the manifest.
     """
 
@@ -188,10 +192,10 @@ class RowIndex:
         )
 
     def cancel_intent(self, key: str) -> None:
-        """Cancel the row's last intent, which is the note that the row is about to be sent.
+        """Reduce the number of the row's intents by one. An intent is a note that the row is about to be sent.
 
-        An intent is written just before a row is sent. A later try treats a row with an intent as possibly sent. Call
-        this method only if FACEKI has certainly not verified the row after the intent was written.
+        If a row has more intents than cancelled intents, a later try treats the row as possibly sent. Call this method
+        only if FACEKI has certainly not verified the row after its last intent was written.
         """
         self._database.execute(
             "INSERT INTO rows (key, intents) VALUES (?, -1) ON CONFLICT (key) DO UPDATE SET intents = intents - 1",
@@ -342,12 +346,13 @@ class Journal:
             self.index.mark_recorded(_key(line))
 
     def delete(self) -> None:
-        """Delete the segments (files) of results and errors. An export calls this when its tables contain their rows.
+        """Delete the files of ``results`` and ``errors``. An export calls this method when its tables contain the rows.
 
-        First, a tombstone is written, which is a file with the names of these segments. A later try ignores the named
-        segments, even if they could not be deleted. The tombstone is deleted last.
+        Before the deletion, a tombstone is written, which is a file with the names of the files to delete. A later try
+        ignores these files, so a file that cannot be deleted does no harm. When all these files are deleted, the
+        tombstone is deleted too. If a deletion fails, a warning is logged, and the tombstone remains.
 
-        :raises OSError: if the tombstone cannot be written. In this case no segment is deleted.
+        :raises OSError: if the tombstone cannot be written. In this case no file is deleted.
         """
         self._tombstones.add({"segments": self.results.names() + self.errors.names()})
         retry_storage(self._tombstones.write, self._clock.sleep)
@@ -368,16 +373,17 @@ class Journal:
             self.index.add_intent(row_key(0, identifier), now)
 
     def flush_intents(self) -> None:
-        """Write the intents of :meth:`log_intents` to the storage. Send the rows only after this method has returned.
+        """Write the intents of :meth:`log_intents` to the storage. The caller must send the rows only after this call.
 
         :raises OSError: if the storage failed. The next call can succeed.
         """
         self._intents.write()
 
     def cancel_intent(self, identifier: str) -> None:
-        """Cancel the last intent of the row, which is the note that the row is about to be sent.
+        """Reduce the number of the row's intents by one. An intent is a note that the row is about to be sent.
 
-        Call this method only if FACEKI has certainly not verified the row after the intent was written.
+        Call this method only if FACEKI has certainly not verified the row after its last intent was written. The next
+        :meth:`flush` writes the cancellation to the storage.
         """
         self._cancelled.add({"record_identifier": identifier})
         self.index.cancel_intent(row_key(0, identifier))

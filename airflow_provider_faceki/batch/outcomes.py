@@ -93,10 +93,10 @@ class Deferred:
 
     :param row: The row.
     :param error: Exception that prevented the processing. It is ``None`` if the row only has to wait.
-    :param sent_by: Latest Unix time at which the row was possibly sent. ``None`` means that FACEKI has certainly not
-        verified the row after its last intent. An intent is a journal entry that is written just before a row is sent.
-    :param is_pending: Whether FACEKI already has a verification under the row's identifier, although this try has not
-        sent the row, and this verification has no decision yet.
+    :param sent_by: Latest Unix time at which the row was possibly sent. Just before a row is sent, an entry for the row
+        is written to the journal. ``None`` means that FACEKI has certainly not verified the row after its last entry.
+    :param is_pending: True if FACEKI already has a verification with the row's identifier, but has not decided it yet.
+        In this case, the row was not sent.
     """
 
     row: Row
@@ -162,12 +162,13 @@ def check_row(row: Row) -> tuple[str, str, str] | None:
 class Triage(NamedTuple):
     """Result of the check whether a row can be processed.
 
-    :param key: Key of the row in the journal. It contains the identifier of the row. If the identifier is not valid, or
-        if an earlier row has the same identifier, the key contains the row number and a hash of the row instead.
+    :param key: Key of the row in the journal. It is made from the identifier of the row. If the row cannot be
+        processed, the key is made from the row number, the error code and a hash of the row instead.
     :param line: Error line if the row cannot be processed, otherwise ``None``. The line never contains an invalid
         identifier.
-    :param is_first: Whether ``key`` is new in this reading of the manifest. The key of a row that repeats an identifier
-        is usually new too, because it contains the row number and not the identifier.
+    :param is_first: Whether ``key`` is new in this reading of the manifest. An export counts the rows with new keys.
+        ``is_first`` does not show whether an identifier is repeated: the key of a row that repeats an identifier is
+        made from the row number, so this key is usually new.
     """
 
     key: str
@@ -178,11 +179,15 @@ class Triage(NamedTuple):
 def triage(
     row: Row, mark_seen: Callable[[str], bool], convert_key: Callable[[str], str] = lambda key: key
 ) -> Triage:
-    """Check whether a row is readable, and whether its identifier is valid and different from all earlier identifiers.
+    """Check whether a row can be processed. Return its key in the journal, and an error line if it cannot be processed.
+
+    A row cannot be processed if it is unreadable, if its identifier is missing or not valid, or if an earlier row has
+    the same identifier.
 
     :param row: The row.
     :param mark_seen: Function that records a key, and returns whether the key is new in this reading of the manifest.
-    :param convert_key: Function that converts the key of a row to its key in the journal.
+    :param convert_key: Function that is applied to each key. An export passes a hash function, because an identifier
+        can be a secret link. Default: keys are not changed.
     """
     identifier, problem = None, check_row(row)
     if problem is None:
@@ -205,8 +210,8 @@ def error_line(row: Row, error: FacekiError) -> Mapping[str, object]:
     The error has one of three reasons. FACEKI has refused the row, the row contains an invalid value or image, or the
     outcome of the row remains unknown.
     """
-    # If the error belongs to no class in the list, FACEKI has reported an error number that no source explains. This
-    # number is then written as the code, so no word is needed.
+    # If no class in ``_ERRORS`` matches the error, FACEKI has reported an error number that no source explains. The
+    # error line contains this number as its code. Therefore no word such as INVALID_INPUT is needed as the code.
     unexplained = "", "ask FACEKI what the code means"
     word, advice = next(
         ((word, advice) for kind, word, advice in _ERRORS if isinstance(error, kind)), unexplained

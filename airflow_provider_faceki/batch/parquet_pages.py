@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Read the sizes of the pages of a Parquet column from the headers of the pages.
 
-These sizes show whether a file would need too much memory. Such a file is refused before pyarrow reads it. pyarrow
-decompresses a whole page at once, and allocates as many bytes as the header of the page says. The sizes in the footer
-of the file are not used, because the footer of a malicious file can contain wrong sizes.
+These sizes show whether a file would need too much memory, because pyarrow decompresses a whole page at once, and
+allocates as many bytes as the header of the page says. Such a file is refused before pyarrow reads it. The sizes in the
+footer of the file are not used, because the footer of a malicious file can contain wrong sizes.
 
 The format of the headers is described at https://parquet.apache.org/docs/file-format/data-pages/ and
 https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md

@@ -133,8 +133,8 @@ def read_parquet(file: BinaryIO, columns: Collection[str], required: Collection[
             yield from _batch_rows(batch)
     except (pyarrow.ArrowException, OSError, PageError):
         # pyarrow raises OSError for a corrupt file and also for a storage failure. To distinguish them, ``recorder``
-        # wraps the file and stores each exception of the storage. If it has stored one, the storage has failed.
-        # Otherwise the file is corrupt.
+        # wraps the file and stores each exception of the storage. If it has stored an exception, the storage has
+        # failed. If it has stored none, the file is corrupt.
         if recorder.error is not None:
             raise recorder.error from None
         raise ValidationError("manifest: not a readable Parquet file") from None
@@ -177,7 +177,7 @@ def _parse_json(line: bytes) -> ParsedRow:
         values = json.loads(line, object_pairs_hook=_unique)
     except _RepeatedNameError:
         # If a JSON object contains a name twice, with two values, JSON does not define which value is valid. With the
-        # wrong value, the wrong person would be verified.
+        # wrong value, the wrong person would be verified. Therefore the row is unreadable.
         return UnreadableRow("the line contains a name twice", line)
     except (ValueError, RecursionError):
         return UnreadableRow("the line is not JSON", line)
@@ -235,10 +235,11 @@ def _csv_record(
     """Read the CSV record that begins with ``line``. The record possibly continues on further lines.
 
     :param line: First line of the record.
-    :param pushed_back: Lines that were read before and have to be read again, before ``lines``.
-    :param lines: The following lines of the file.
-    :returns: The record and the list of the lines that were read after ``line``. If the text is not valid CSV, the
-        record is ``None``.
+    :param pushed_back: Lines that follow ``line`` and that an earlier call has already taken from ``lines``. They are
+        read before ``lines``.
+    :param lines: The remaining lines of the file.
+    :returns: The record, and a list of the lines that were read after ``line``. If the text is not valid CSV, the
+        record is ``None``. The caller then puts the lines of the list back into ``pushed_back``.
     """
     lookahead: list[bytes | UnreadableRow] = []
     text = _decode(line)
@@ -306,7 +307,8 @@ def _check_chunk(chunk: Any) -> None:
 def _check_pages(chunks: Iterator[Any], file: _ErrorRecorder) -> int:
     """Refuse Parquet pages that would need too much memory. Return the size in bytes of the largest dictionary page.
 
-    The sizes are read from the headers of the pages, because the sizes in the footer of the file can be wrong.
+    A dictionary page contains the different values of a column. The sizes are read from the headers of the pages,
+    because the sizes in the footer of the file can be wrong.
     """
     largest_pages: dict[str, int] = {}
     largest_value = 0

@@ -52,9 +52,11 @@ T = TypeVar("T")
 LoadImage = Callable[[str, str], Image]
 _Host: TypeAlias = "tuple[str, str] | None"
 
-#: Pauses in seconds before an incomplete request is sent again. A request remains incomplete in two cases. The storage
-#: of the images delivers only a part of an image, or it cannot be checked during the sending whether a newer try has
-#: started.
+#: Pauses in seconds before a row is sent again after an incomplete request. While a row is sent, each read of an image
+#: also checks whether a newer try has started. The sending stops before the end of the request in two cases:
+#:
+#: - An image cannot be read to its end, or its size has changed.
+#: - The check for a newer try fails, because the storage of ``output_path`` fails.
 SEND_PAUSES_SECONDS = (0.5, 2.0)
 #: Assumed maximum difference in seconds between the clocks of FACEKI and of this machine. If FACEKI's clock is
 #: behind, the creation time in a record can be earlier than the time at which its row was sent. Therefore a record is
@@ -63,8 +65,8 @@ CLOCK_MARGIN_SECONDS = 300.0
 #: After this number of consecutive rows with unreadable images, a failed read of an image is not repeated. Without this
 #: limit, the repetitions would take seconds for each row while the storage is down.
 UNREADABLE_ROWS_BEFORE_NO_RETRY = 50
-#: Maximum number of workflows for which the identifier of one accepted row is kept in memory. The batch looks up this
-#: row to find out whether FACEKI stores records of the workflow.
+#: Maximum number of workflows for which the batch tests whether FACEKI stores records. For each of these workflows, the
+#: identifier of one row with the decision ACCEPTED is kept in memory. The test looks up the record of this row.
 MAX_WORKFLOWS = 1000
 
 
@@ -103,17 +105,18 @@ class BatchHook(Protocol):
         """
 
     def get_workflow_rules(self, workflow_id: str) -> WorkflowRules:
-        """Fetch the rules of a workflow.
+        """Fetch the rules of a workflow, such as the documents that it requires.
 
         :raises FacekiError: if the call fails.
         """
 
     def workflow_rules(self, workflow_id: str) -> WorkflowRules | None:
-        """Return the rules of a workflow, possibly from a cache.
+        """Return the rules of a workflow, such as the documents that it requires, from a cache or from FACEKI.
 
-        If the request for the rules fails for a reason that does not prevent a verification, return ``None``.
+        Return ``None`` if the rules cannot be fetched, but a verification is still possible: the URL of the rules does
+        not exist, the answer is unreadable, or the service fails or does not answer.
 
-        :raises FacekiError: if the request fails for another reason.
+        :raises FacekiError: if the request fails for another reason, such as wrong credentials.
         """
 
 
@@ -140,22 +143,25 @@ class VerificationGateway:
     #: For each workflow: whether FACEKI had a record of the accepted row when the batch looked up this row.
     _shows_records: dict[str, bool] = field(default_factory=dict)
     _shows_records_lock: threading.Lock = field(default_factory=threading.Lock)
-    #: For each storage: column name and URI of one image that was read successfully. If another image cannot be read,
-    #: this image is read again. If this image cannot be read either, the whole storage is assumed to fail.
+    #: For each storage: column name and URI of one image that was read successfully. If another image in the storage
+    #: cannot be read, the remembered image is read again. If that fails too, the whole storage is assumed to fail.
     _readable: dict[_Host, tuple[str, str]] = field(default_factory=dict)
 
     def endpoint(
         self, row: Row, not_before: float | None, known_request_ids: frozenset[str]
     ) -> PerformKycVerification:
-        """Check a row and its images, and return the call that verifies the row. Do not send the call yet.
+        """Check a row and its images, and return the call that verifies the row. The call is not sent yet.
 
-        :param not_before: Unix time. A record that FACEKI created before this time belongs to another verification.
-            ``None`` means that a record of any age is accepted.
-        :param known_request_ids: FACEKI's ids of earlier verifications with the same identifier. Their records are not
-            accepted as the result of this call.
+        If the answer to the call is lost, the call looks up the record of the verification. ``not_before`` and
+        ``known_request_ids`` exclude the records of other verifications from this lookup.
+
+        :param not_before: Unix time. Records that FACEKI created before this time are ignored. ``None`` means that a
+            record of any age is accepted.
+        :param known_request_ids: FACEKI's ids of earlier verifications with the same identifier. Their records are
+            ignored.
         :raises ValidationError: if the row or one of its images is not valid.
         :raises ConfigurationError: if neither the row nor the batch nor the Connection contains a workflow.
-        :raises FacekiError: if the rules of the workflow cannot be read.
+        :raises FacekiError: if the rules of the workflow cannot be fetched; see :meth:`BatchHook.workflow_rules`.
         :raises OSError: if the storage does not deliver an image. The message does not contain the URI of the image.
         """
         workflow_id = self._workflow(row)
@@ -220,10 +226,12 @@ class VerificationGateway:
         return latest(self.hook.call(FetchRecords(**by)))
 
     def records_testable_from(self) -> float:
-        """Return the Unix time by which FACEKI must have stored the records of the accepted rows in ``_accepted``.
+        """Return the Unix time from which it can be tested whether FACEKI stores records of the workflows.
 
-        If the record of such a row is missing after this time, FACEKI stores no records of the workflow. If no row has
-        the decision ACCEPTED yet, return 0.
+        The test looks up one row of each workflow that got the decision ACCEPTED in this try. FACEKI is assumed to
+        store the record of such a row within ``resubmit_after`` seconds. If the record is missing after this time,
+        FACEKI stores no records of the workflow. If no row has the decision ACCEPTED yet, there is nothing to test, and
+        the result is 0.
         """
         accepted_at = [accepted_at for _, accepted_at in self._accepted.values()]
         return max(accepted_at) + self.options.resubmit_after if accepted_at else 0.0
@@ -231,9 +239,9 @@ class VerificationGateway:
     def is_storage_healthy(self, row: Row) -> bool:
         """Return ``True`` if each storage of the row's images works.
 
-        If the storages work, an unreadable image is an error of the row. Otherwise the row is postponed. To test a
-        storage, the method again reads an image that the storage has delivered in this try. If the storage has
-        delivered no image yet, the result is ``False``.
+        The caller needs this result if an image of the row cannot be read. If the storages work, the row gets an error.
+        If a storage does not work, the row is postponed. To test a storage, the method reads an image that the storage
+        has already delivered in this try. If the storage has delivered no image yet, the result is ``False``.
         """
         images = (place for name, place in row.values.items() if name.startswith(("selfie", "document_")))
         return all(self._is_readable(host) for host in set(map(_host_of, images)) if host is not None)
@@ -262,18 +270,22 @@ class VerificationGateway:
             return True
 
     def _shows_record(self, workflow_id: str) -> bool:
-        """Return ``False`` if FACEKI lacks the record of a row that it has accepted. Otherwise return ``True``.
+        """Test with one row whether FACEKI stores records of the workflow. Return ``False`` if it stores none.
 
-        The rules of a workflow say whether FACEKI stores records. But FACEKI does not document this part of the rules,
-        so the rules alone are not reliable. Therefore this method looks up the record of one accepted row of the
-        workflow. If no row can be looked up yet, the result is ``True``.
+        The method looks up a row of the workflow that got the decision ACCEPTED in this try. If FACEKI has no record of
+        this row, the result is ``False``. If there is no such row yet, or if FACEKI possibly needs more time to store
+        its record, the result is ``True``.
+
+        The rules of a workflow also say whether FACEKI stores records. But FACEKI does not document this part of the
+        rules, so the rules alone are not reliable.
         """
         with self._shows_records_lock:
             if workflow_id not in self._shows_records:
                 identifier, accepted_at = self._accepted.get(workflow_id, ("", self.clock.time()))
                 if self.clock.time() < accepted_at + self.options.resubmit_after or not identifier:
-                    # Either FACEKI has accepted no row of the workflow yet, or it possibly needs more time to store the
-                    # record of the accepted row.
+                    # The test is not possible yet: no row of the workflow has the decision ACCEPTED, or FACEKI possibly
+                    # needs more time to store the record of this row. `True` means that nothing shows that FACEKI
+                    # stores no records.
                     return True
                 found = self.hook.call(FindKycVerification(record_identifier=identifier))
                 self._shows_records[workflow_id] = found is not None
@@ -342,26 +354,29 @@ class RowProcessor:
 
     @property
     def _accepts_older_records(self) -> bool:
-        # An older record has the identifier of the row, but FACEKI created it before the batch sent the row. If older
-        # records are accepted, each row is looked up before it is sent. If a record of any age is found, it is the
-        # result of the row.
+        # An older record has the identifier of the row, but FACEKI created it before this batch sent the row. By
+        # default, such a record is accepted: the batch looks up each row first, and a record of any age becomes the
+        # result of the row. With ``resubmit="always"`` or ``assume_new``, older records are not accepted.
         return self.options.resubmit != "always" and not self.options.assume_new
 
     def still_open(self, row: Row) -> Deferred:
         """Return an outcome that postpones a row that an earlier try possibly sent.
 
-        The outcome contains the latest time at which the row was possibly sent. This is the start of this try, because
-        an earlier try sends nothing after this time.
+        The outcome contains the latest time at which the row was possibly sent. The start of this try is used as this
+        time: an earlier try that still runs checks every few seconds whether a newer try has started, and then sends no
+        further row; see ``lease.py``.
         """
         return Deferred(row, None, sent_by=self.started)
 
     def look_up(self, row: Row, since: float) -> Outcome:
         """Look up a row that an earlier try possibly sent.
 
-        If FACEKI has no record or no decision yet, the row is postponed to the second reading of the manifest. If the
-        lookup fails, the row is also postponed. But if the error of the lookup concerns every row, the batch stops.
+        - If FACEKI has a record with a decision, the record is the result of the row.
+        - If FACEKI has no record or no decision yet, or if the lookup fails, the row is postponed. This try processes
+          the row again when it reads the manifest for the second time.
+        - If the lookup fails with an error that concerns every row, such as wrong credentials, the batch stops.
 
-        :param since: Earliest Unix time at which the row was possibly sent.
+        :param since: Unix time before which the row was certainly not sent.
         """
         try:
             found = self._find(row, since)
@@ -374,19 +389,22 @@ class RowProcessor:
     def reconcile(self, row: Row, since: float) -> Outcome:
         """Look up a possibly sent row, after FACEKI has had time to finish it. Send the row again if this is allowed.
 
-        If FACEKI has a record of the row, the record is the result. If FACEKI has no record, the first matching rule
-        applies:
+        If FACEKI has a record of the row, the record is the result. Every record with the row's identifier counts as a
+        record of the row. Exception: with ``assume_new`` or ``resubmit="always"``, older records do not count. A record
+        is older if FACEKI certainly created it more than :data:`CLOCK_MARGIN_SECONDS` before ``since``.
+
+        If FACEKI has no record of the row, the first matching rule applies:
 
         1. ``resubmit`` is ``"always"``: The row is sent again.
         2. ``resubmit`` is ``"never"``: The row gets an error.
         3. FACEKI seems to store no records of the row's workflow: The row gets an error.
-        4. ``assume_new`` is true, and FACEKI has an older record with the row's identifier: The row gets an error.
+        4. FACEKI has an older record, which does not count because of ``assume_new``: The row gets an error.
         5. In all other cases: The row is sent again.
 
-        The error says that the row was possibly sent and billed. If a request to FACEKI fails, the row is postponed, or
-        the batch stops.
+        The error says that the row was possibly sent and billed. If a lookup fails, the row is left to the next try. If
+        the lookup fails with an error that concerns every row, such as wrong credentials, the batch stops.
 
-        :param since: Earliest Unix time at which the row was possibly sent.
+        :param since: Unix time before which the row was certainly not sent.
         """
         try:
             found = self._find(row, since)
@@ -400,11 +418,12 @@ class RowProcessor:
         """Send a row. By default, look up the row first.
 
         If the lookup finds a record with the row's identifier, the row is not sent, and the record is its result. If
-        the record has no decision yet, the row is postponed to the second reading of the manifest. With ``assume_new``
-        or ``resubmit="always"``, the row is sent without this lookup.
+        the record has no decision yet, the row is postponed. This try processes the row again when it reads the
+        manifest for the second time. With ``assume_new`` or ``resubmit="always"``, the row is sent without this lookup.
 
-        :param since: Unix time shortly before the row is sent. With ``assume_new`` or ``resubmit="always"``, a record
-            that is clearly older is not accepted as the result.
+        :param since: Unix time shortly before the row is sent. It is used only with ``assume_new`` or
+            ``resubmit="always"``: if FACEKI's answer is lost, the record is looked up after the row was sent, and
+            records that are clearly older than ``since`` are ignored.
         :param is_last: Whether this try reads the manifest for the last time. If so, a record without a decision is
             also accepted as the result.
         """
@@ -454,10 +473,11 @@ class RowProcessor:
     def _problem_of_resubmitting(self, row: Row) -> str | None:
         if self.options.resubmit == "always":
             return None
-        # With ``assume_new``, the previous lookup has ignored the records that are older than the sending of this row.
-        # The following lookup finds them. Such a record usually belongs to another verification. But if FACEKI's clock
-        # is behind by more than CLOCK_MARGIN_SECONDS, the record can belong to this row. In this case, sending the row
-        # again would bill it twice. Therefore the row is not sent, and gets an error.
+        # With ``assume_new``, the search for the record of this row has ignored all records that are older than the
+        # sending of the row. The next line looks up records of any age. If it finds an older record, there are two
+        # explanations. Usually, the record belongs to another verification. But if FACEKI's clock is behind by more
+        # than CLOCK_MARGIN_SECONDS, the record belongs to this row, and sending the row again would bill it twice. The
+        # two cases cannot be distinguished. Therefore the row is not sent again, and gets an error.
         if not self._accepts_older_records and self.gateway.find(row, None) is not None:
             return (
                 "FACEKI's record with this identifier belongs to another verification, or FACEKI's clock "
@@ -495,7 +515,8 @@ class RowProcessor:
         except FacekiError as error:
             return _refused(row, error, sent_by=self.clock.time() if error.is_ambiguous else None)
         except OSError as error:
-            # It could not be checked whether a newer try has started, so the row was not sent.
+            # It could not be checked whether a newer try has started, so the row was not sent. It is processed again
+            # later.
             return Deferred(row, error, sent_by=None)
 
     def _endpoint(self, row: Row, since: float, known: frozenset[str]) -> PerformKycVerification:
@@ -527,9 +548,9 @@ class RowProcessor:
             except LeaseLostError:
                 raise
             except ValidationError:
-                # While the row was sent, an image file was shorter than expected, or it could not be checked whether a
-                # newer try has started. FACEKI received an incomplete request and did not process it, so the row can be
-                # sent again.
+                # The sending stopped before the end of the request, so FACEKI cannot process the request, and the row
+                # can be sent again. An image could not be read to its end, its size had changed, or a read of an image
+                # could not check whether a newer try has started.
                 self.clock.sleep(pause)
         return self._perform_once(endpoint)
 

@@ -138,8 +138,8 @@ class WorkerPool:
                 # the main thread raises the error as the reason why the batch stops.
                 outcome = Crashed(RuntimeError(f"{type(error).__name__} in a worker thread"))
             self._outcomes.put(outcome)
-            # These two names are deleted before the thread waits for its next job. Otherwise the last job and its
-            # outcome, and possibly an image, would stay in memory during the wait.
+            # These two names are deleted before the thread waits for its next job. If they were not deleted, the last
+            # job and its outcome, and possibly an image, would stay in memory during the wait.
             del job, outcome
 
 
@@ -295,9 +295,15 @@ class BatchRunner:
         retry_storage(operation, self._sleep)
 
     def checkpoint(self) -> None:
-        """Write the journal to the storage if it is time to do so. Log the progress if it is time to do so.
+        """Write the journal to the storage, log the progress, and stop the batch if too many rows have errors.
 
-        If too many rows have errors, stop the batch. Long loops call this method regularly.
+        Long loops call this method often, so each step has a condition:
+
+        - The journal is written if ``FLUSH_LINES`` lines are buffered, or if ``FLUSH_SECONDS`` have passed since the
+          last attempt to write it.
+        - The progress is logged if ``PROGRESS_SECONDS`` have passed since the last log line about the progress.
+        - The batch stops if the share of errors exceeds ``max_error_rate``, and at least ``MIN_ROWS_FOR_ERROR_RATE``
+          rows are done.
 
         :raises TaskKilledError: if the task was killed.
         :raises OSError: if the storage fails, and more than ``MAX_BUFFERED_LINES`` lines are buffered.
@@ -385,10 +391,9 @@ class BatchRunner:
     def _count_failures(self, outcome: Outcome) -> None:
         error = outcome.error if isinstance(outcome, Deferred) else None
         if isinstance(error, OSError):
-            # An OSError means that a storage has failed, usually the storage of an image. It is not counted as a
-            # failure of FACEKI.
-            # An input/output error (EIO) usually concerns a single file, so it does not count as a failure of the whole
-            # storage. Every other error of a storage possibly concerns all its files.
+            # An OSError means that a storage has failed, usually the storage of an image. Therefore it is not counted
+            # as a failure of FACEKI. An input/output error (EIO) usually concerns a single file, so it does not count
+            # as a failure of the whole storage. Every other error of a storage possibly concerns all its files.
             if getattr(error, "reason", None) != os.strerror(errno.EIO):
                 self._guard.storage_failed(error)
             return

@@ -1,13 +1,13 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Verify the rows of a manifest. By default, each row is billed only once, even if a try is interrupted.
 
-A try is one execution of the Airflow task. A try reads the manifest once or twice. Each reading is called a pass:
+A try is one execution of the Airflow task. A try reads the manifest once or twice:
 
-1. The first pass sends the new rows to FACEKI. By default, it does not send a row that an earlier try possibly sent. It
-   looks up the record of this row at FACEKI instead.
-2. The second pass is necessary only if some rows have no outcome after the first pass. It waits until FACEKI has had
-   time to finish the sent rows. Then it processes the rows without an outcome again. ``RowProcessor.reconcile`` lists
-   the conditions for sending a row again.
+1. In the first reading, the try sends the new rows to FACEKI. By default, it does not send a row that an earlier try
+   possibly sent. It looks up the record of this row at FACEKI instead.
+2. The second reading is necessary only if some rows have no outcome after the first reading. The try first waits until
+   FACEKI has had time to finish the sent rows. Then it reads the manifest again, and processes the rows without an
+   outcome. ``RowProcessor.reconcile`` lists the conditions for sending a row again.
 
 The state of each row is stored only in the journal, so the memory does not grow with the number of rows. The journal
 consists of files below ``output_path`` and of a temporary file on the local disk.
@@ -183,9 +183,8 @@ class BatchVerification:
         the remaining rows are counted in ``over_ceiling`` and not submitted.
 
         :param rows: Rows to send. This method empties the list.
-        :param since_by_identifier: Earliest Unix time at which a row was possibly sent, by the identifier of the row.
-            The mapping contains only rows that were possibly sent before. It is ``None`` in the first reading of the
-            manifest.
+        :param since_by_identifier: For each row that was possibly sent before: the Unix time before which the row was
+            certainly not sent, by the identifier of the row. ``None`` in the first reading of the manifest.
         """
         counted = since_by_identifier or {}
         # The limit ``max_verifications`` does not apply to a row that was possibly sent before, because this row is
@@ -220,12 +219,14 @@ class BatchVerification:
     def _count_charged(self) -> int:
         """Return the number of rows, over all tries, that were billed or possibly billed.
 
-        ``journal.charged`` counts a row that FACEKI has refused as possibly billed until the error of the row is in the
-        journal. The error guard holds back the errors of some refused rows. Such a row is subtracted if FACEKI has
-        certainly not billed it. This is certain if two conditions are true:
+        The method starts from ``journal.charged``. This number contains each sent row without a result or an error in
+        the journal. Some of these rows were not billed: FACEKI has refused them, and ``error_guard.py`` keeps their
+        errors in memory until it knows whether the whole batch is the cause. The method subtracts a refused row if both
+        conditions are true:
 
-        - ``sent_by`` is ``None``, so FACEKI has not processed the last request.
-        - The row has only one intent (a note that the row is about to be sent), so there was no earlier request.
+        - FACEKI has not processed the last request for the row (``sent_by`` is ``None``).
+        - There was no earlier request. In this case the journal contains only one intent of the row, which is a note
+          that the row is about to be sent.
         """
         refused = (row for row in self._runner.refused if row.sent_by is None)
         keys = (row_key(0, deferred.row.values["record_identifier"]) for deferred in refused)
@@ -236,11 +237,11 @@ class BatchVerification:
         try:
             self._runner.retry_storage(self._flush_intents)
         except ValidationError as error:
-            # The rows are not sent, because the path of the output folder is wrong, or because a newer try has the
-            # lease (the right to send rows). An intent is a note that a row is about to be sent. It is not known
-            # whether the storage contains the intents of these rows. Therefore no intent is cancelled: if the intent of
-            # a row were missing, the cancellation would cancel the intent that an earlier try has written for the row.
-            # A later try treats each row with an intent as possibly sent.
+            # The rows are not sent, because the path of the output folder is wrong, or because a newer try has started.
+            # The intents of these rows (notes that a row is about to be sent) are not cancelled, because it is not
+            # known whether the storage contains them. A cancellation does not name an intent. It only reduces the
+            # number of the row's intents by one. If the new intent of a row is missing in the storage, the cancellation
+            # would cancel the intent of an earlier try, which possibly sent the row.
             self._runner.abort(error)
             return
         now = self.clock.time()
@@ -282,12 +283,18 @@ class BatchVerification:
             self.problem = ValidationError("the manifest has changed while the batch ran")
 
     def _reconcilable_from(self) -> float:
-        """Return the Unix time at which the second reading of the manifest can start."""
+        """Return the Unix time at which the second reading of the manifest can start.
+
+        The second reading processes the rows that have no outcome after the first reading. If at least one of these
+        rows was possibly sent or waits for FACEKI's decision, the second reading starts when FACEKI has had time to
+        finish these rows. In all other cases, the result is 0, so the second reading starts at once.
+        """
         if not self._sent_by:
             return 0.0
-        # With ``resubmit="if_absent"``, one accepted row is looked up before any row is sent again. This lookup shows
-        # whether FACEKI stores records of the workflow. Therefore the second reading of the manifest starts only when
-        # FACEKI has had time to store the record of the accepted row.
+        # The second reading sends a possibly sent row again if FACEKI has no record of it. With
+        # ``resubmit="if_absent"``, it first tests whether FACEKI stores records of the workflow at all. To do so, it
+        # looks up a row that got the decision ACCEPTED. Therefore the second reading starts only when FACEKI has had
+        # time to store the record of the accepted row.
         testable_from = self._processor.gateway.records_testable_from()
         return max(
             self._sent_by + self.options.resubmit_after,
@@ -327,10 +334,10 @@ class BatchVerification:
 
     def _check_lease(self) -> None:
         try:
-            # This check finds out whether a newer try has started. An OSError means that the storage cannot list the
-            # lease files now. It is ignored, because it does not mean that a newer try has started. If the last
-            # successful check is too old, the check is repeated before the next row is sent. The row is sent only if
-            # this check succeeds.
+            # Each try writes a lease file when it starts. ``ensure_held`` lists these files to find out whether a newer
+            # try has started. If the storage cannot list the files now, it raises an OSError. This error is ignored,
+            # because it does not mean that a newer try has started. No row is sent without a recent successful check:
+            # if the last one is too old, the check is repeated before a row is sent.
             with suppress(OSError):
                 self.lease.ensure_held()
         except ValidationError as error:

@@ -28,8 +28,8 @@ from airflow_provider_faceki.connection.schema import (
     FieldSpec,
 )
 
-#: Maximum length of a text in characters. Ids, keys and addresses are shorter. A text of this length fits into an HTTP
-#: header.
+#: Maximum length of a text in characters. The length is limited, so that the text fits into an HTTP header. Ids, keys
+#: and addresses are shorter.
 MAX_TEXT_LENGTH = 2048
 
 _NUMBER = re.compile(r"[+-]?\d{1,20}(\.\d{1,20})?([eE][+-]?\d{1,3})?", re.ASCII)
@@ -188,8 +188,8 @@ def token_store(value: object, _: FieldSpec) -> str:
     """
     if isinstance(value, str) and (value in TOKEN_STORES or _STORE_PLACE.fullmatch(value)):
         return value
-    # A URI such as file://folder is refused. It means a folder in the working directory, and each process can have
-    # another working directory. So the processes would not share the store.
+    # As a token store, a URI such as file://folder is refused. It means a folder in the working directory, and each
+    # process can have another working directory. So the processes would not share their tokens.
     is_relative = isinstance(value, str) and _WRONG_LOCAL_URI.match(value)
     raise InvalidValue(
         f"{', '.join(TOKEN_STORES)}, the URI of a folder such as s3://aws_default@bucket/tokens, or the absolute path "
@@ -324,10 +324,13 @@ def records_path(value: object, _: FieldSpec) -> str:
 
 
 def record_filter(value: object, spec: FieldSpec) -> str:
-    """Check a record filter, which says where a request contains the id of the wanted record.
+    """Check a record filter: the place for an id in a request that searches for records by this id.
 
-    The value is the name of a query parameter for the id, or a path such as ``/records/{link}``. The path must contain
-    the placeholder of the filter once. A placeholder is a name in braces, such as ``{link}``, which the id replaces.
+    The value has one of two forms:
+
+    - The name of a query parameter. Its value in a request is the id.
+    - A path such as ``/records/{link}``. It must contain the placeholder of the filter once. A placeholder is a name in
+      braces, such as ``{link}``, which the id replaces.
     """
     if isinstance(value, str) and _JSON_NAME.fullmatch(value):
         return value

@@ -125,7 +125,7 @@ def form_widgets() -> dict[str, Any]:
 
 
 def _as_json(widget: Any) -> Any:
-    """Return a text widget that shows objects and booleans as JSON. The original widget would show Python syntax."""
+    """Return a text widget that shows objects and booleans as JSON, because the original widget shows Python syntax."""
 
     def show(field: Any, **attributes: Any) -> Any:
         if isinstance(field.data, dict | bool):

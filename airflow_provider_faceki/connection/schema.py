@@ -38,8 +38,9 @@ TOKEN_STORES = ("file", "memory")
 #: which cannot be guessed.
 MIN_KEY_LENGTH = 32
 
-#: Default maximum number of stored webhooks in 24 hours. Each stored webhook starts a DAG run. The limit stops an
-#: attack with a leaked token. A large batch can also reach the limit, if each row of the batch causes one webhook.
+#: Default maximum number of stored webhooks in 24 hours. There is a limit, because each stored webhook starts a DAG
+#: run. The limit stops an attack with a leaked token. A large batch can also reach the limit, if each row of the batch
+#: causes one webhook.
 DEFAULT_WEBHOOKS_PER_DAY = 10_000
 
 #: The kinds of field values. For each kind, ``checks.py`` contains a function of the same name that checks the value.
@@ -78,8 +79,11 @@ class FieldSpec(NamedTuple):
     :param choices: The allowed values.
     :param secret: Whether the value is masked in the form, in errors and in logs.
     :param column: Standard field of the Connection that stores the value. ``None`` means that the extra stores it.
-    :param placeholder: For a standard field: text that the form shows while the field is empty. For a record filter:
-        text in a path, such as ``{link}``, that is replaced by the id of the requested record.
+    :param placeholder: Its meaning depends on the field:
+
+        - A standard field of the Connection: text that the form shows while the field is empty.
+        - A field of the kind ``record_filter``: name in braces, such as ``{link}``. If the field contains a path, this
+          name stands in the path, and each request replaces it by an id.
     :param required: Whether the field must be set. A required field has no default.
     :param in_form: Whether the form has its own input for this field. If it has no input, the user writes the value
         under *Extra Fields JSON*.

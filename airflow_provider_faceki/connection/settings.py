@@ -120,8 +120,8 @@ class WebhookSettings:
 def webhook_settings(conn_id: str, conn: StoredConnection) -> WebhookSettings | None:
     """Return the webhook settings of a Connection, or ``None`` if it has no webhook token.
 
-    Only the webhook fields are checked. The API server does not use the other fields. A check of the other fields could
-    fail on the API server's machine. For example, this machine possibly does not have the CA bundle.
+    Only the webhook fields are checked, because the API server does not use the other fields, and a check of the other
+    fields could fail on the API server's machine. For example, the CA bundle can be missing on this machine.
 
     :raises ConfigurationError: if any webhook field is wrong. The error lists all wrong webhook fields.
     """

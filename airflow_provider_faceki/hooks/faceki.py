@@ -58,7 +58,8 @@ class FacekiHook(BaseHook):
     def __getstate__(self) -> dict[str, Any]:
         """Exclude the client from copies and pickles of the hook.
 
-        The client contains locks and secrets. A copy of the hook that needs a client reads its Connection again.
+        The client is excluded, because it contains locks and secrets. A copy of the hook that needs a client reads its
+        Connection again.
         """
         return {name: value for name, value in self.__dict__.items() if name != "_cached_connection"}
 
@@ -89,8 +90,9 @@ class FacekiHook(BaseHook):
     def get_conn(self) -> FacekiClient:
         """Return the FACEKI client, which is independent of Airflow. Errors are as for :attr:`settings`."""
         client = self._cached_connection.client
-        # The next lines look up the Connection of the shared token store, if an earlier lookup failed. Airflow can look
-        # up a Connection only on certain threads. One of them is the main thread, on which a task runs.
+        # Airflow can look up a Connection only on certain threads. One of them is the main thread, on which a task
+        # runs. Therefore the next lines look up the Connection of the shared token store only on the main thread, if it
+        # is not looked up yet or an earlier lookup failed.
         if threading.current_thread() is threading.main_thread():
             _connect_token_backend(client)
         return client
@@ -346,16 +348,19 @@ class FacekiHook(BaseHook):
         return True, f"FACEKI issued a token that is valid for {token.lifetime:.0f} s."
 
     def _suggest_auth_flow(self) -> str:
-        """Try the forms of the token request that are not configured, and return a sentence for the error message.
+        """Try other forms of the token request than the configured form, and return a sentence for the error message.
 
-        The form with the secret in the URL is never tried here. If one of the tried forms works, the sentence names
-        this form. If none of them works, the sentence says that the form with the secret in the URL was not tried. If
-        this form is the configured form, which has already failed, there is no sentence: the result is an empty text.
+        One form has the secret in the URL. This URL form is not tried. The result depends on the other forms:
+
+        - One of them works: the sentence names it.
+        - None of them works: the sentence says that the URL form was not tried.
+        - None of them works, and the URL form is the configured form, which has already failed: the result is an empty
+          text.
         """
         from airflow_provider_faceki.api.probes import Diagnosis
 
-        # If the base URL is wrong, the request possibly reaches the server of somebody else, and the log of this server
-        # would contain the URL. Therefore the form with the secret in the URL is not tried.
+        # One form of the token request has the client secret in the URL. It is not tried: if the base URL is wrong, the
+        # request possibly reaches the server of somebody else, and the log of this server would contain the secret.
         found = Diagnosis(self.get_conn()).other_auth_flow(in_url=False)
         if found is not None:
             return f". FACEKI issues a token with auth_flow={found.value!r}: set this value"
@@ -464,17 +469,17 @@ class _CachedConnection(NamedTuple):
 #: settings and the client from the cache. Otherwise the hook creates new ones.
 _cached_connections: dict[str, _CachedConnection] = {}
 
-# A forked child process clears the cache. Airflow's log masker in the child process does not know the secrets that the
-# parent process has registered. Without the cache, the child process reads its Connections again, and so registers
-# their secrets.
+# Airflow's log masker in a forked child process does not know the secrets that the parent process has registered.
+# Therefore the child process clears the cache. It then reads its Connections again, and so registers their secrets.
 os.register_at_fork(after_in_child=_cached_connections.clear)
 
 
 def _connect_token_backend(client: FacekiClient) -> None:
     """Look up the Connection for the storage of the client's shared token store.
 
-    If the client has no shared token store, or if the lookup has already succeeded or failed a short time ago, do
-    nothing. The docstring of ``ObjectStorageTokenBackend.connect`` explains why the hook makes this lookup.
+    The lookup is skipped in three cases: the client has no shared token store in an object storage, the lookup has
+    already succeeded in this process, or it failed less than ``SUSPEND_SECONDS`` ago. The docstring of
+    ``ObjectStorageTokenBackend.connect`` explains why the hook makes this lookup.
     """
     connect = getattr(client.token_backend, "connect", None)
     if connect is not None:

@@ -142,8 +142,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
 
     The folder ``output_path`` contains the state of the batch. A later try or run with the same ``output_path`` and
     ``batch_id`` continues where the previous try or run stopped. By default, the operator looks up each row at FACEKI
-    before the row is sent. If FACEKI already has a verification under the row's identifier, it becomes the row's
-    result, and the row is not billed. See ``docs/batch.md``.
+    before the row is sent. If FACEKI already has a verification with the row's identifier, this verification becomes
+    the row's result, and the row is not billed. See ``docs/batch.md``.
 
     XCom: ``{"rows", "decisions": {decision: count}, "errors": {code: count}, "found", "results_path", "errors_path",
     "records_path"}``. The counts cover all tries and runs of the batch. ``found`` is the number of rows that were not
@@ -171,12 +171,12 @@ class FacekiBatchVerificationOperator(_BatchOperator):
     :param resubmit: What happens to a row whose identifier FACEKI already has, and to a row that was possibly sent
         before. With every value, a row that already has a result or an error in this batch is never sent again.
 
-        - ``"if_absent"`` (default): If FACEKI has a verification under the row's identifier, it is the row's result,
-          and the row is not sent. If the row was possibly sent, and FACEKI has no record of it after
+        - ``"if_absent"`` (default): If FACEKI has a verification with the row's identifier, this verification is the
+          row's result, and the row is not sent. If the row was possibly sent, and FACEKI has no record of it after
           ``resubmit_after``, the row is sent again. But if the workflow stores no records, this row becomes an error
           row instead.
         - ``"never"``: Like ``"if_absent"``, but a row that would be sent again becomes an error row.
-        - ``"always"``: The row is sent and billed, even if FACEKI has a verification under the row's identifier.
+        - ``"always"``: The row is sent and billed, even if FACEKI has a verification with the row's identifier.
     :param assume_new: Whether rows are sent without a previous lookup. This saves one free request for each row. Use it
         only for identifiers that FACEKI certainly does not have. Default ``False``.
     :param max_verifications: Maximum number of rows that are billed, over all tries and runs of the batch. Rows above
@@ -478,8 +478,9 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
         }
 
     def _report_tables(self, export: RecordExport, total: int) -> None:
-        # Each DAG run writes its files below the root folder of the table, possibly to a subfolder for its date. All of
-        # these files belong to one table. Therefore the lineage contains the root folder and not a subfolder.
+        # Each table has a folder below ``output_path``. Each DAG run writes a file to this folder, or to a subfolder
+        # for its date. All these files belong to the same table. Therefore the lineage contains the folder of the table
+        # and not a subfolder.
         root = self.output_path.rstrip("/")
         written = {f"{root}/{table}": rows for table, rows in export.written.items()}
         failed = export.failures.total()

@@ -24,10 +24,10 @@ class FacekiDecisionBranchOperator(BaseBranchOperator):
     This operator handles the decision about one person. ``docs/verification.md`` shows how to route many decisions. The
     task fails in these cases:
 
-    - ``summary`` contains the results of a mapped task, or this operator itself is mapped. The decision about one
-      person would select the tasks for all persons.
-    - This operator is in a mapped task group, on Airflow 3.2 or later. These versions of Airflow also run the tasks
-      that were not selected (https://github.com/apache/airflow/issues/67265).
+    - ``summary`` contains the results of a mapped task, or this operator itself is mapped. The task fails, because the
+      decision about one person would select the tasks for all persons.
+    - This operator is in a mapped task group, on Airflow 3.2 or later. The task fails, because these versions of
+      Airflow also run the tasks that were not selected (https://github.com/apache/airflow/issues/67265).
 
     :param summary: The summary, usually the output of another task. A list must contain only summaries of one person.
         The last summary in the list is used.
@@ -69,7 +69,8 @@ class FacekiDecisionBranchOperator(BaseBranchOperator):
         self._check_that_airflow_follows(context)
         summary = self.summary
         if isinstance(summary, Sequence) and not isinstance(summary, str | list | tuple):
-            # Airflow passes the results of a mapped task as a lazy sequence, which is neither a list nor a tuple.
+            # Airflow passes the results of a mapped task as a lazy sequence. A sequence that is neither a list nor a
+            # tuple is such a lazy sequence, so it is refused.
             raise AirflowFailException(f"summary contains the results of {len(summary)} tasks; {_FOR_ONE}")
         if isinstance(summary, list | tuple):
             summary = summary[-1] if summary else {"decision": None}

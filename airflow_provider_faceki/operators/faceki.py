@@ -92,15 +92,21 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
     ) -> T:
         """Make a call that is possibly charged, and whose outcome cannot be looked up afterwards.
 
-        After the result is stored, call :meth:`ChargedCallState.finish`. On Airflow 3.3 and later, a retry does not
-        repeat a call that an earlier try has finished, or whose outcome is unknown because the earlier try was killed.
-        If a person clears a task that has finished or failed, the task makes the call again.
+        The caller must store the result, and must then call :meth:`ChargedCallState.finish`, because this method does
+        not call it. On Airflow 3.3 and later, a retry does not repeat a call that an earlier try has finished, or whose
+        outcome is unknown because the earlier try was killed. If a person clears a task that has finished or failed,
+        the task makes the call again.
 
         :param endpoint: The call.
-        :param is_new_after_finish: Whether a retry makes this call although an earlier try has finished a call. Set it
-            if this call is a different one, for example with another image. Default ``False``.
-        :raises AirflowFailException: in three cases: the outcome of the call in this try or in an earlier try is
-            unknown, another execution of this try has made the call, or another try cannot succeed.
+        :param is_new_after_finish: Whether a retry makes the call even if an earlier try of the task has finished a
+            call. Set it to ``True`` if the finished call was a different call, for example with another image. Default
+            ``False``.
+        :raises AirflowFailException: in these cases:
+
+            - The outcome of the call in this try or in an earlier try is unknown.
+            - An earlier try has finished the call, and ``is_new_after_finish`` is false.
+            - Another execution of this try has made the call, or has possibly made it.
+            - The call fails with an error after which another try cannot succeed.
         :raises AirflowException: if the call was not sent completely; see :meth:`ChargedCallState.send`.
         :raises FacekiError: if another try can succeed.
         """
@@ -121,10 +127,14 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
             try:
                 return state.send(self.hook, endpoint)
             except api.FacekiError as error:
-                # ``acquire`` has stored an intent, which is a note that the call is about to be sent. A later try that
-                # finds the intent does not send the call. If FACEKI has certainly not processed the call, ``send`` has
-                # removed the intent. If the task is killed or times out during the call, the code below does not run,
-                # and the intent remains.
+                # Before the call, ``acquire`` has stored an intent, which is a note that the call is about to be sent.
+                # A later try that finds the intent does not send the call. Three cases remove or replace the intent:
+                #
+                # - FACEKI has certainly not processed the call: ``send`` has removed the intent.
+                # - A retry of the task can succeed and is safe: ``clear`` removes the intent.
+                # - The task fails without a retry: ``give_up`` replaces the intent by a mark for given-up calls.
+                #
+                # If the task is killed or times out during the call, none of this happens, and the intent remains.
                 is_unknown = isinstance(error, api.OutcomeUnknownError)
                 if not error.is_ambiguous:
                     raise
@@ -394,14 +404,17 @@ class FacekiFetchRecordsOperator(FacekiOperator):
 class FacekiApiOperator(FacekiOperator):
     """Make any FACEKI API call that has no operator of its own.
 
-    If a call is not idempotent, it is sent again only if FACEKI certainly did not act on it. The task fails, and is not
-    retried, in these cases:
+    A call that is not idempotent is sent again only if FACEKI certainly did not act on it. For such a call, the task
+    fails without a retry in these cases:
 
-    - The answer to a call that is not idempotent is lost, or cannot be written to ``output_path``.
-    - An earlier try was killed during or after the call, or Airflow could not store its result as XCom. The operator
-      detects this only on Airflow 3.3 and later.
+    - It is unknown whether FACEKI acted on the call, for example because the answer is lost.
+    - The answer cannot be written to ``output_path``.
+    - On Airflow 3.3 and later: an earlier try was killed during or after the call, or Airflow could not store the
+      result of an earlier try as XCom.
 
-    Before Airflow 3.3, no state survives a try, so a retry sends the call again. To prevent this, set ``retries=0``.
+    Exception: before Airflow 3.3, the operator does not know what an earlier try has done. If an earlier try was killed
+    during or after the call, Airflow's retry sends the call a second time. To prevent the second call, set
+    ``retries=0``.
 
     XCom: the content of FACEKI's answer, without the outer JSON object (envelope). If ``output_path`` is set, the
     answer is written there, and XCom contains the path. The answer can contain personal data, and XCom is not
@@ -513,8 +526,8 @@ class FacekiApiOperator(FacekiOperator):
         try:
             result = self._store(document, endpoint)
         except AirflowFailException:
-            # Airflow makes no further try. A person who clears the task wants the call to be made again. After
-            # ``give_up``, a cleared task is allowed to make the call.
+            # The task fails, and Airflow makes no further try. If a person clears the task, the call must be made
+            # again. ``give_up`` allows a cleared task to make the call.
             state.give_up()
             raise
         state.finish()

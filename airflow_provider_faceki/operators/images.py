@@ -203,9 +203,9 @@ class FacekiFaceMatchOperator(_ImageOperator):
             self.push_output_link(context, self.output_path, self.output_conn_id)
         records, is_kept = self._found_before(context), True
         if records is None:
-            # The records of every finished search are saved, but none of the saved records belong to this image. So if
-            # an earlier try has finished a search, that search was for another image. Therefore this search is a new
-            # call, and it is allowed.
+            # No saved result belongs to this image. Each finished search saves its result, so no earlier try has
+            # finished a search for this image. If an earlier try has finished a search, it was for another image.
+            # ``is_new_after_finish=True`` means that such a finished search does not prevent this search.
             endpoint = api.FaceMatch(self._image)
             records = self.call_charged(context, endpoint, is_new_after_finish=True)
             is_kept = self._keep(context, records)

@@ -41,8 +41,9 @@ from airflow_provider_faceki.triggers.poll_log import format_duration
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: Default of ``resubmit_after`` in seconds. FACEKI's own apps wait 120 seconds for the answer to a verification. If the
-#: record does not exist 30 seconds later, it is unlikely to appear.
+#: Default of ``resubmit_after`` in seconds. The default is 120 seconds plus 30 seconds. FACEKI's own apps wait 120
+#: seconds for the answer to a verification. If the record does not exist 30 seconds after that, it is unlikely to
+#: appear.
 DEFAULT_RESUBMIT_AFTER_SECONDS = 150.0
 #: Initial and maximum seconds between two polls for the record of a verification that an earlier try possibly sent. A
 #: task that waits in the worker always uses the initial value.
@@ -67,10 +68,10 @@ _DERIVED: Any = _Derived()
 class FacekiKycVerificationOperator(_ImageOperator):
     """Verify a person by a selfie and one to three documents. By default, each verification is billed only once.
 
-    Before a verification is sent, the operator checks the images and searches for a verification under this task's
-    ``record_identifier``. If such a verification exists, it becomes the result. If an earlier try possibly sent a
-    verification, the task first waits for its record, for up to ``resubmit_after`` seconds. If no record appears, the
-    task sends a new verification. See ``docs/billing.md``.
+    Before a verification is sent, the operator checks the images and searches for a verification with this task's
+    ``record_identifier``. If such a verification exists, it becomes the result, and nothing is sent. If an earlier try
+    possibly sent a verification, the task first waits for its record, for up to ``resubmit_after`` seconds. Only if no
+    record appears, the task sends a new verification. See ``docs/billing.md``.
 
     XCom: the summary of the record (ids, decision, codes, flags, times, ``retake_selfie``), without personal data. By
     default, the task also succeeds if the person is declined (see ``fail_on_decline``). It also succeeds if FACEKI's
@@ -90,20 +91,27 @@ class FacekiKycVerificationOperator(_ImageOperator):
     :param output_conn_id: Connection for the storage of ``output_path``. Default: the Connection in the URI, if there
         is one.
     :param check_rules: Whether the documents are checked against the workflow's rules before the charged call. Default
-        ``True``. FACEKI does not document the URL of the rules. Therefore the check is skipped if the rules cannot be
-        fetched. However, an error about credentials, credit or the workflow fails the task. Throttling (HTTP 429) fails
-        the try. If an earlier try possibly sent the verification, a failing service (HTTP 5xx) or a missing answer
-        fails the try, because the task must know whether the workflow stores records; see ``resubmit``.
+        ``True``. FACEKI does not document the URL of the rules. If the rules cannot be fetched, the error determines
+        what happens:
+
+        - The URL does not exist, or its answer is unreadable: the check is skipped.
+        - The service fails (HTTP 5xx) or does not answer: the check is skipped. Exception: if an earlier try possibly
+          sent the verification, and it would now be sent again, this try fails, and Airflow can retry the task, because
+          the task must first know whether the workflow stores records; see ``resubmit``.
+        - Too many requests (HTTP 429): this try fails, and Airflow can retry the task.
+        - An error about credentials, credit or the workflow: the task fails without a retry.
     :param resize_to: Maximum length in pixels of the longer side. Larger images are reduced to this length, which
         needs the package extra ``images``. FACEKI's SDK for React Native uses 1920. Default: images are sent
         unchanged.
     :param allowed_image_prefixes: Folders from which images are accepted, as absolute local paths or as URIs without
         a Connection. Default: any folder. Set this parameter if the images' URIs come from outside the DAG.
     :param resubmit: What happens if an earlier try possibly sent the verification, and FACEKI has no record of it.
-        ``"if_absent"`` (default): the verification is sent again after ``resubmit_after``. If ``check_rules`` shows
-        that the workflow stores no records, the task fails instead, because a missing record then proves nothing.
-        ``"never"``: the task fails, so the verification is sent at most once. ``"always"``: each try sends the
-        verification, even if FACEKI already has it, and each try is billed.
+
+        - ``"if_absent"`` (default): The verification is sent again after ``resubmit_after``. Exception: if
+          ``check_rules`` shows that the workflow stores no records, the task fails, because a missing record then
+          proves nothing.
+        - ``"never"``: The task fails, so the verification is sent at most once.
+        - ``"always"``: Each try sends the verification, even if FACEKI already has it, and each try is billed.
     :param resubmit_after: Seconds to wait for a verification that an earlier try possibly sent, counted from the start
         of this try. If FACEKI has no record after this time, the task assumes that nothing was sent. Default 150.
     :param lookup_timeout: If FACEKI's answer to a verification is lost, the same try searches for the record. This is
@@ -193,13 +201,12 @@ class FacekiKycVerificationOperator(_ImageOperator):
         self._remember_given("selfie", "record_identifier", "output_path", "output_conn_id")
 
     def execute(self, context: Context) -> Any:
-        """Return the verification under the task's identifier. If FACEKI has none, send a new verification.
+        """Return the summary of the verification with the task's identifier. If there is none, send a new verification.
 
-        If an earlier try possibly sent the verification, the task waits for its record before it sends a new
-        verification. With ``resubmit="always"``, the task does not wait. It sends a new verification even if FACEKI
-        already has one.
-
-        :returns: the summary of the record.
+        If an earlier try possibly sent the verification, the task first waits for its record. If a record appears, it
+        is the result, and nothing is sent. If no record appears, ``resubmit`` determines whether the task sends a new
+        verification or fails. With ``resubmit="always"``, the task does not wait, and sends a new verification even if
+        FACEKI already has one.
         """
         self._state = None
         with translate_errors():
@@ -239,13 +246,15 @@ class FacekiKycVerificationOperator(_ImageOperator):
         The event is not trusted, so the method requests the record from FACEKI first.
 
         :param event: Payload of the trigger event.
-        :param resubmit_at: Unix time. If FACEKI has no record at this time, the task assumes that nothing was sent. It
-            then sends the verification. With ``resubmit="never"``, it fails. ``resubmit_at`` was computed when the wait
-            began. It cannot be computed again, because in Airflow 3.0 to 3.2 each deferral changes the start time of
+        :param resubmit_at: Unix time until which the task waits for the record. If FACEKI has no record at this time,
+            the task sends the verification, or fails with ``resubmit="never"``. The time was computed before the
+            deferral. It is not computed again, because in Airflow 3.0 to 3.2 each deferral changes the start time of
             the task (https://github.com/apache/airflow/issues/63240). Airflow's ``dag.test()`` does not pass this
-            argument.
-        :param deadline: Unix time at which the wait ends, as computed before the deferral. It is ``resubmit_at``, or
-            the end of ``execution_timeout`` if this is earlier. If ``execution_timeout`` ends the wait, the task fails.
+            argument. If the argument is missing, the current time is used after a timeout event. After any other event,
+            the time is computed again.
+        :param deadline: Unix time at which the wait ends, as computed before the deferral: ``resubmit_at`` or the end
+            of ``execution_timeout``, whichever is earlier. If ``execution_timeout`` ends the wait, and FACEKI has no
+            decision, the task fails.
         :param parameter: Name of the parameter that set the deadline: ``resubmit_after`` or ``execution_timeout``.
         :param try_number: Number of the try that was deferred. If Airflow calls this method in a later try, the method
             calls :meth:`execute` instead; see ``_begins_new_try``.
@@ -260,13 +269,15 @@ class FacekiKycVerificationOperator(_ImageOperator):
             deadline, parameter, self._reconcile_limit(context, known or computed or time.time())
         )
         if known is None and given.status == "timeout" and not limit.is_execution_timeout:
-            # Airflow did not pass ``resubmit_at`` to this method. The value is not needed, because the trigger sends a
-            # timeout event only after ``resubmit_at``. So the current time is late enough.
+            # ``resubmit_at`` is the time until which the task waits for the record. Airflow did not pass it to this
+            # method. But the trigger sends a timeout event only after this time. Therefore the wait is over, and the
+            # current time is used as its end.
             known = time.time()
         if known is not None:
-            # Just before an execution sends the verification, it stores an intent, which is a note with the time. If
-            # another execution stored an intent after this wait began, ``resubmit_at`` is too early. Then a later time
-            # is computed from the newer intent.
+            # ``resubmit_at`` is the time until which this execution waits for the record. It was computed before the
+            # deferral. During the deferral, another execution has possibly begun to send the verification, and has
+            # stored an intent (a note with the current time). In this case, the wait is extended, so that it ends
+            # ``resubmit_after`` seconds after the time in the intent.
             computed = min(known, time.time() + self.resubmit_after)
             intent_at = self._open_state(context).intent_at
             if intent_at is not None:
@@ -326,13 +337,16 @@ class FacekiKycVerificationOperator(_ImageOperator):
     ) -> Any:
         """Return the summary of the verification that FACEKI already has. If there is none, send a new verification.
 
-        If an earlier try possibly sent a verification, wait until ``resubmit_at`` before a new verification is sent.
+        If an earlier try possibly sent a verification, first wait for its record until ``resubmit_at``. If there is no
+        record at this time, send a new verification. Exception: with ``resubmit="never"``, or if the workflow stores no
+        records, the task fails.
 
-        :param resubmit_at: Unix time. If FACEKI has no record at this time, it is assumed that nothing was sent.
-            ``None`` means that no earlier try sent a verification.
+        :param resubmit_at: Unix time until which the record is awaited. ``None`` means that there is no verification of
+            an earlier try to wait for.
         :param given: Event of the trigger. ``None`` if the task was not deferred.
-        :param expired: Time limit that ended the wait, or ``None`` if no time limit ended a wait. If
-            ``execution_timeout`` ended the wait before ``resubmit_at``, the task fails. Other limits have no effect.
+        :param expired: Time limit that ended the wait in the triggerer. ``None`` if there was no such wait, or if it
+            ended for another reason. If ``execution_timeout`` ended the wait before ``resubmit_at``, and FACEKI has no
+            decision yet, the task fails. Any other limit is treated like ``None``.
         """
         found = self._find(context)
         may_resubmit = resubmit_at is None or time.time() >= resubmit_at
@@ -373,12 +387,14 @@ class FacekiKycVerificationOperator(_ImageOperator):
     def _are_records_stored(self, *, is_decisive: bool) -> bool:
         """Return ``False`` if the workflow's rules say that FACEKI stores no records. Otherwise return ``True``.
 
-        If FACEKI stores no records, a missing record does not show that nothing was sent, so the task fails. If the
-        rules are not checked, or if FACEKI has no endpoint for the rules, the result is ``True``.
+        The caller needs this result if FACEKI has no record of a possibly sent verification. If the result is
+        ``False``, the verification was possibly sent although there is no record, and the caller fails the task. If
+        ``check_rules`` is false, or if FACEKI has no endpoint for the rules, the result is ``True``.
 
-        :param is_decisive: Whether the verification is sent if the result is ``True``. If ``is_decisive`` is true and
-            FACEKI does not return the rules now, an error is raised, because the rules possibly say that FACEKI stores
-            no records. If ``is_decisive`` is false, the result is ``True`` instead of an error.
+        :param is_decisive: Whether the wait for the record is over. The value matters only if the service fails or does
+            not answer the request for the rules. If the wait is over, an error is raised, because the rules possibly
+            say that FACEKI stores no records. If the wait is not over, the result is ``True``, and the caller continues
+            to wait.
         """
         from airflow_provider_faceki.api.endpoints.workflows import are_records_stored
 

@@ -2,7 +2,8 @@
 """Airflow plugin that mounts the receiver of FACEKI's webhooks in Airflow's API server.
 
 Every Airflow process loads all plugins, so this module must load fast. It imports the receiver only when the API server
-reads the plugin's list of applications. Airflow 2.11 never reads this list.
+reads the plugin's attribute ``fastapi_apps``, the list of web applications that the API server mounts. Airflow 2.11
+never reads this attribute, so it cannot receive webhooks.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 
 The API exchanges JSON under the path `/_sandbox/`. A GET only reads.
 
-A foreign web page in the developer's browser cannot control the sandbox. The sandbox accepts a POST only with the
-content type `application/json`. Before a browser sends such a POST or a DELETE to another origin, the browser sends a
-CORS preflight. The sandbox refuses the preflight.
+A foreign web page in the developer's browser must not control the sandbox. Therefore the sandbox accepts a POST only
+with the content type `application/json`. Before a browser sends such a POST or a DELETE to another origin, the browser
+sends a CORS preflight. The sandbox refuses the preflight, so the browser does not send the POST or DELETE.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ from typing import Any
 MIGRATION_TIMEOUT_SECONDS = 300
 _BUNDLE = "faceki_tests"
 
-#: Maps a table of Airflow's database to a query that replaces the table. Airflow 3.4 stores these tables in another
-#: form. The query returns the columns that `DagResult` reads, with the names that they have before Airflow 3.4.
+#: Maps a table of Airflow's database to a query that replaces the table, because Airflow 3.4 stores these tables in
+#: another form. The query returns the columns that `DagResult` reads, with the names that they have before Airflow 3.4.
 _TABLES_FROM_3_4 = {
     "task_instance": "SELECT *, region_index AS map_index FROM task_instance WHERE working_set",
     "xcom": (
@@ -110,7 +110,8 @@ class DagResult:
 
 
 def _decoded(value: object) -> Any:
-    # SQLite returns most values of a JSON column as JSON text, but returns a number as a Python number.
+    # SQLite returns most values of a JSON column as JSON text, but returns a number as a Python number. Therefore only
+    # a text is parsed.
     return json.loads(value) if isinstance(value, str | bytes) else value
 
 
@@ -170,12 +171,13 @@ class AirflowHome:
         This also works if the process has already imported Airflow with another home.
         """
         if "AIRFLOW_HOME" in os.environ:
-            # Airflow reads the configuration in the folder AIRFLOW_HOME only once, when Airflow is imported. Other
-            # tests of this process possibly need the configuration in the folder that AIRFLOW_HOME names now. Therefore
-            # Airflow is imported here, before AIRFLOW_HOME is changed.
+            # Airflow reads the configuration in the folder AIRFLOW_HOME only once, when Airflow is imported. The right
+            # time for the import depends on AIRFLOW_HOME:
             #
-            # If AIRFLOW_HOME is not set, there is no such folder. An import at this place would then create the folder
-            # `airflow` in the user's home directory. Therefore Airflow is then imported after the change.
+            # - AIRFLOW_HOME is set: Airflow is imported here, before AIRFLOW_HOME is changed. Other tests of this
+            #   process possibly need the configuration in the present folder.
+            # - AIRFLOW_HOME is not set: Airflow is imported after AIRFLOW_HOME is changed. An import before the change
+            #   would create the folder `airflow` in the user's home directory.
             import_module("airflow.settings")
         before = {name: os.environ.get(name) for name in self._environment}
         os.environ.update(self._environment)

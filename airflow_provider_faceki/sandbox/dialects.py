@@ -36,14 +36,16 @@ Change = Callable[[Any], object]
 class Dialect:
     """A dialect: one possible form of FACEKI's API that differs from the documentation.
 
+    The functions in `answers`, `failures` and `responses` change the answers of the sandbox. Three answers are never
+    changed: `dead_token`, an answer that an injected fault (a simulated error) puts in the place of the route's answer,
+    and the answer to a request whose body is too large or is not a valid form.
+
     :param summary: a description of the differences in a few words.
     :param answers: maps a route name to the function that changes the route's successful JSON answers.
     :param failures: a function that changes the JSON answers that report a failure. The function receives and returns
-        the document and the HTTP status. It is not applied to `dead_token`, to the answer of an injected fault (a
-        simulated error), or to the answer to a request that cannot be read.
+        the document and the HTTP status.
     :param responses: maps a route name to a function that changes the complete response, including headers and status.
-        The name `*` matches every route that has no function of its own. The function is not applied to the answers to
-        which `failures` is not applied.
+        The name `*` matches every route that has no function of its own.
     :param paths: maps a route name to the paths that replace the documented path. A name in braces is a variable part
         of the path, and its value is used as the query parameter with this name.
     :param pdf_method: the HTTP method of the PDF report call.

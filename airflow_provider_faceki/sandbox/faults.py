@@ -210,11 +210,14 @@ class Faults:
         return [asdict(fault) for fault in self._queue]
 
     def next_is_reset(self, route: str) -> bool:
-        """Return whether the connection must be reset before the body of a request to this route is read.
+        """Return True if the connection must be reset before the body of a request to this route is read.
 
-        This is the case if the next fault of the route has the kind `reset`. It is not the case if an earlier fault of
-        the route in the queue applies only to some record identifiers. The sandbox must then read the body first,
-        because the body can contain the record identifier.
+        Only one fault of the queue decides. It is the first fault for this route that has the option
+        `record_identifier`, or whose `skip` is 0:
+
+        - It has the kind `reset`: the result is True.
+        - It has another kind, or there is no such fault: the result is False. The sandbox then reads the body, which
+          can contain the record identifier, and calls `take`.
         """
         for fault in self._queue:
             if fault.route in (ANY_ROUTE, route) and (fault.record_identifier is not None or not fault.skip):

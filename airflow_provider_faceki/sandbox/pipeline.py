@@ -133,8 +133,8 @@ class RequestPipeline:
         finally:
             with self._backend.lock:
                 ledger.request_ends(status)
-            # The log line contains the route name and not the URL. The URL can contain the id of a link, and everyone
-            # who knows this id can use the link.
+            # The log line contains the route name and not the URL, because the URL can contain the id of a link, and
+            # everyone who knows this id can use the link.
             elapsed = (real_monotonic() - started) * 1000
             self._log(f"{request.method} {route.name} {status} {elapsed:.0f} ms")
 

@@ -41,9 +41,10 @@ class _Session:
             from airflow_provider_faceki.sandbox.server import FacekiSandbox
 
             self._sandbox = self._stack.enter_context(FacekiSandbox())
-        # A late request of an earlier test must not be counted in the next test. Each request that has begun before the
-        # reset is not counted after the reset. Therefore `get` is called first: it opens a new connection, and the
-        # server accepts connections in the order of their arrival. When `get` returns, all earlier requests have begun.
+        # The reset below sets the counters to 0. A late request of an earlier test must not be counted after the reset.
+        # A request that began before the reset is not counted after it. So all late requests must begin before the
+        # reset. The call of `get` ensures this: it opens a new connection, and the server accepts connections in the
+        # order of their arrival. When `get` returns, all earlier requests have begun.
         ControlClient(self._sandbox.url).get("counters")
         self._sandbox.reset()
         self._tests += 1

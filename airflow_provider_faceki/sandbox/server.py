@@ -268,7 +268,7 @@ def connection(
     """
     # Without `addon_url`, the provider would send image checks to the real FACEKI at addon.faceki.com. Without
     # `pdf_report_path`, the provider could not fetch the PDF report. `proxies` is empty, so that the provider ignores
-    # the proxy in the environment variables. This proxy cannot reach the sandbox.
+    # the proxy in the environment variables, because this proxy cannot reach the sandbox.
     settings: dict[str, object] = {
         "workflow_id": DEFAULT_WORKFLOW,
         "addon_url": url,

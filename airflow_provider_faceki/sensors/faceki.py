@@ -55,9 +55,9 @@ MAX_POKE_TIMEOUT_SECONDS = 3600.0
 #: Key in Airflow's task state store (Airflow 3.3 and later). A sensor with ``mode="reschedule"`` ends after each poke.
 #: Under this key, the sensor stores the number of consecutive failed polls for its next poke.
 _FAILURES_KEY = "faceki_failed_polls"
-#: Key in Airflow's task state store (Airflow 3.3 and later). A sensor with ``mode="reschedule"`` warns only once in a
-#: wait that there is no record. When it warns, it stores the time of the first poke of the wait under this key. A later
-#: poke of the same wait finds this time and does not warn again.
+#: Key in Airflow's task state store (Airflow 3.3 and later). A sensor with ``mode="reschedule"`` logs the warning that
+#: FACEKI has no record only once during a wait. When it logs the warning, it stores the time of the first poke of the
+#: wait under this key. A later poke of the same wait finds this time and does not warn again.
 _WARNED_KEY = "faceki_warned_of_wait"
 _FILTERS = ("link", "request_id", "record_identifier")
 
@@ -83,10 +83,12 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
     :param fail_on_decline: Whether the task fails if the decision is DECLINED. Default ``False``, because a declined
         person is a valid result.
     :param max_failures: Number of consecutive failed polls (FACEKI unreachable, overloaded, unreadable response) that
-        are tolerated. Default 10. In the worker, a poll has failed if all retries that the Connection configures have
-        failed. In the triggerer, a poll has no retries. With ``mode="reschedule"`` before Airflow 3.3, the number is
-        lost after each poke, so each failed poll counts as the first one. With a value of at least 1, all failed polls
-        are then tolerated until ``timeout``.
+        are tolerated. Default 10.
+
+        - In the worker, a poll has failed if all retries that the Connection configures have failed.
+        - In the triggerer, a poll has no retries.
+        - With ``mode="reschedule"`` before Airflow 3.3, the sensor forgets the number after each poke. There, 0 means
+          that the first failed poll fails the task. Any other value tolerates all failed polls until ``timeout``.
     :param poke_interval: Seconds between the first two polls. Default 60.
     :param exponential_backoff: Whether the pause doubles after each poll. Default ``True``.
     :param max_wait: Maximum pause between two polls, in seconds or as a time span. Default 40 minutes, so three days of
@@ -186,9 +188,10 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
             error = AirflowTaskTimeout if limit.is_execution_timeout else AirflowSensorTimeout
             last = f"; the last poll failed: {self._poll_failure}" if self._poll_failure else ""
             raise error(f"FACEKI has not decided within {limit}{last}")
-        # ``raise_for_status`` raises an error if the triggerer could not poll FACEKI. The error says that this worker
-        # can poll FACEKI, which is wrong if the poll of this worker failed and was tolerated. With ``silent_fail``,
-        # failed polls of the triggerer are tolerated too.
+        # ``raise_for_status`` raises an error if the triggerer could not poll FACEKI. It is not called in two cases:
+        #
+        # - The poll of this worker failed and was tolerated. The error would say that this worker can poll FACEKI.
+        # - Too many polls of the triggerer failed, and ``silent_fail`` is set. ``silent_fail`` tolerates failed polls.
         if not self._poll_failure and not (given.status == "failed" and self.silent_fail):
             raise_for_status(given, self.faceki_conn_id)
         return self._defer(context, limit)
@@ -213,8 +216,11 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
     def _skipping(self) -> Iterator[None]:
         """Skip the task if the ``with`` block raises an error to which ``soft_fail`` or ``never_fail`` applies.
 
-        Airflow applies these two parameters in its own poke loop, which a deferrable sensor does not use. After a
-        deferral, Airflow applies them to some errors, but never to a :class:`FacekiError`.
+        Airflow itself applies these two parameters in two places, which do not cover all errors of a deferrable sensor:
+
+        - In its poke loop. A deferrable sensor does not use this loop.
+        - When a deferred task continues. There, Airflow applies the parameters to an ``AirflowException`` and to errors
+          of the deferral, but not to a :class:`FacekiError`.
         """
         try:
             yield
@@ -270,8 +276,11 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
     def _may_warn(self, context: Context) -> bool:
         """Return ``False`` if an earlier poke of this wait has already logged the warning that there is no record.
 
-        A rescheduled sensor saves in Airflow's task state store that it logs the warning. Without this store, the
-        result is always ``True``.
+        A sensor with ``mode="reschedule"`` runs each poke in a new process. Therefore it saves in Airflow's task state
+        store (Airflow 3.3 and later) that it logs the warning. Before Airflow 3.3, the result is always ``True``, so
+        such a sensor possibly logs the warning at each poke.
+
+        In the other modes, the result is always ``True``, because :class:`.PollLog` remembers the warning.
         """
         store = self._state_store(context)
         if store is None or self._started_at is None:
@@ -282,10 +291,13 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         return True
 
     def _state_store(self, context: Context) -> Any:
-        """Return Airflow's task state store for a sensor with ``mode="reschedule"``.
+        """Return Airflow's task state store for a sensor with ``mode="reschedule"``, or ``None``.
 
-        Before Airflow 3.3, and in the other modes, the result is ``None``. The other modes need no store. With
-        ``mode="poke"``, this object exists until the end of the wait. With ``deferrable=True``, the triggerer polls.
+        Such a sensor keeps two values in the store between its pokes: the number of failed polls, and that it has
+        logged the warning about a missing record. Before Airflow 3.3, there is no store, and the result is ``None``.
+
+        In the other modes, the result is ``None``, because no store is needed. With ``mode="poke"``, this object keeps
+        both values in memory until the end of the wait. With ``deferrable=True``, the trigger keeps them in memory.
         """
         return context.get("task_state_store") if self.reschedule and not self.deferrable else None
 

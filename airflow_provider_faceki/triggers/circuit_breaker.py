@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-#: Number of consecutive failed polls after which all polls of a Connection are blocked for some time (the circuit is
-#: open). The polls of all waiting tasks are counted together. One or two failures are normal.
+#: After this number of consecutive failed polls, all polls of a Connection are blocked for some time (the circuit is
+#: open). The polls of all waiting tasks are counted together. One or two failures are normal, so they do not block the
+#: polls.
 FAILURE_THRESHOLD = 3
 #: Initial and maximum time in seconds for which the polls are blocked. After this time, one poll is allowed as a probe.
 #: After each failed probe, the time doubles.
@@ -54,9 +55,9 @@ class CircuitBreaker:
             self.open_seconds, self._next_probe = MIN_OPEN_SECONDS, now + MIN_OPEN_SECONDS
             return True
         if self._is_half_open:
-            # A probe is running. The first failure after its start is treated as the failure of the probe, and doubles
-            # the time for which polls are blocked. If no probe is running, the failure comes from a poll that began
-            # before the polls were blocked. Such a failure does not change the blocking time.
+            # Only while a probe is running, a failure doubles the time for which polls are blocked. The first failure
+            # after the start of the probe is treated as the failure of the probe. Any other failure comes from a poll
+            # that began before the polls were blocked, and does not change the blocking time.
             self._is_half_open = False
             self.open_seconds = min(self.open_seconds * 2, MAX_OPEN_SECONDS)
             self._next_probe = now + self.open_seconds

@@ -16,9 +16,11 @@ from airflow_provider_faceki.triggers.poll_log import format_duration
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: Default maximum pause in seconds between two polls of one waiting task. FACEKI's access token is valid for one hour.
-#: With a pause of 40 minutes, every second poll also needs a token request. Three days of waiting then need about 170
-#: requests.
+#: Default maximum pause in seconds between two polls of one waiting task: 40 minutes. With this maximum, a task that
+#: waits for three days needs about 170 requests:
+#:
+#: - About 113 polls. The pause doubles from one minute to 40 minutes, so the first pauses are shorter.
+#: - About 55 token requests. FACEKI's access token is valid for one hour, so every second poll needs a new token.
 DEFAULT_MAX_WAIT_SECONDS = 2400.0
 #: Airflow's own timeout of a deferred task is this number of seconds later than the deadline of the trigger. So the
 #: trigger normally ends the wait. Airflow's timeout ends the wait only if no triggerer runs.
@@ -36,7 +38,8 @@ class DecisionEvent(NamedTuple):
         - ``timeout``: the deadline has passed.
         - ``failed``: too many consecutive polls have failed.
         - ``refused``: a poll has failed for a reason that further polls cannot change, such as wrong credentials.
-        - ``unreadable``: the event is missing, or another version of the provider has sent it.
+        - ``unreadable``: the task received no valid event, for example because another version of the provider sent the
+          event. The trigger never sends this status; :meth:`from_payload` sets it in the task.
     :param request_id: FACEKI's id of the decided verification. It is ``None`` if there is no valid id.
     """
 
@@ -81,7 +84,8 @@ class WaitLimit(NamedTuple):
 
     :param deadline: Unix time at which the wait ends.
     :param parameter: ``timeout``, ``execution_timeout``, ``review_timeout`` or ``resubmit_after``.
-    :param seconds: Value of the parameter in seconds. ``None`` means that the value is not known after a deferral.
+    :param seconds: Value of the parameter in seconds, for log lines and error texts. ``None`` if it is not known. After
+        a deferral, :func:`restore_limit` sometimes knows only the deadline and the name of the parameter.
     """
 
     deadline: float
@@ -154,7 +158,8 @@ def restore_limit(deadline: object, parameter: object, limit: WaitLimit) -> Wait
 def parse_timestamp(value: object) -> float | None:
     """Return ``value`` as a Unix time. If ``value`` is not a finite number, return ``None``.
 
-    The value was passed to Airflow before a deferral, and Airflow possibly does not return it unchanged.
+    The value is checked, because it was passed to Airflow before a deferral, and Airflow possibly returns another
+    value.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None

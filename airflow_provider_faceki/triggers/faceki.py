@@ -132,8 +132,8 @@ class FacekiKycDecisionTrigger(BaseTrigger):
         poll_log = PollLog(self.log, *wait_subject(**self._key))
         pause, failures = max(self.poke_interval, MIN_POLL_INTERVAL_SECONDS), self.failed_polls
         # When a triggerer starts, it runs all its triggers at the same moment. Therefore the first poll of each trigger
-        # is delayed by a random time. No existing decision is missed, because the worker polled directly before it
-        # deferred the task.
+        # is delayed by a random time. For a task that has just been deferred, the delay does no harm, because the
+        # worker polled directly before it deferred the task.
         await self._sleep(pause * random.uniform(0.0, 1.0))  # noqa: S311 - no secret
         while True:
             left = self.deadline - time.time()

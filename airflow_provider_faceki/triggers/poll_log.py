@@ -45,10 +45,10 @@ def format_duration(seconds: float) -> str:
 def wait_subject(
     *, link: object = None, request_id: object = None, record_identifier: object = None
 ) -> tuple[str, str]:
-    """Return the name of the parameter that is not None, and a text for log lines that describes its value.
+    """Return the name of the parameter that is set, and a text for log lines that describes its value.
 
-    This parameter selects the records for which a task waits. The text never contains a link, because a link
-    must stay secret.
+    Exactly one of ``link``, ``request_id`` and ``record_identifier`` must be set. It selects the records for which a
+    task waits. The text never contains a link, because a link must stay secret.
     """
     if link is not None:
         return "link", "this link"
@@ -82,12 +82,15 @@ class PollLog:
         next_in: float | None = None,
         may_warn: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Count a poll after which the task continues to wait, and log it if a line is due.
+        """Count a poll after which the task continues to wait.
+
+        A line about the poll is logged if the last line is at least :data:`LOG_INTERVAL_SECONDS` old. If FACEKI still
+        has no record after :data:`NO_RECORD_WARNING_SECONDS`, a warning is logged once.
 
         :param records: Records that the poll returned.
         :param next_in: Seconds until the next poll. It is ``None`` if the time is not known.
-        :param may_warn: Function that is called before the warning that FACEKI has no record. If the function returns
-            ``False``, the warning is not logged, because another process has already logged it in this wait.
+        :param may_warn: Function that is called before this warning. If it returns ``False``, the warning is not
+            logged, because another process has already logged it during this wait.
         """
         self._polls += 1
         now = time.time()

@@ -59,14 +59,23 @@ BODY_TIMEOUT_SECONDS = 5.0
 #: average number per second.
 CALL_LIMIT = (500.0, 50.0)
 #: Rate limit in one process for requests that are possibly attacks: maximum number in a burst, and average number per
-#: second. Above the limit, the answer has the status 429. The limit counts requests with a wrong token or signature. It
-#: also counts lookups of a Connection if no DAG uses its asset and no earlier request contained its correct token.
+#: second. Above the limit, the answer has the status 429. The limit counts two kinds of requests:
+#:
+#: - Requests with a wrong token or signature.
+#: - Requests that start a lookup of an unexpected Connection. A Connection is expected if a DAG uses its asset
+#:   (``faceki://<conn_id>/verifications``), or if an earlier request contained the Connection's correct token. Every
+#:   other Connection is unexpected.
 REFUSAL_LIMIT = (60.0, 2.0)
-#: A refusal is sent a whole multiple of this number of seconds after the arrival of the request. This time is longer
-#: than the slowest lookup of a Connection in the last hour. So the time does not reveal whether a Connection was looked
-#: up. Only lookups of expected Connections are measured. A Connection is expected if a DAG uses its asset, or if an
-#: earlier request contained its correct token. A refusal is delayed in three cases: the token or the signature is
-#: wrong, the request is above REFUSAL_LIMIT, or the lookup of an unexpected Connection failed.
+#: A Connection is expected if a DAG uses its asset, or if an earlier request contained the Connection's correct token.
+#: Every other Connection is unexpected. Three kinds of refusals are delayed, so that their time does not reveal whether
+#: a Connection was looked up:
+#:
+#: - The token or the signature is wrong.
+#: - The request is above REFUSAL_LIMIT.
+#: - The lookup of an unexpected Connection failed.
+#:
+#: A delayed refusal is sent a whole multiple of this number of seconds after the arrival of the request. The multiple
+#: is longer than the slowest measured lookup of the last hour. Only lookups of expected Connections are measured.
 REFUSAL_SECONDS = 1.0
 #: Seconds in the Retry-After header of the status 503. The status is sent if the database or a secrets backend failed
 #: or was too slow, or if no active DAG is scheduled on the asset of the webhook's Connection.
@@ -270,10 +279,10 @@ class Receiver:
         raise await self._unauthorized(credentials.denied or f"wrong token for Connection {conn_id!r}", began)
 
     async def _look_up(self, conn_id: str, expected: bool, began: float) -> auth.Credentials:
-        # A Connection is expected if a DAG uses its asset, or if an earlier request contained its correct token. A
-        # request for an expected Connection waits until the lookup is finished. A request for any other Connection is
-        # refused if the lookup is not finished in time. The time limit is shorter than the time after which each
-        # refusal is sent, so the time of a refusal does not reveal how long the lookup takes.
+        # A Connection is expected if a DAG uses its asset, or if an earlier request contained the Connection's correct
+        # token. A request for an expected Connection waits until the lookup is finished. A request for any other
+        # Connection is refused if the lookup is not finished in time. Such a refusal is delayed; see REFUSAL_SECONDS.
+        # The time limit is shorter than this delay, so the time of a refusal does not reveal how long the lookup takes.
         within = None if expected else began + 0.9 * self._refusal_seconds() - time.monotonic()
         try:
             credentials = await self._authenticator.look_up(conn_id, expected, within)
@@ -304,9 +313,10 @@ class Receiver:
         return REFUSAL_SECONDS * max(1, math.ceil(slowest * 1.25 / REFUSAL_SECONDS))
 
     async def _quantize_latency(self, began: float) -> None:
-        """Sleep until the time since ``began`` is a whole multiple of the interval from :meth:`_refusal_seconds`.
+        """Delay a refusal, so that its time does not reveal whether a Connection was looked up.
 
-        A refusal is sent after this time, so that its time does not reveal whether a Connection was looked up.
+        The method sleeps until the time since ``began`` is a whole multiple of :meth:`_refusal_seconds`. After that,
+        the caller sends the refusal.
 
         :param began: Time at which the request arrived, in seconds of the monotonic clock.
         """

@@ -2,9 +2,11 @@
 """Authenticate senders of webhooks with the token and the signature key of a Connection, which are cached for 30 s.
 
 A Connection cannot be used if it is missing, has another type, has no token, or has a wrong setting. For such a
-Connection, the cache contains credentials that no token matches. This has two advantages. A refusal does not reveal
-whether the Connection or only the token is wrong, because both use the same code. While the credentials are in the
-cache, further requests for the Connection cause no lookup.
+Connection, the cache contains credentials that no token matches. This has two advantages:
+
+- A refusal does not reveal whether the Connection or only the token is wrong, because the receiver compares the token
+  with credentials and answers in the same way in both cases.
+- While the credentials are in the cache, further requests for the Connection cause no lookup.
 """
 
 from __future__ import annotations
@@ -39,9 +41,10 @@ FAILURE_TTL_SECONDS = 5.0
 #: Maximum time in seconds to look up a Connection, and to read the list of the Connections whose assets are used. The
 #: time is limited, because a secrets backend or the database is possibly slow or unavailable.
 LOOKUP_TIMEOUT_SECONDS = 15.0
-#: The duration of the slowest lookup of a Connection is remembered for this number of seconds. Refusals of webhooks are
-#: delayed by more than this duration, so that the delay does not reveal whether a Connection was looked up. A lookup is
-#: measured only if a DAG uses the asset of the Connection, or if an earlier request contained its correct token.
+#: The duration of the slowest measured lookup of a Connection is remembered for this number of seconds. Refusals of
+#: webhooks are delayed by more than this duration, so that the delay does not reveal whether a Connection was looked
+#: up. Only lookups of expected Connections are measured. A Connection is expected if a DAG uses its asset
+#: (``faceki://<conn_id>/verifications``), or if an earlier request contained the Connection's correct token.
 SLOWEST_TTL_SECONDS = 3600.0
 #: Maximum difference in seconds between the time of a signature and the current time, in both directions.
 MAX_SIGNATURE_AGE_SECONDS = 300
@@ -105,9 +108,9 @@ class Credentials:
 #: does not reveal whether the Connection exists.
 DENY_ALL = Credentials((secrets.token_bytes(32),), denied="there is no such Connection of type faceki")
 
-#: Credentials for a lookup that takes too long. The reason is logged, so it does not contain the id of the Connection.
-#: If a sender has put the id and the token into the URL in the wrong order, the text in the place of the id is the
-#: secret token.
+#: Credentials for a lookup that takes too long. The reason of the refusal is logged. It does not contain the Connection
+#: id from the URL, because this id is possibly the secret token: a sender can put the id and the token into the URL in
+#: the wrong order.
 TOO_LATE = replace(DENY_ALL, denied="a Connection was not found in time")
 
 
@@ -141,8 +144,8 @@ class Authenticator:
     def slowest_lookup_seconds(self) -> float:
         """Duration in seconds of the slowest lookup of a Connection in the last hour. Without a lookup, the value is 0.
 
-        A lookup counts only if it succeeded, and if a DAG uses the asset of the Connection or an earlier request
-        contained its correct token.
+        A lookup counts only if it succeeded and its Connection is expected. A Connection is expected if a DAG uses its
+        asset (``faceki://<conn_id>/verifications``), or if an earlier request contained the Connection's correct token.
         """
         seconds, until = self._slowest
         return seconds if self._clock() < until else 0.0
@@ -150,8 +153,8 @@ class Authenticator:
     def cached(self, conn_id: str) -> Credentials | None:
         """Return the cached credentials of a Connection. If they are not in the cache, return ``None``.
 
-        If the id cannot be part of an asset's URI, return credentials that no token matches. Such an id is never looked
-        up.
+        Webhooks of a Connection become events of its asset ``faceki://<conn_id>/verifications``. An id that cannot be
+        part of this URI is never looked up: the result is credentials that no token matches.
         """
         if not fits_uri(conn_id):
             return DENY_ALL
@@ -166,11 +169,11 @@ class Authenticator:
         """Look up a Connection and return its credentials. Concurrent callers share one lookup.
 
         :param conn_id: Id of the Connection.
-        :param expected: Whether a DAG uses the asset of the Connection, or an earlier request contained the correct
-            token of the Connection. The lookup of an expected Connection does not wait for lookups of unexpected
-            Connections.
-        :param within: Maximum wait in seconds. If the lookup takes longer, the call returns :data:`TOO_LATE`, which
-            rejects every token. The lookup continues and fills the cache. ``None`` means that there is no maximum.
+        :param expected: Whether a DAG uses the asset of the Connection (``faceki://<conn_id>/verifications``), or an
+            earlier request contained the Connection's correct token. The lookup of an expected Connection does not wait
+            for lookups of unexpected Connections.
+        :param within: Maximum wait in seconds. If the lookup takes longer, the call returns :data:`TOO_LATE`,
+            which rejects every token. The lookup continues and fills the cache. ``None`` means that there is no maximum.
         :raises LookupFailed: if a secrets backend or the database failed or was too slow.
         """
         task = self._lookups.get(conn_id)

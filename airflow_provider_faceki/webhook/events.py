@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Time in seconds for which a transaction is repeated if SQLite's lock is not free. It must be shorter than
-#: :data:`STORE_TIMEOUT_SECONDS`, because the HTTP request with the webhook waits no longer than that.
+#: If SQLite's lock is not free, the transaction fails and is tried again, for up to this number of seconds. The number
+#: must be less than :data:`STORE_TIMEOUT_SECONDS`, because the HTTP request with the webhook waits no longer than that.
 LOCK_TIMEOUT_SECONDS = 20.0
 #: Maximum time in seconds that a webhook notification waits until it is stored as an event. After this time, a
 #: notification that is still in the queue is dropped. The time is long, because the event is useful even if the sender
@@ -62,7 +62,7 @@ class Outcome(StrEnum):
     STORED = "stored"
     #: The notification is not stored, because the latest event of the verification has the same status.
     REPEATED = "repeated"
-    #: The notification is not stored, because no active DAG is scheduled on the asset. The event would start no DAG.
+    #: The notification is not stored, because no active DAG is scheduled on the asset, so the event would start no DAG.
     NO_SCHEDULED_DAG = "no scheduled DAG"
     #: The notification is not stored, because the asset has reached the Connection's limit of events in the last 24
     #: hours. Events that tasks have created do not count.
@@ -83,7 +83,10 @@ class _Pending:
 
 
 class EventWriter:
-    """Writer that stores the webhook notifications of one process in groups. Use each instance in only one event loop.
+    """Writer that stores the webhook notifications of one process. Use each instance in only one event loop.
+
+    The notifications are stored in groups. The notifications of a group belong to one Connection and are stored in one
+    transaction.
 
     :param store: Function that stores a group. It runs in a thread.
     """
@@ -176,7 +179,8 @@ def store_events(
     :param conn_id: Id of the Connection.
     :param notifications: Notifications of this Connection, in the order of their arrival. The outcomes have the same
         order.
-    :param max_per_day: Maximum number of events of this Connection in 24 hours, without the events of tasks.
+    :param max_per_day: Maximum number of events of this Connection in the last 24 hours. An event that a task has
+        created is not counted.
     """
     from sqlalchemy.exc import OperationalError
 
@@ -275,6 +279,7 @@ def _register(
     if not listeners:
         return Outcome.NO_SCHEDULED_DAG
     # An event with a partition key starts only partitioned DAGs. An event without a key starts only the other DAGs.
+    # Therefore the event gets a key if one of the scheduled DAGs is partitioned.
     key = notification.request_id if any(map(_is_partitioned, listeners)) else None
     event = asset_manager.register_asset_change(
         asset=asset, extra=notification.extra, partition_key=key, session=session
@@ -335,8 +340,9 @@ def _latest_statuses(
             AssetEvent.timestamp > datetime.now(UTC) - REPEAT_WINDOW,
             request_id.in_({each.request_id for each in notifications}),
         )
-        # The events are ordered by id and not by timestamp. The database assigns the ids while the row of the asset is
-        # locked. The timestamps come from the clocks of several API servers, which possibly differ.
+        # The events are ordered by id, because the database assigns the ids while the row of the asset is locked. They
+        # are not ordered by timestamp, because the timestamps come from the clocks of several API servers, which
+        # possibly differ.
         .order_by(AssetEvent.id)
     )
     return {extra["request_id"]: extra.get("status") for extra in found}
@@ -345,8 +351,9 @@ def _latest_statuses(
 def _count_of_a_day(session: Session, asset: AssetModel) -> int:
     """Return the number of events of the last 24 hours, without the events that tasks have created.
 
-    A task that looks for missed decisions possibly creates many events at once. These events must not use up the limit
-    of the webhooks. Airflow sets the source of an event only if a task has created the event.
+    The number is compared with the limit of webhooks per day (``max_per_day``). A task that looks for missed decisions
+    can create many events at once. These events must not use up the limit, so the query counts only events without a
+    source task. Airflow sets the source task of an event only if a task has created the event.
     """
     from airflow.models.asset import AssetEvent
     from sqlalchemy import func, select
@@ -361,9 +368,9 @@ def _count_of_a_day(session: Session, asset: AssetModel) -> int:
 
 
 def _scheduled_dags(session: Session, asset: AssetModel) -> list[DagModel]:
-    """Return the DAGs that are scheduled on the asset, without paused and stale DAGs.
+    """Return the DAGs that are scheduled on the asset.
 
-    An event does not start a paused or stale DAG.
+    Paused and stale DAGs are left out, because an event does not start them.
     """
     from airflow.models.asset import (
         DagScheduleAssetNameReference,

@@ -100,7 +100,8 @@ class RawCall:
     def is_charged(self) -> bool:
         """Whether the call counts against the limit of charged calls (setting ``max_charged_calls`` of the Connection).
 
-        FACEKI's prices of single routes are unknown. Therefore every call counts that is not idempotent.
+        It is unknown which routes FACEKI charges. Therefore every call counts, except a call that is allowed to be sent
+        twice (see ``idempotent``). Such a call is assumed to cost nothing.
         """
         return not self.is_idempotent
 
@@ -122,9 +123,9 @@ class RawCall:
                 return json_body(self.json), JSON_HEADERS
             except (TypeError, ValueError, RecursionError):
                 pass
-            # The ValidationError is raised outside the except block. Inside the block, Python would store the caught
-            # error in the attribute `__context__` of the ValidationError. The caught error possibly contains personal
-            # data from the JSON document.
+            # The caught error possibly contains personal data from the JSON document. If the ValidationError were
+            # raised inside the except block, Python would store the caught error in its attribute `__context__`.
+            # Therefore the ValidationError is raised outside the block.
             raise ValidationError("json contains a value that cannot be written as JSON")
         if self.files:
             body = Multipart(_query(self.data or {}), tuple(self.files.items()))

@@ -320,11 +320,13 @@ class FindKycVerification:
         return self._records().request(service)
 
     def read(self, answer: Payload) -> KycVerification | None:
-        """Return the newest verification in FACEKI's answer, or ``None`` if there is no verification.
+        """Return the newest verification in FACEKI's answer that has the requested id, or ``None`` if there is none.
 
-        Verifications that ``known_request_ids`` or ``not_before`` excludes are ignored.
+        Several verifications can have the same ``record_identifier``. Those that ``known_request_ids`` or
+        ``not_before`` excludes are ignored.
 
-        :raises UnexpectedResponseError: if the records belong to other verifications, or have an unknown format.
+        :raises UnexpectedResponseError: if the answer contains records, but no record has the requested id, or if the
+            answer has an unknown format.
         """
         records = read_records(answer)
         own = [record for record in records if self._is_own(record)]

@@ -122,21 +122,22 @@ def are_records_stored(
 ) -> bool:
     """Return ``False`` if the rules of a workflow say that FACEKI stores no records. Otherwise return ``True``.
 
-    If FACEKI stores no records, a missing record does not prove that FACEKI has performed no verification. In this
-    case, the caller must not send the verification again. If FACEKI has no endpoint for the rules, or its answer is
-    unreadable, the rules remain unknown, and the result is ``True``.
+    The caller has found no record of a verification that was possibly sent. If FACEKI stores no records, the missing
+    record proves nothing, and the caller must not send the verification again.
+
+    If the rules are unknown, the result is ``True``. The rules are unknown if FACEKI has no endpoint for them, if its
+    answer is unreadable, or if the rules are not requested because ``is_decisive`` is false.
 
     :param rules: The rules, or ``None`` if an earlier request for them failed.
-    :param fetch: Function that requests the rules. It is called if ``rules`` is ``None`` and ``is_decisive`` is true.
-    :param is_decisive: Whether the caller possibly sends a verification now if the result is ``True``. If the value is
-        true and ``rules`` is ``None``, the rules are requested again. If the value is false, the rules are not
-        requested, and the result for unknown rules is ``True``.
-    :raises FacekiError: if ``fetch`` raises it. If the endpoint of the rules is missing or its answer is unreadable, no
-        error is raised.
+    :param fetch: Function that requests the rules once more. It is called only if ``rules`` is ``None`` and
+        ``is_decisive`` is true.
+    :param is_decisive: Whether the caller sends the verification again if this function returns ``True``. With
+        ``False``, the caller does not send it now, so unknown rules are not requested once more.
+    :raises FacekiError: if ``fetch`` fails for another reason than a missing endpoint or an unreadable answer.
     """
     if rules is None and is_decisive:
-        # The rules are ``None`` if FACEKI has no endpoint for them, and also if the endpoint failed for a short time.
-        # The error of a second request shows which of these is the case.
+        # The rules are `None` in two cases: FACEKI has no endpoint for them, or the endpoint failed for a short time. A
+        # second request shows which of these is the case.
         try:
             rules = fetch()
         except FacekiError as error:
@@ -148,12 +149,16 @@ def are_records_stored(
 def are_rules_unavailable(error: FacekiError) -> bool:
     """Return True if a verification can go on although the request for the workflow's rules failed with ``error``.
 
-    The result is ``True`` if the endpoint of the rules is missing, if the service fails, or if the answer is unreadable
-    or missing. The verification does not need the rules, because FACEKI itself checks them during the verification.
-    FACEKI does not document the endpoint, which is known only from SDKs, so the endpoint is possibly missing.
+    The result is ``True`` in these cases:
 
-    For all other errors, the result is ``False``, and the caller raises the error. An example is HTTP 429 (too many
-    requests): the endpoint works, and a later request can return the rules.
+    - The endpoint of the rules is missing. FACEKI does not document this endpoint, which is known only from SDKs.
+    - The service fails, or there is no answer.
+    - The answer is unreadable.
+
+    The verification does not need the rules, because FACEKI itself checks them during the verification.
+
+    For all other errors, the result is ``False``, and the caller raises the error. HTTP 429 (too many requests) is one
+    of these errors, because the service works and only requires a pause before the next request.
 
     :param error: Error of the request for the rules, after all retries of the request.
     """
@@ -164,7 +169,7 @@ def are_rules_unavailable(error: FacekiError) -> bool:
 def are_rules_missing(error: FacekiError) -> bool:
     """Return True if the endpoint of a workflow's rules does not exist, or if its answer is unreadable.
 
-    In these cases, another request would probably end with the same error, so the rules remain unknown. If the service
+    In both cases, another request would probably end with the same error, so the rules remain unknown. If the service
     is only down for some time, the result is ``False``, because a later request can return the rules.
 
     :param error: Error of the request for the rules, after all retries of the request.
@@ -180,9 +185,11 @@ def are_rules_missing(error: FacekiError) -> bool:
 
 
 def _find_rules(answer: Json) -> WorkflowRules | None:
-    """Return the rules in an answer, or ``None`` if there are no rules with a list of documents in a known format.
+    """Return the rules in an answer.
 
-    An unknown format must not be treated as an empty list. An empty list means that the workflow requires no documents.
+    The result is ``None`` if the answer contains no rules, or if the list of documents in the rules is missing or has
+    an unknown format. An unknown format must not be treated as an empty list, because an empty list means that the
+    workflow requires no documents.
     """
     found = find_objects(answer, lambda item: has_field(item, *_RULES_FIELDS))
     if not found:

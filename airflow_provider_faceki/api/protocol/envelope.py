@@ -1,13 +1,14 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Interpretation of FACEKI's answers as a success or as an error.
 
-An envelope is the outer JSON object of an answer. FACEKI has four kinds of envelopes. Each kind is possible on any
-route and with any HTTP status:
+An envelope is the outer JSON object of an answer. FACEKI has four kinds of envelopes:
 
-* The legacy envelope ``{"responseCode": 0, "data": …}`` is usual for tokens, links and the V2 API.
+* The legacy envelope ``{"responseCode": 0, "data": …}`` is usual for token requests, new links and the V2 API.
 * The v3 envelope ``{"status": true, "code": 200, "result": …}`` is usual for all routes under ``/api/v3``.
-* The validation envelope ``{"status": false, "statusCode": 422, …}`` is usual for the token routes.
+* The validation envelope ``{"status": false, "statusCode": 422, …}`` is usual for token requests with invalid input.
 * The error list ``{"errors": [{"message": …}]}`` is not documented, but FACEKI's iOS SDK can read it.
+
+This module accepts each kind on any route and with any HTTP status.
 
 FACEKI's SDKs read error codes from answers with HTTP 200, so HTTP 200 alone does not mean success. If a JSON answer has
 none of these envelopes and no field ``result`` or ``data``, the whole document is the result. For example, the answers
@@ -52,8 +53,8 @@ _WORD_FIELDS = (
     *("errormessage", "errordescription", "detail", "reason"),
 )
 # These fields contain codes, statuses, messages or technical details. Any other field with a value, such as a field
-# with records, counts as content of the answer. An answer with content is not treated as a failure only because it has
-# an error field or a message.
+# with records, counts as content of the answer. If an answer has content, a field such as `error` or `message` alone
+# does not make the answer a failure.
 _ENVELOPE_FIELDS = frozenset(
     {
         *_CODE_FIELDS,
@@ -64,8 +65,8 @@ _ENVELOPE_FIELDS = frozenset(
         *("reason", "hint", "instance", "trace", "requestid", "traceid", "correlationid", "metadata", "meta"),
     }
 )
-# These fields belong to the outer object (envelope) of FACEKI's answers. If an envelope has neither the field `result`
-# nor the field `data`, these fields are removed, and the remaining fields are the result.
+# Fields of the outer object (envelope) of FACEKI's answers. If an envelope has neither the field `result` nor the field
+# `data`, the result consists of all its fields except the fields in this set.
 _WRAPPING_FIELDS = frozenset({*_CODE_FIELDS, *_SUCCESS_FIELDS, "status", "message", "appversion"})
 
 # Words with which services refuse a token or credentials. They help to decide whether an answer is a failure, which
@@ -102,9 +103,9 @@ class Payload:
     :param null_is_no_record: Meaning of a successful answer whose content is ``null``, for calls that read records.
         ``True``: FACEKI has no record, as with an empty list. ``False``: the meaning is unknown, and an error is
         raised. The value comes from the setting ``null_result``.
-    :param failure: Failure that the envelope reports, or ``None``. It is set only if the answer also contains records,
-        and each record has a decision. Calls that read records ignore the failure and use the records. All other calls
-        raise the failure.
+    :param failure: Failure that an answer reports although it contains records, each with a decision. Calls that read
+        records ignore this failure and use the records. All other calls raise it. If an answer reports no failure, the
+        value is ``None``. A failure without such records is raised by :func:`read_payload`, so it has no payload.
     """
 
     result: Json
@@ -331,9 +332,9 @@ def _is_ambiguous(kind: type[ResponseError], status: int, code: int | None, word
     # result is true, so a charged call is not sent again.
     if kind is ResponseError or (code == 404 and status < 300):
         return True
-    # In this case, only the text of the answer says that FACEKI refused the credentials or the token. The HTTP status
-    # and the code do not say this. The text alone does not prove a refusal. So FACEKI has possibly acted on the
-    # request.
+    # Here, only the text of the answer says that FACEKI refused the credentials or the token. Neither the HTTP status
+    # nor the code says so. The text alone does not prove a refusal, so FACEKI has possibly acted on the request.
+    # Therefore the result is true.
     if (
         kind is AuthenticationError
         and words

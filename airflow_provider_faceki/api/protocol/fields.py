@@ -16,10 +16,12 @@ from airflow_provider_faceki.api.values import Json, parse_json
 
 #: Maximum number of nested levels of a JSON document that a search visits.
 MAX_WRAPPINGS = 6
-#: Maximum length of a field name for which other spellings are accepted. No field of FACEKI has a longer name. The
-#: conversion of longer names would be slow, and the cache of :func:`plain` would keep them in memory.
+#: Maximum length of a field name for which other spellings are accepted. No field of FACEKI has a longer name. Longer
+#: names are not converted, because the conversion would be slow, and the cache of :func:`plain` would keep them in
+#: memory.
 MAX_NAME_LENGTH = 100
-#: Maximum number of JSON keys that an error message names. A complete record has about 20 keys.
+#: Maximum number of JSON keys that an error message names. A complete record has about 20 keys, so all of them are
+#: named.
 MAX_SHOWN_KEYS = 30
 
 # Names of the fields that contain the content of an answer. The most probable names are first. The names are in lower
@@ -82,17 +84,23 @@ def find_objects(
 ) -> list[dict[str, Json]] | None:
     """Search a JSON document and return the objects for which ``is_wanted`` returns true.
 
-    An object inside a wanted object is not returned. Deeper levels than :data:`MAX_WRAPPINGS` are not searched.
+    An object inside a wanted object is not returned. Deeper levels than :data:`MAX_WRAPPINGS` are not searched. If a
+    list contains a value that neither is nor contains a wanted object, none of its objects is returned. Empty objects
+    in a list are ignored.
 
     :param is_wanted: Function that receives a JSON object and returns whether it is wanted.
-    :returns: The wanted objects. If the document contains an empty list or null in their place, the returned list is
-        empty. If the document contains something else in their place, or beside them in a list, the result is ``None``.
+    :returns: The wanted objects. If no object is found, the result is one of these two:
+
+        - An empty list, if the document is an empty list, or if a field such as ``result`` contains an empty list, an
+          empty object or null.
+        - ``None`` in all other cases, because the document has an unknown format.
     """
     if not isinstance(document, dict):
         return _search(document, is_wanted, 0)
-    # An answer has an outer object (the envelope), which contains the content in a field such as `result`. Both can
-    # have the same field, such as `requestId`. The content is searched first, so that its objects are returned and not
-    # the envelope.
+    # `document` is the outer object of an answer. It contains the content of the answer in a field such as `result`.
+    # `is_wanted` usually tests whether an object has a certain field, such as `requestId`. Both the outer object and an
+    # object of the content can have this field. The content is searched first, so that the object of the content is
+    # returned.
     inner = {key: value for key, value in document.items() if plain(key) in _WRAPPERS}
     found = _search(inner, is_wanted, 0) if inner else None
     if not found and is_wanted(document):
@@ -138,10 +146,10 @@ def _search_object(
 
 
 def says_none(document: Json, depth: int = 0) -> bool:
-    """Return True if an answer contains an empty list in the place of its content.
+    """Return True if the content of an answer is an empty list.
 
-    The list is the answer itself, or the value of a content field, such as ``result`` or ``records``. The content field
-    can be inside other content fields.
+    The content is the answer itself, or the value of a content field, such as ``result`` or ``records``. A content
+    field can be inside other content fields, as in ``{"result": {"records": []}}``.
     """
     document = embedded(document)
     if isinstance(document, dict) and depth <= MAX_WRAPPINGS:

@@ -152,10 +152,10 @@ class AuthSession:
         self._refused[token.value] = self.clock()
 
     def may_renew(self, token: AccessToken) -> bool:
-        """Return whether the call is allowed to try again after FACEKI refused ``token``, usually with a new token.
+        """Return whether a call is allowed to send its request once more after FACEKI refused ``token``.
 
-        If FACEKI recently refused ``token`` although it was new (see :meth:`note_refusal`), FACEKI would probably
-        refuse the next token too. In this case, the result is false for :data:`MIN_RENEWAL_SECONDS` after the refusal.
+        The result is false if :meth:`note_refusal` was called with ``token`` in the last :data:`MIN_RENEWAL_SECONDS`.
+        FACEKI then refused ``token`` although it was new, so FACEKI would probably refuse the next token too.
         """
         refused_at = self._refused.get(token.value)
         return refused_at is None or not 0 <= self.clock() - refused_at < MIN_RENEWAL_SECONDS
@@ -288,7 +288,7 @@ _ADVICE = (
 def _may_renew(
     session: AuthSession, request: HttpRequest, error: ResponseError, token: AccessToken, began: float
 ) -> bool:
-    """Return True if FACEKI possibly refused the token, and the request is allowed to be sent again.
+    """Return True if FACEKI possibly refused the token, and the caller is allowed to send the request once more.
 
     :param error: The error with which FACEKI answered.
     :param token: The access token that was sent.
@@ -298,8 +298,12 @@ def _may_renew(
         return False
     if is_token_refusal(error):
         return True
-    # A refused token is a possible cause of the error, but not the certain cause. Therefore the request is sent again
-    # only if the token is older than the call, and if a second request does no harm.
+    # The error has several possible causes, and a refused token is only one of them. Therefore the request is sent
+    # again only under two conditions:
+    #
+    # - The token is older than the call. A token that was fetched during the call has not expired, so the error
+    #   probably has another cause.
+    # - A second request does no harm.
     is_new = token.obtained_at > began
     return error.may_refuse_token and not is_new and (request.idempotent or not error.is_ambiguous)
 

@@ -3,8 +3,8 @@
 
 https://docs.faceki.com/data-fields/verification-data/ekyc-webhook-structure documents an object with ``requestId``,
 ``fullName``, ``status`` and ``kycData``. FACEKI does not sign webhooks, so the content is possibly forged. The parser
-returns only the id and the decision, and discards the personal data. To confirm the decision, fetch the record from
-FACEKI by the id.
+returns only the id and the decision, and discards the personal data. To confirm the decision, the caller has to fetch
+the record from FACEKI by the id.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from airflow_provider_faceki.api.protocol.fields import describe, embedded, fiel
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.values import UUID_PATTERN, Json, as_word
 
-#: Maximum number of fields in a form-encoded body. A webhook of FACEKI has four fields.
+#: Maximum number of fields in a form-encoded body. The maximum is sufficient, because a webhook of FACEKI has four
+#: fields.
 MAX_FORM_FIELDS = 100
 #: Maximum number of fields in a body. The fields of the outer object and of the objects directly inside it are counted.
 #: In a webhook of FACEKI, these are about 30 fields. The limit is needed, because the receiver parses the body on the
@@ -39,8 +40,8 @@ class WebhookNotification:
     Create it with :meth:`of` or :func:`parse_webhook`.
 
     :param request_id: FACEKI's id of the verification, in lower case.
-    :param status: The decision as the webhook states it, in upper case. An undocumented decision becomes ``OTHER``,
-        because a sender can send any text, for example a person's name.
+    :param status: The decision in the webhook, in upper case. An undocumented decision becomes ``OTHER``, because a
+        sender can send any text, for example a person's name.
     """
 
     request_id: str
@@ -48,10 +49,11 @@ class WebhookNotification:
 
     @classmethod
     def of(cls, request_id: object, status: object) -> WebhookNotification:
-        """Return the notification for a request id and a status, which is the decision as the webhook states it.
+        """Create a notification from the request id and the decision in a webhook.
 
-        Both arguments can be in upper or lower case.
+        Both values can be in upper or lower case.
 
+        :param status: The decision.
         :raises InvalidWebhookError: if ``request_id`` is not a UUID, or ``status`` is not a single word of at most 40
             letters, digits, ``-`` and ``_``.
         """

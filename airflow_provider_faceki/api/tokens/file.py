@@ -6,7 +6,8 @@ are opened relative to the directory's descriptor and never through a symbolic l
 another user owns it, if other users can access it, or if it has another type. If the directory or a file cannot be
 used, the store logs one warning and uses the memory of the process instead.
 
-The owner of a refresh lock fetches the next token. If another process owns the lock, the methods do not wait for it.
+Before a process fetches a token, it locks one of the lock files, so that not every process fetches a token. If another
+process has locked the file, no function of this module waits until the file is unlocked. The caller tries again later.
 """
 
 from __future__ import annotations
@@ -192,9 +193,9 @@ class FileRefreshLock:
         descriptor = None if self._key is None else _open_locks.pop(self._key, None)
         if descriptor is None:
             return
-        # The file is unlocked explicitly before it is closed. A child process that was forked in the meantime possibly
-        # has the same file open. In this case, closing the file in this process would not release the lock. Errors are
-        # ignored, because the connection to a network file system possibly breaks while the lock is held.
+        # A child process that was forked in the meantime possibly has the same file open. In this case, closing the
+        # file in this process would not release the lock. Therefore the file is unlocked before it is closed. Errors
+        # are ignored, because the connection to a network file system possibly breaks while the lock is held.
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         with suppress(OSError):
@@ -212,8 +213,8 @@ _open_locks: dict[int, int] = {}
 
 
 def _after_fork() -> None:
-    # This function runs in a child process after a fork. The locks belong to the parent process. If the child process
-    # did not close the lock files, they would remain locked after the parent process has ended.
+    # After a fork, this function closes the lock files in the child process. The locks belong to the parent process. If
+    # the child process kept the lock files open, they would remain locked after the parent process has ended.
     while _open_locks:
         with suppress(OSError):
             os.close(_open_locks.popitem()[1])

@@ -22,9 +22,10 @@ class MemoryTokenStore:
         self._mutex = threading.Lock()
         self._token: AccessToken | None = None
         self._refused: str | None = None
-        # The refresh locks by their number. The owner of a refresh lock fetches the next token. The references are
-        # weak, so a lock becomes free as soon as its owner no longer refers to it. This is necessary for an asyncio
-        # task that is cancelled before it receives its lock, because such a task cannot release the lock.
+        # The refresh locks that have an owner. The owner of a refresh lock fetches the next token. The key is the
+        # number of the lock: if the owner of lock 0 hangs, another caller acquires lock 1. The references are weak, so
+        # a lock becomes free as soon as its owner no longer refers to it. For example, an asyncio task that is
+        # cancelled before it receives its lock cannot release the lock.
         self._locks: dict[int, weakref.ref[MemoryRefreshLock]] = {}
 
     def peek(self) -> AccessToken | None:

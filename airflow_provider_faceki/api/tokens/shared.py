@@ -36,21 +36,23 @@ from airflow_provider_faceki.api.tokens.file import FileRefreshLock, FileTokenSt
 from airflow_provider_faceki.api.tokens.memory import MemoryRefreshLock, MemoryTokenStore
 from airflow_provider_faceki.api.tokens.sealing import MAX_SEALED_BYTES, TokenSeal, UntrustedError
 
-#: Maximum seconds for one operation of the storage. Object storages answer within tenths of a second.
+#: Maximum seconds for one operation of the storage. The maximum is sufficient, because object storages answer within
+#: tenths of a second.
 MAX_OPERATION_SECONDS = 5.0
-#: Before a host fetches a token, it acquires a refresh lock: it creates an object in the storage, the lock object. In a
-#: directory, this object is a file. The file is empty at first, and the host writes its content within milliseconds. If
-#: a lock object is still empty after this number of seconds, it is treated as corrupt.
+#: Before a host fetches a token, it creates a lock object in the storage. If the storage is a directory, the lock
+#: object is a file. A new file is empty until the host has written its content, which takes milliseconds. A lock object
+#: that is still empty after this number of seconds is treated as corrupt.
 EMPTY_LOCK_SECONDS = 1.0
 #: Seconds for which the storage is not used after a failure.
 SUSPEND_SECONDS = 60.0
-#: Minimum seconds between two uses of the storage while another host fetches the access token. Object storages charge
-#: for each use.
+#: Minimum seconds between two uses of the storage while another host fetches the access token. There is a minimum,
+#: because object storages charge for each use.
 POLL_SECONDS = 0.25
-#: Before a host fetches a token, it tries to create a lock object. If the storage answers that the object exists, the
-#: host tries to read it. Possibly the object does not exist any more, because another host has just deleted it. But if
-#: this happens this number of times in succession, the storage evidently refuses to create objects, and waiting is
-#: useless. So many attempts need at least ten seconds.
+#: Before a host fetches a token, it tries to create a lock object. Sometimes the storage answers that this object
+#: exists, but when the host reads the object, it does not exist. A single such contradiction is normal, because another
+#: host possibly deletes the object at this moment. This number of contradictions, which take about ten seconds, shows
+#: that the storage refuses to create objects. Then the host fetches a token without a lock object. The count starts
+#: again when a lock object is read.
 MAX_MISSING_LOCKS = 40
 #: A host creates a lock object before it requests a token, and deletes the lock object afterwards. If the host is
 #: killed in the meantime, the lock object remains. Another host replaces a lock object that is older than this number
@@ -247,16 +249,17 @@ class SharedTokenStore:
         try:
             return None if sealed is None else self._seal.unseal(sealed)
         except UntrustedError:
-            # Another version of this provider wrote the object, and the storage itself works. Therefore the
-            # UntrustedError is not raised. After an error, the storage would not be used for a while, and no host would
-            # replace the object by a token that can be read.
+            # Another version of this provider wrote the object, so this version cannot read it. The result is `None`,
+            # as if there were no token. Then this host fetches a token and replaces the object. No exception is raised,
+            # because after an exception the storage is not used for a minute, so the object would not be replaced.
             return None
 
     def _create_lock(self, generation: int) -> str:
-        """Try once to acquire one of the refresh locks 0 to ``generation``. Return the name of the lock object.
+        """Try once to acquire one of the refresh locks 0 to ``generation``. Return the name of its lock object.
 
         The owner of a refresh lock fetches the next token; see :class:`TokenStore`. A host acquires a lock by creating
-        an object in the storage. If other callers own all these locks, return ``_HELD_ELSEWHERE``.
+        the lock object in the storage. If no lock was acquired, return ``_HELD_ELSEWHERE``. The caller then tries again
+        later.
         """
         content = json.dumps({"locked_at": time.time(), "by": os.urandom(8).hex()}).encode()
         for number in range(generation + 1):
@@ -309,7 +312,8 @@ class SharedTokenStore:
         )
 
 
-#: The method ``SharedTokenStore._create_lock`` returns this value if other callers own all locks that it has tried.
+#: The method ``SharedTokenStore._create_lock`` returns this value if it has acquired no lock, usually because other
+#: callers own all locks that it has tried.
 _HELD_ELSEWHERE = ""
 
 
@@ -339,13 +343,13 @@ class SharedRefreshLock:
 
 
 def _is_void(content: bytes | None) -> bool:
-    """Return True if another host is allowed to replace a lock object.
+    """Return True if the caller is allowed to delete a lock object of another host and create its own.
 
     This is the case if the object is corrupt, or if the time in it differs from now by more than
     ``MAX_LOCK_AGE_SECONDS``.
 
-    :param content: Content of the lock object. ``None`` means that the object does not exist, because its owner has
-        just released the lock. In this case, the result is ``False``.
+    :param content: Content of the lock object, or ``None`` if the object does not exist any more. With ``None``, the
+        result is ``False``, because the caller could delete a lock object that a third host creates at this moment.
     """
     if content is None:
         return False

@@ -37,19 +37,20 @@ from urllib3.connection import HTTPConnection
 from airflow_provider_faceki.api.errors import ConfigurationError
 
 #: Maximum number of unsent bytes in the kernel's buffer of a connection. The kernel sends these bytes even after the
-#: deadline or the end of the process. The kernel's default limit is up to 4 MiB. On a slow uplink, the kernel would
-#: need minutes to send 4 MiB.
+#: deadline or the end of the process. Without this maximum, the kernel's default limit of up to 4 MiB would apply. On a
+#: slow uplink, the kernel would need minutes to send 4 MiB.
 MAX_UNSENT_BYTES = 256 * 1024
 #: The socket option that limits the unsent bytes, or ``None`` if the operating system has no such option.
 NOTSENT_LOWAT_OPTION: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
-# Clock for the deadline of sending. ``CLOCK_BOOTTIME`` also counts the time during which the machine is suspended. Some
-# operating systems do not have this clock. If a suspension is longer than the deadline allows, the rest of the request
-# is not sent after it, because another process possibly sends the same request during the suspension.
+# Clock for the deadline of sending. While the machine is suspended, `CLOCK_BOOTTIME` continues, so the deadline can
+# pass. Then the rest of the request is not sent when the machine resumes. This is important, because another machine
+# possibly sends the same request in the meantime. Operating systems without `CLOCK_BOOTTIME` use `CLOCK_MONOTONIC`.
 _SEND_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-#: A server can answer before the request is sent completely. Until the request is sent, each read returns at most this
-#: number of response bytes. As soon as this number of bytes is stored, no more bytes are read. The bytes are needed
-#: only to find out whether the server has already sent a final status, and a status line is much shorter.
+#: A server can answer before the request is sent completely. As soon as at least this number of response bytes is
+#: stored, no more bytes are read until the request is sent. A single read also returns at most this number of bytes.
+#: The bytes are needed only to find out whether the server has already sent a final status, and a status line is much
+#: shorter.
 _MAX_EARLY_BYTES = 16 * 1024
 _INTERIM_RESPONSE = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d\b.*?\r?\n\r?\n", re.DOTALL)
 _FINAL_STATUS = re.compile(rb"HTTP/1\.\d [2-9]")
@@ -77,10 +78,12 @@ _current = threading.local()
 
 @contextmanager
 def sending(state: SendState) -> Iterator[None]:
-    """Context manager for one request of this thread. It suppresses urllib3's log lines about the request.
+    """Context manager in which this thread sends one request with the timeout in ``state``.
 
-    :param state: Object with the timeout of the request. Its attribute ``begun`` becomes true as soon as a byte of the
-        request was possibly sent.
+    urllib3's log lines about the request are suppressed.
+
+    :param state: Object with the timeout for sending. The connection sets its attribute ``begun`` to true as soon as a
+        byte of the request was possibly sent.
     """
     _current.state = state
     try:
@@ -129,10 +132,11 @@ class _SocketReader(io.RawIOBase):
         return received
 
     def read_early(self) -> bool:
-        """Read and keep response bytes that have already arrived, at most ``_MAX_EARLY_BYTES``, without waiting.
+        """Read and store response bytes that have already arrived, at most ``_MAX_EARLY_BYTES``, without waiting.
 
-        Return ``False`` if the server has sent its last byte, or if ``_MAX_EARLY_BYTES`` are stored. Otherwise return
-        ``True``, because a later call possibly reads more bytes.
+        Return ``True`` if a later call possibly reads more bytes. Return ``False`` if the server has sent its last
+        byte, or if at least ``_MAX_EARLY_BYTES`` bytes are stored. The caller then reads no more bytes until the
+        request is sent.
         """
         self._socket.settimeout(0.0)
         try:
@@ -229,9 +233,9 @@ class _Response(HTTPResponse):
 
 
 class _Connection(HTTPConnection):
-    """Mixin for urllib3's connection classes. It adds deadlines.
+    """Mixin that adds deadlines to urllib3's connection classes.
 
-    It also prevents the reuse of a connection if bytes remained in a buffer after the last response.
+    The mixin also prevents the reuse of a connection if bytes remained in a buffer after the last response.
     """
 
     _send_deadline: float | None = None
@@ -335,7 +339,8 @@ def _seconds_until(deadline: float) -> float:
 class SharedTLSAdapter(HTTPAdapter):
     """Adapter of ``requests`` that uses one TLS context for all connections.
 
-    The standard adapter of ``requests`` loads the CA bundle for each connection, which needs 25 ms.
+    This saves time, because the standard adapter of ``requests`` loads the CA bundle for each connection, which needs
+    25 ms.
 
     :param context: TLS context that verifies the certificates of all servers.
     :param max_connections: Maximum number of idle connections to one host that remain open.

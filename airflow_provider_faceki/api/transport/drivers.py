@@ -44,11 +44,15 @@ MAX_MASKED_LINKS = 100
 
 @dataclass(frozen=True, slots=True)
 class SecretMasker:
-    """Functions that mask a secret value in log lines, one for each driver.
+    """Functions that mask an access token or the id of a new verification link in all later log lines.
 
-    :param mask: Function that the synchronous driver calls with the secret.
-    :param mask_async: Coroutine function that the asynchronous driver calls with the secret.
-    :param warn: Function that is called once, with one sentence, when the first link is not masked.
+    Each masked value makes logging slower. Therefore only the first :data:`MAX_MASKED_LINKS` links are masked. Every
+    token is masked.
+
+    :param mask: Function for synchronous code. It is called with the secret.
+    :param mask_async: Coroutine function for asynchronous code. It is called with the secret.
+    :param warn: Function that is called once, with one sentence, for the first link that is not masked. With ``None``,
+        there is no warning.
     """
 
     mask: Callable[[str], None]
@@ -127,8 +131,9 @@ class SyncDriver(_Driver):
     def run(self, steps: Steps[T]) -> T:
         """Run the steps of a call to their end and return the result of the call.
 
-        :raises FacekiError: if the call failed. Its traceback does not contain the functions that ran the steps. Their
-            local variables contain responses, and tools such as Sentry report the local variables in a traceback.
+        :raises FacekiError: if the call failed. The functions that ran the steps are removed from the traceback of the
+            error, because their local variables contain responses, and tools such as Sentry report the local variables
+            in a traceback.
         """
         advance: Callable[[], Effect] = partial(next, steps)
         try:

@@ -2,9 +2,10 @@
 """Transport that sends single requests with an adapter of ``requests``.
 
 All clients in a process with the same account and settings share one transport, with one adapter and one thread pool.
-The transport does not use ``requests.Session``. A session follows redirects, stores cookies and possibly replaces the
-bearer token with an entry of ``.netrc``. The work of a session would also take about a third of the CPU time of each
-call.
+The transport does not use ``requests.Session`` for two reasons:
+
+- A session follows redirects, stores cookies and possibly replaces the bearer token with an entry of ``.netrc``.
+- The work of a session would take about a third of the CPU time of each call.
 """
 
 from __future__ import annotations
@@ -84,10 +85,10 @@ T = TypeVar("T")
 class TransportSettings:
     """Settings of one transport.
 
-    :param timeout: Maximum seconds for each of the three phases of a request. These are sending the request, waiting
-        for the head of the response, and reading the body. Default: 30. :data:`MAX_CONNECT_SECONDS` is the limit for
-        connecting.
-    :param upload_timeout: Maximum seconds for each phase of a request with files, and of a download of a report.
+    :param timeout: Maximum seconds for each of three phases of a request: sending the request, waiting for the head of
+        the response, and reading the body of the response. Default: 30. Connecting is not one of these phases and has
+        its own limit, :data:`MAX_CONNECT_SECONDS`.
+    :param upload_timeout: Maximum seconds for each of these phases if the request sends files or downloads a report.
         Default: 120, as in FACEKI's Android SDK.
     :param verify: With ``True``, the CA bundle in the environment variable ``REQUESTS_CA_BUNDLE`` or ``CURL_CA_BUNDLE``
         is trusted. If neither variable is set, the public certificate authorities are trusted. A text is the path of a
@@ -163,8 +164,9 @@ class Transport:
     def send(self, request: HttpRequest) -> HttpResponse:
         """Send ``request`` once and return the complete response, whatever its HTTP status is.
 
-        Any error that is not in the list below is raised again without its traceback. An example is the
-        :class:`ValidationError` for an image that cannot be read while the request is sent.
+        Errors that are not in the list below reach the caller too, for example the :class:`ValidationError` for an
+        image that cannot be read while the request is sent. No error has the traceback of its origin, because the local
+        variables in this traceback contain request bodies and access tokens.
 
         :raises ConfigurationError: if the CA bundle cannot be read, or if an address or a header is malformed.
         :raises ConnectError: if no connection was established, so the request was not sent.
@@ -194,9 +196,10 @@ class Transport:
             failure = without_frames(problem)
             if type(problem) is ValueError:
                 failure = _map_exception(request, problem, begun=state.begun, verify=self._settings.verify)
-        # `failure` is the error for the caller. It is raised outside the except blocks. Inside a block, Python would
-        # attach the original error to `failure` as its context. The original error contains the URL with its query. The
-        # local variables in the traceback of the original error contain request bodies and bearer tokens.
+        # `failure` is the error for the caller. If it were raised inside an except block, Python would attach the
+        # original error to it as its context. The original error contains the URL with its query, and the local
+        # variables in its traceback contain request bodies and bearer tokens. Therefore `failure` is raised outside the
+        # except blocks.
         raise failure
 
     async def run_in_thread(self, operation: Callable[[], T]) -> T:
@@ -287,8 +290,8 @@ os.register_at_fork(after_in_child=_after_fork)
 def without_frames(error: BaseException) -> BaseException:
     """Remove the tracebacks of ``error`` and of the errors chained to it, and return ``error``.
 
-    Tools such as Sentry report the local variables in a traceback. In the functions of urllib3, these variables contain
-    bodies and bearer tokens.
+    The tracebacks are removed, because tools such as Sentry report the local variables in a traceback. In the functions
+    of urllib3, these variables contain bodies and bearer tokens.
     """
     pending: list[BaseException | None] = [error]
     seen: set[int] = set()
@@ -346,10 +349,11 @@ def _chunks(response: requests.Response) -> Iterator[bytes]:
 
 
 def _first(chunks: Iterator[bytes]) -> bytes:
-    """Return the first bytes of a response body, which show whether the body is a PDF file (``%PDF``).
+    """Return the beginning of a response body, which shows whether the body is a PDF file.
 
-    A chunk is possibly a single byte, so more than one chunk is read if necessary. A shorter body is returned
-    completely.
+    The result has at least the four bytes of ``%PDF``. If the whole body has fewer bytes, the whole body is returned.
+
+    :param chunks: The body. A chunk is possibly a single byte, so several chunks are read if necessary.
     """
     first = b""
     while len(first) < len(b"%PDF") and (chunk := next(chunks, b"")):
@@ -401,9 +405,9 @@ def _map_exception(
         # class of the exception is not reliable: urllib3 reports a lost response as an unreachable proxy, and the same
         # TLS errors occur in a handshake and in a response.
         return ResponseLostError(f"the answer of {host} was lost{suffix}; the request may have arrived")
-    # With requests 2.33, a header with a line break reaches http.client. For this header, http.client raises a plain
-    # ValueError, whose text contains the header. Therefore a plain ValueError means a malformed header. Subclasses of
-    # ValueError have other causes, such as an untrusted certificate or a changed image.
+    # A plain ValueError means a malformed header: with requests 2.33, a header with a line break reaches http.client,
+    # which raises a plain ValueError whose text contains the header. The exact type is tested, because subclasses of
+    # ValueError have other causes. For example, the error for an untrusted certificate is such a subclass.
     if isinstance(problem, _MALFORMED) or type(problem) is ValueError:
         return ConfigurationError(
             f"the request to {host} cannot be created: a URL, a proxy's URL or a header is invalid"

@@ -400,12 +400,12 @@ class Backend:
         self.accounts.bills.append(Bill(record_identifier, what, self.clock.now()))
 
     def search_face(self, selfie: str | None, *, missing: int) -> list[Record]:
-        """Charge the account for a face search, and return the records with exactly the same selfie file.
+        """Charge the account for a face search, and return the records whose selfie is the same file, byte for byte.
 
         The search is billed even if no record is found. This is an assumption, because FACEKI does not document this
         case.
 
-        :param selfie: the SHA-256 digest of the selfie. If None, the request contains no selfie.
+        :param selfie: the SHA-256 digest of the selfie in the request. If None, the request contains no selfie.
         :param missing: the error code that `Refused` contains if `selfie` is None.
         :raises Refused: if the selfie is missing or the credit is used up.
         """

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 
 #: A monotonic clock. If the system has CLOCK_BOOTTIME, the clock also advances while the computer is suspended.
 _STEADY_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-#: The maximum number of seconds by which all calls of `Clock.advance` together can move a clock: about 300 years. The
-#: number is limited, because Python has no date after the year 9999.
+#: The maximum number of seconds by which all calls of `Clock.advance` together can move a clock: about 300 years.
+#: Without a maximum, a test could move the clock past the year 9999, the last year of Python's dates.
 MAX_ADVANCE_SECONDS = 1e10
 _EPOCH_OFFSET_SECONDS = time.time() - time.clock_gettime(_STEADY_CLOCK)
 

@@ -5,7 +5,7 @@ A test selects the outcome by the beginning of the record identifier:
 
 - `accepted-…`, `declined-…` and `review-…` select the decision.
 - `decision-WORD-…` selects WORD as the decision, for tests with an unknown decision. WORD consists of letters and
-  underscores. The decision is in capital letters.
+  underscores. The sandbox converts WORD to capital letters.
 - `code-5004-…` selects the error code 5004.
 - `slow-…` adds a pause of 3 s, and `slow-2.5-…` adds a pause of 2.5 s. The longest pause is 600 s. One of the other
   prefixes can follow, for example `slow-declined-…`. The sandbox pauses before it answers an API call that verifies

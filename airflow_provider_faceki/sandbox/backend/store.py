@@ -96,9 +96,12 @@ class Store:
         heapq.heappush(self._due, (due, link_id))
 
     def pop_due(self, now: float) -> str | None:
-        """Return the id of a link for which the sandbox must now simulate that a person uses it.
+        """Return the id of a link whose simulated use is due. If no use is due, return None.
 
-        `answer_at` has stored this time. The stored time is removed. If no stored time has come yet, return None.
+        For each simulated use of a link by a person, `answer_at` has stored a time. A use is due if its time has come.
+        The stored time of the returned link is removed.
+
+        :param now: the current time in seconds since the epoch.
         """
         if self._due and self._due[0][0] <= now:
             return heapq.heappop(self._due)[1]
@@ -146,8 +149,8 @@ class Store:
 class Tokens:
     """The tokens of one sandbox.
 
-    Each token is a random text and not a JWT. FACEKI does not document the format of its tokens, so a client must not
-    parse a token.
+    Each token is a random text and not a JWT, so a client that parses a token fails. A client must not parse a token,
+    because FACEKI does not document the format of its tokens.
     """
 
     def __init__(self) -> None:

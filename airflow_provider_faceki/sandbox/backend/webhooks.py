@@ -38,9 +38,9 @@ class _Delivery:
     :param url: the URL of the receiver.
     :param bodies: the bodies of the webhooks, each with its content type. They are sent one after the other.
     :param lane: the index of the thread that sends this delivery.
-    :param generation: the number of calls of `WebhookSender.clear` before the delivery was queued. If `clear` is called
-        again before the delivery is sent, the delivery is dropped. If `clear` is called during a POST, the result of
-        this POST is not counted.
+    :param generation: the number of calls of `WebhookSender.clear` before the delivery was queued. A later call of
+        `clear` drops the delivery, if it is not sent yet. If the POST of the delivery is already running, the result of
+        the POST is not counted.
     """
 
     due: float
@@ -98,8 +98,8 @@ class WebhookSender:
     def send(self, request_id: str, body: object, mode: str | None = None) -> None:
         """Queue a webhook.
 
-        Do nothing if the setting `webhook_url` is None, if the mode is `never`, or if the sender is stopped. If
-        `MAX_QUEUED` deliveries wait already, the webhook is dropped.
+        Do nothing if the setting `webhook_url` is None, if the sender is stopped, or if the mode (see `mode`) is
+        `never`. If `MAX_QUEUED` deliveries wait already, the webhook is dropped.
 
         :param request_id: the request id of the verification. Webhooks with the same request id are sent one after the
             other. The mode `out-of-order` is an exception.
@@ -136,7 +136,7 @@ class WebhookSender:
         - First webhook: its delivery is returned unchanged. The delivery waits in the queue for the seconds of the
           setting `webhook_delay`. If no second webhook comes in this time, the first webhook is sent alone.
         - Second webhook, while the first webhook waits: the delivery of the first webhook is removed from the queue.
-          The returned delivery sends both webhooks at once, first the second webhook and then the first webhook.
+          The returned delivery is due immediately. It sends the second webhook, and after that the first webhook.
         """
         held, self._held = self._held, delivery
         if held is None or held not in self._queue:
@@ -195,6 +195,6 @@ def post(url: str, body: bytes, content_type: str = "application/json") -> str:
         with closing(kind(parts.hostname or "", parts.port, timeout=SEND_TIMEOUT_SECONDS)) as connection:
             connection.request("POST", target, body, headers)
             return str(connection.getresponse().status)
-    # ValueError: the port is invalid, the path is not ASCII, or the host has no IDNA form.
+    # A ValueError is raised if the port is invalid, if the path is not ASCII, or if the host has no IDNA form.
     except (OSError, http.client.HTTPException, ValueError):
         return "no answer"

@@ -1,9 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The workflows of the sandbox and the documents that each workflow requires.
 
-A workflow defines how persons are verified. With the real FACEKI, a customer creates workflows in the portal. Source:
-https://docs.faceki.com/ (quick guides, workflow setup). The rules are the settings of a workflow. The structure of the
-rules comes from an official SDK.
+A workflow defines how persons are verified. FACEKI calls the settings of a workflow its rules. With the real FACEKI, a
+customer creates workflows in the portal.
+
+Sources: https://docs.faceki.com/ (quick guides, workflow setup) for the workflows, and an official SDK for the
+structure of the rules.
 """
 
 from __future__ import annotations

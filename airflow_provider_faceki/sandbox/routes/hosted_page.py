@@ -162,7 +162,7 @@ def _result(backend: Backend, link: Link, record: Record, just_now: bool) -> Res
 def _browsable(url: str) -> bool:
     """Return whether the page can safely redirect to a URL.
 
-    Only http and https are safe. A URL with another scheme (javascript:, data:, file:) is possibly an attack.
+    Only http and https are safe, because a URL with another scheme (javascript:, data:, file:) is possibly an attack.
     """
     try:
         parts = urlsplit(url)
