@@ -173,7 +173,7 @@ class Authenticator:
             earlier request contained the Connection's correct token. The lookup of an expected Connection does not wait
             for lookups of unexpected Connections.
         :param within: Maximum wait in seconds. If the lookup takes longer, the call returns :data:`TOO_LATE`,
-            which rejects every token. The lookup continues and fills the cache. ``None`` means that there is no maximum.
+            which rejects every token. The lookup continues and fills the cache. ``None`` means no maximum.
         :raises LookupFailed: if a secrets backend or the database failed or was too slow.
         """
         task = self._lookups.get(conn_id)
