@@ -26,10 +26,10 @@ from airflow_provider_faceki.api.tables import TABLES, table_rows
 from airflow_provider_faceki.batch import outcomes
 from airflow_provider_faceki.batch.airflow_store import AirflowObjectStore, write_file
 from airflow_provider_faceki.batch.journal import Journal, counted_as, hashed_key
+from airflow_provider_faceki.batch.manifest_schema import TABLE_FORMATS
 from airflow_provider_faceki.batch.outcomes import Abort, Deferred, Failed, Outcome, Succeeded
 from airflow_provider_faceki.batch.rows import Row, row_key
 from airflow_provider_faceki.batch.runner import BatchRunner, Job, Progress, ReadRows, raise_if_killed
-from airflow_provider_faceki.batch.schema import TABLE_FORMATS
 from airflow_provider_faceki.batch.store import retry_storage, with_checkpoints
 from airflow_provider_faceki.batch.table_writers import (
     ColumnPolicy,

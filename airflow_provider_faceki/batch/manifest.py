@@ -18,6 +18,7 @@ from airflow_provider_faceki import lineage, storage
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.api.values import check_identifier, is_missing
 from airflow_provider_faceki.batch.airflow_store import write_file
+from airflow_provider_faceki.batch.manifest_schema import MANIFEST_FORMATS, REQUIRED_COLUMNS
 from airflow_provider_faceki.batch.readers import (
     ParsedRow,
     UnreadableRow,
@@ -26,7 +27,6 @@ from airflow_provider_faceki.batch.readers import (
     read_parquet,
 )
 from airflow_provider_faceki.batch.rows import Row, row_key, short_hash
-from airflow_provider_faceki.batch.schema import MANIFEST_FORMATS, REQUIRED_COLUMNS
 
 #: Number of identifiers that are read at once. If the identifiers are XComs of mapped tasks, one query to Airflow's
 #: database reads this number of identifiers.

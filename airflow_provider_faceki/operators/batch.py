@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.api.arguments import check_bool, check_exactly_one, check_one_of, check_seconds
 from airflow_provider_faceki.api.values import check_identifier, storable
-from airflow_provider_faceki.batch.schema import COLUMNS as COLUMNS
-from airflow_provider_faceki.batch.schema import MANIFEST_FORMATS, REQUIRED_COLUMNS, TABLE_FORMATS
+from airflow_provider_faceki.batch.manifest_schema import COLUMNS as COLUMNS
+from airflow_provider_faceki.batch.manifest_schema import MANIFEST_FORMATS, REQUIRED_COLUMNS, TABLE_FORMATS
 from airflow_provider_faceki.failures import is_task_retryable, translate_errors
 from airflow_provider_faceki.links.faceki import FacekiOutputLink
 from airflow_provider_faceki.operators.faceki import FacekiOperator
