@@ -54,7 +54,7 @@ class Killer:
         for process in psutil.Process().children(recursive=True):
             if len(self.killed) >= KILLS:
                 break
-            if process.pid in self.killed or not self._is_connected(process):
+            if process.pid in self.killed or not self._verifies(process):
                 continue
             # The delays cover the time from before anything is sent until long after FACEKI has begun its processing,
             # which takes ten seconds. So even if a busy machine kills eight seconds late, the process is still alive.
@@ -64,10 +64,14 @@ class Killer:
                 self.killed.append(process.pid)
         return len(self.killed) >= KILLS
 
-    def _is_connected(self, process: psutil.Process) -> bool:
+    def _verifies(self, process: psutil.Process) -> bool:
         try:
-            lines = process.net_connections("tcp")
+            lines, parent = process.net_connections("tcp"), process.ppid()
         except (psutil.NoSuchProcess, psutil.AccessDenied):
+            return False
+        # A task that ends forks a process that reports the task to OpenLineage. This process inherits the connection.
+        # If it is killed, Airflow does not run the task again.
+        if parent in self.due:
             return False
         # The sandbox's own end of a connection has this port as the local port, so only the remote port is compared.
         return self.port in {getattr(line.raddr, "port", None) for line in lines}
