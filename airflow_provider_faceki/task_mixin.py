@@ -102,7 +102,7 @@ class FacekiTaskMixin:
             context["ti"].xcom_push(key=key, value=url)
 
     def _remember_given(self, *names: str) -> None:
-        """Remember which of the named template fields the author of the DAG has set.
+        """Remember which of the named template fields have a value. A default of the operator is a value, too.
 
         Call this method at the end of ``__init__``. The method :meth:`check_rendered` later refuses a remembered field
         that renders to an empty value. A field with the value ``None`` is not remembered.

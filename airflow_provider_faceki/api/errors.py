@@ -37,7 +37,7 @@ from typing import Self
 
 from airflow_provider_faceki.api.secrets import SecretText
 
-#: Advice that is appended to an error message if a wrong setting of the Airflow Connection is a possible cause.
+#: Advice that is appended to an error or log text if a wrong setting of the Airflow Connection is a possible cause.
 CHECK_ADVICE = "`python -m airflow_provider_faceki.check` finds out which setting differs"
 
 

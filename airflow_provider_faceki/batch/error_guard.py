@@ -5,7 +5,8 @@ FACEKI refuses a row if it answers with an error instead of a decision. A mistak
 make FACEKI refuse every row. Therefore the guard first collects the refusals and does not report them as errors of
 their rows:
 
-- If a row succeeds, the rows themselves are the cause. The collected refusals become errors of their rows.
+- If a row succeeds, or if the batch ends without being stopped, the rows themselves are the cause. The collected
+  refusals become errors of their rows.
 - If many rows are refused with the same error and no row succeeds, the batch is the cause. The batch stops, and none of
   these rows gets an error.
 

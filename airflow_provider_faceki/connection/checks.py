@@ -132,7 +132,7 @@ def key(value: object, _: FieldSpec) -> str:
 
 
 def webhook_token(value: object, _: FieldSpec) -> str:
-    """Check a secret token that is a part of the webhook URL. All its characters must be safe in a URL path."""
+    """Check a secret token that is a part of the webhook URL. It must be long, and all characters must be URL-safe."""
     allowed = f"{MIN_KEY_LENGTH} or more of the characters A-Z a-z 0-9 - . _ ~"
     given = _clean(value, allowed)
     if len(given) < MIN_KEY_LENGTH or not _URL_SAFE.fullmatch(given):

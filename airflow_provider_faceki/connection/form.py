@@ -140,7 +140,7 @@ def _as_json(widget: Any) -> Any:
 def _keep_secret(widget: Any) -> Any:
     """Return a password widget that preserves a stored secret.
 
-    With the original widget, Airflow would replace the secret by empty text when the form is saved.
+    With the original widget, Airflow would delete the secret when the form is saved.
     """
 
     def show(field: Any, **attributes: Any) -> Any:

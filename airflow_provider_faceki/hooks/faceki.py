@@ -404,7 +404,8 @@ class FacekiHook(BaseHook):
         if getattr(client.token_backend, "needs_connect", False):
             from asgiref.sync import sync_to_async
 
-            # In a triggerer, Airflow can look up a Connection only on the threads that `sync_to_async` of asgiref uses.
+            # This lookup of a Connection blocks. In a triggerer, Airflow allows such lookups only on the threads that
+            # `sync_to_async` of asgiref uses.
             await sync_to_async(_connect_token_backend)(client)
         return client.as_async()
 

@@ -231,7 +231,7 @@ class FacekiFaceMatchOperator(_ImageOperator):
         return [self._whole(match) if self.output_path else match.record for match in matches]
 
     def _size(self) -> int | None:
-        """Return the size of the image in bytes. If the image cannot be loaded, return ``None``.
+        """Return the size of the image in bytes. If the image is missing or unusable, return ``None``.
 
         If the size has changed since an earlier try, another image is now stored at the same URI. In this case the
         earlier result must not be used.

@@ -105,7 +105,7 @@ class RequestPipeline:
         return await self.handle(UNKNOWN, request)
 
     async def handle(self, route: Route, request: HTTPRequest) -> HTTPResponse:
-        """Answer a request whose path and method belong to a route in the table of routes.
+        """Answer a request to a route.
 
         If the dialect (a simulated difference from FACEKI's documentation) replaces this path by another path, the
         answer is HTTP 404.

@@ -39,7 +39,7 @@ AUTO_ANSWER_INTERVAL_SECONDS = 0.1
 
 
 class ExposureError(ValueError):
-    """The sandbox must not listen on this address, because the address is not loopback.
+    """The address is not loopback, and listening on it was not permitted explicitly.
 
     Other machines must not reach the sandbox, because its default credentials are public and its control API has no
     login.

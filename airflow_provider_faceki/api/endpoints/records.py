@@ -150,13 +150,13 @@ def check_is_stated(error: NotFoundError) -> None:
 
 
 def read_records(answer: Payload) -> tuple[VerificationRecord, ...]:
-    """Return all records that FACEKI's answer contains, including records in nested objects.
+    """Return the records in FACEKI's answer. They are searched in the answer and in the objects that it contains.
 
-    If the answer contains an empty list instead of records, the result is empty. If the answer contains ``null``
-    instead of records, the result is empty only if the setting ``null_result`` is ``no_record``.
+    If the answer contains an empty list instead of records, the result is empty. If the answer contains ``null`` or an
+    empty object instead of records, the result is empty only if the setting ``null_result`` is ``no_record``.
 
     :raises UnexpectedResponseError: if the answer does not show whether there are records, if an item in the list of
-        records is not a record, or if the decision of a record has an unknown format.
+        records has another format, or if the decision of a record has an unknown format.
     """
     records = _find_records(answer)
     if records == () and not says_none(answer.document) and not answer.null_is_no_record:
