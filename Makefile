@@ -171,12 +171,12 @@ stage-lint:
 stage-unit:
 	@.ci/stage "unit tests" $(MAKE) -s test-unit $(WITH_COVERAGE)
 
-# Coverage is measured over the unit tests and the tests on Airflow. Here it would only add two thirds of the CPU time.
 stage-integration:
-	@.ci/stage "tests against the sandbox" $(MAKE) -s test-integration
+	@.ci/stage "tests against the sandbox" $(MAKE) -s test-integration $(WITH_COVERAGE)
 
+# One worker more than in the other stages, because this stage is the longest.
 stage-airflow:
-	@.ci/stage "tests on a whole Airflow 3.3" $(MAKE) -s test-airflow $(WITH_COVERAGE)
+	@.ci/stage "tests on a whole Airflow 3.3" $(MAKE) -s test-airflow WORKERS=4 $(WITH_COVERAGE)
 
 stage-2.11:
 	@if test -e .venv-2.11/.ready; then \
