@@ -21,7 +21,7 @@ from airflow_provider_faceki.sandbox import SandboxProcess
 from demo.airflow_stack import Airflow
 from tests.airflow.canaries import CLIENT_ID
 from tests.airflow.canaries import SECRET as CANARY
-from tests.airflow.running import AIRFLOW_3, EXAMPLES, bundles
+from tests.airflow.running import AIRFLOW_3, EXAMPLES, HAS_PARTITIONS, bundles
 from tests.airflow.whole_airflow import WholeAirflow
 from tests.object_store import ObjectStore
 from tests.webhook.served import PREVIOUS, SECRET, TOKEN, WEAK
@@ -29,8 +29,8 @@ from tests.webhook.served import PREVIOUS, SECRET, TOKEN, WEAK
 TESTS = Path(__file__).resolve().parents[1]
 #: Folders with the DAGs of the groups of tests.
 DAGS = (TESTS / "lineage" / "dags", TESTS / "batch" / "dags", TESTS / "billing" / "billed_dags")
-#: Airflow 2 has neither the receiver of webhooks nor the partitions that these DAGs use.
-DAGS_ON_AIRFLOW_3 = (TESTS / "webhook" / "running", EXAMPLES)
+#: DAGs that need the partitions of Airflow 3.2.
+DAGS_WITH_PARTITIONS = (TESTS / "webhook" / "running", EXAMPLES) if HAS_PARTITIONS else ()
 #: Names of the batches that are killed, run out of credit, or are ended by a user. Each has its own sandbox.
 BATCHES = ("killed", "poor", "ended")
 USER, PASSWORD = "ada", secrets.token_urlsafe(16)
@@ -101,7 +101,7 @@ def shared(folder: Path, store: ObjectStore) -> Iterator[SharedAirflow]:
 
 def _dags(folder: Path) -> dict[str, str]:
     if AIRFLOW_3:
-        return bundles(*DAGS, *DAGS_ON_AIRFLOW_3)
+        return bundles(*DAGS, *DAGS_WITH_PARTITIONS)
     # Airflow 2 reads the DAGs of one folder.
     together = folder / "dags"
     together.mkdir()
