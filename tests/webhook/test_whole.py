@@ -143,7 +143,8 @@ def test_decisions_missed_by_webhooks_are_reconciled(stack: Stack) -> None:
     stack.cases.mkdir()
     for case in ("case-missed", "case-review", "case-told", "case-unanswered"):
         (stack.cases / case).write_text("{}")
-    assert set(stack.run("example_faceki_reconcile").values()) == {"success"}
+    # The DAG is scheduled once an hour. If a scheduled run has already announced the decisions, this run skips a task.
+    assert set(stack.run("example_faceki_reconcile").values()) <= {"success", "skipped"}
     assert [stack.statuses(each) for each in (missed, waiting, told)] == [
         ["DECLINED"],
         ["REVIEW"],
