@@ -15,7 +15,7 @@ export PYTHONDONTWRITEBYTECODE =
 # Files run in the order of the collection, which tests/conftest.py lets begin with the longest.
 PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # These tests wait for half of their time, so more workers than cores share them, test by test.
-WAITING = -n 3 --dist worksteal
+WAITING = -n 4 --dist worksteal
 # pytest-randomly shuffles the tests. A whole Airflow is shared by the tests of a file, so there the order stays.
 IN_ORDER = -p no:randomly
 # Stages of their own: they need a fresh environment or services.
