@@ -414,57 +414,52 @@ def test_a_storage_does_not_stop_the_event_loop_if_it(
     wait_until(is_unlocked)
 
 
+@dataclass(eq=False)
 class RefusingBackend(FakeBackend):
-    """A storage that says of each object that it exists, and creates none."""
+    """A storage that says of most objects that they exist, and does not create them.
+
+    :param creates_every: One of this number of attempts creates the object. By default, none does.
+    """
+
+    creates_every: float = math.inf
 
     def create(self, name: str, content: bytes) -> bool:
+        attempts = self.operations.count("create") + 1
+        if attempts % self.creates_every == 0:
+            return super().create(name, content)
         self._note("create")
         return False
 
 
-def test_a_storage_that_creates_no_lock_is_not_used(
+@pytest.fixture
+def refused(
     server: FakeServer,
     client: FacekiClient,
     warned: RecordedWarnings,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> FacekiClient:
+    """A client whose shared storage refuses to create a lock."""
     monkeypatch.setattr(shared, "POLL_SECONDS", 0.0)
     server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
-    backend = RefusingBackend()
-    assert (
-        replace(client, token_directory=tmp_path / "a", token_backend=backend, warn=warned).call(FETCH) == ()
-    )
+    return replace(client, token_directory=tmp_path / "a", token_backend=RefusingBackend(), warn=warned)
+
+
+def test_a_storage_that_creates_no_lock_is_not_used(
+    server: FakeServer, refused: FacekiClient, warned: RecordedWarnings
+) -> None:
+    assert refused.call(FETCH) == ()
     assert server.token_requests == 1
-    assert backend.operations.count("create") == shared.MAX_MISSING_LOCKS
+    assert isinstance(refused.token_backend, RefusingBackend)
+    assert refused.token_backend.operations.count("create") == shared.MAX_MISSING_LOCKS
     (warning,) = warned.messages
     assert "the storage refuses to create an object that does not exist" in warning
 
 
-class SlowlyCreatingBackend(FakeBackend):
-    """A storage that creates each object only at the last attempt that is allowed."""
-
-    attempts = 0
-
-    def create(self, name: str, content: bytes) -> bool:
-        self.attempts += 1
-        if self.attempts % shared.MAX_MISSING_LOCKS:
-            self._note("create")
-            return False
-        return super().create(name, content)
-
-
 def test_refused_creations_of_an_earlier_lock_do_not_count(
-    server: FakeServer,
-    client: FacekiClient,
-    warned: RecordedWarnings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    server: FakeServer, refused: FacekiClient, warned: RecordedWarnings
 ) -> None:
-    monkeypatch.setattr(shared, "POLL_SECONDS", 0.0)
-    server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
-    backend = SlowlyCreatingBackend()
-    sharing = replace(client, token_directory=tmp_path / "a", token_backend=backend, warn=warned)
+    sharing = replace(refused, token_backend=RefusingBackend(creates_every=shared.MAX_MISSING_LOCKS))
     for number in (1, 2):
         assert sharing.call(FETCH) == ()
         assert server.token_requests == number
