@@ -84,13 +84,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             tier for tier, names in TIER_FIXTURES.items() if item.get_closest_marker(tier) or names & fixtures
         )
         item.add_marker(next(tiers, "unit"))
+        if "shared_airflow" in fixtures and not _uses_shared_airflow(item.path):
+            raise pytest.UsageError(f"{item.nodeid} uses shared_airflow, so its file has to name this fixture")
     # A process that begins a long file at the end would work alone.
     items.sort(key=lambda item: (not _uses_shared_airflow(item.path), not item.get_closest_marker("long")))
 
 
 @cache
 def _uses_shared_airflow(path: Path) -> bool:
-    return "shared_airflow: SharedAirflow" in path.read_text(encoding="utf-8")
+    # pytest-xdist distributes the tests by their ids, before it knows their fixtures.
+    return "shared_airflow" in path.read_text(encoding="utf-8")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -15,7 +15,7 @@ from playwright.sync_api import Locator, Page, expect
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.whole_airflow import WholeAirflow
 
-pytestmark = pytest.mark.airflow
+pytestmark = [pytest.mark.airflow, pytest.mark.usefixtures("shared_airflow")]
 
 CONN_ID = "faceki_by_hand"
 
