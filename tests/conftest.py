@@ -85,7 +85,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         )
         item.add_marker(next(tiers, "unit"))
         if "shared_airflow" in fixtures and not _uses_shared_airflow(item.path):
-            raise pytest.UsageError(f"{item.nodeid} uses shared_airflow, so its file has to name this fixture")
+            raise pytest.UsageError(
+                f"{item.nodeid} uses shared_airflow, so its file has to name this fixture"
+            )
     # A process that begins a long file at the end would work alone.
     items.sort(key=lambda item: (not _uses_shared_airflow(item.path), not item.get_closest_marker("long")))
 
