@@ -145,6 +145,14 @@ def test_decisions_missed_by_webhooks_are_reconciled(stack: Stack) -> None:
         (stack.cases / case).write_text("{}")
     # The DAG is scheduled once an hour. If a scheduled run has already announced the decisions, this run skips a task.
     assert set(stack.run("example_faceki_reconcile").values()) <= {"success", "skipped"}
+    ended = "SELECT DISTINCT task_id FROM task_instance WHERE dag_id = ? AND state = 'success'"
+    assert {task for (task,) in stack.rows(ended, "example_faceki_reconcile")} == {
+        "open_cases",
+        "fetch",
+        "missed",
+        "announce",
+        "close",
+    }
     assert [stack.statuses(each) for each in (missed, waiting, told)] == [
         ["DECLINED"],
         ["REVIEW"],
