@@ -49,7 +49,7 @@ VERIFY_FAULTS: dict[str, dict[str, Any]] = {
 }
 MORE: dict[str, dict[str, Any]] = {
     # A simulated reviewer decides this case after the task has polled it once; see `planting.py`.
-    "reviewed": {"wait_for_review": True, "deferrable": True, "review_timeout": 15.0},
+    "reviewed": {"wait_for_review": True, "deferrable": True, "review_timeout": 600.0},
     "accepted": {"output_path": f"{OUTPUT}/verification-{{{{ run_id }}}}.json"},
     "reduced": {
         "selfie": f"{GIVEN}/large.jpg",
