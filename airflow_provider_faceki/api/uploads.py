@@ -7,9 +7,9 @@ import io
 import re
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from airflow_provider_faceki.api.errors import ValidationError
 
@@ -39,12 +39,18 @@ class File:
     :param size: Size of the file in bytes.
     :param media_type: Media type, such as ``application/pdf``.
     :param ending: File extension of that media type, without the dot.
+    :param fence: Function that is called after each read while the file is sent. It raises a ``ValidationError`` if
+        this process must not send the file any more. This prevents that FACEKI receives the same request from two
+        processes. For example, process A is suspended while it sends the file, and process B sends the request in the
+        meantime. When process A resumes, ``fence`` raises an error. The request of process A remains incomplete, so
+        FACEKI cannot act on it.
     """
 
     open: Callable[[], BinaryIO]
     size: int
     media_type: str = "application/octet-stream"
     ending: str = "bin"
+    fence: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         if not _MEDIA_TYPE.fullmatch(self.media_type) or not _ENDING.fullmatch(self.ending):
@@ -109,44 +115,6 @@ def check_image(name: str, value: object) -> None:
         raise ValidationError(
             f"{name} must be an Image (Image.checked, Image.of_bytes), not {type(value).__name__}"
         )
-
-
-def with_fence(image: Image, fence: Callable[[], None]) -> Image:
-    """Return a copy of the image that calls the function ``fence`` after each read of the image.
-
-    ``fence`` prevents that FACEKI receives the same request from two processes. For example, process A is suspended
-    while it sends the image, and process B sends the request in the meantime. When process A resumes, ``fence`` raises
-    an error. The request of process A remains incomplete, so FACEKI cannot act on it.
-
-    :param fence: Function that raises a ``ValidationError`` if this process must not send the image any more.
-    """
-    return replace(image, open=lambda: cast("BinaryIO", _FencedFile(image.open(), fence)))
-
-
-class _FencedFile:
-    """Wrapper of an image file that calls the function ``fence`` after each read.
-
-    ``fence`` raises an error if this process must not send the image any more, because another process possibly sends
-    the same request.
-    """
-
-    def __init__(self, file: BinaryIO, fence: Callable[[], None]) -> None:
-        self._file = file
-        self._fence = fence
-
-    def read(self, size: int = -1) -> bytes:
-        content = self._file.read(size)
-        self._fence()
-        return content
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> _FencedFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -219,13 +187,15 @@ class Multipart:
 
 
 def _content(name: str, file: File) -> Iterator[bytes]:
-    left = file.size
+    left, fence = file.size, file.fence or (lambda: None)
     try:
         with file.open() as opened:
             while left and (chunk := opened.read(min(CHUNK_BYTES, left))):
                 left -= len(chunk)
+                fence()
                 yield chunk
             has_more = bool(opened.read(1))
+            fence()
     except ValidationError:
         raise
     except Exception as problem:

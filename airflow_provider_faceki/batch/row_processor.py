@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol, TypeAlias, TypeVar
 from urllib.parse import urlsplit
@@ -31,7 +31,7 @@ from airflow_provider_faceki.api.errors import (
 )
 from airflow_provider_faceki.api.models import Decision, VerificationRecord, latest
 from airflow_provider_faceki.api.protocol.session import Endpoint
-from airflow_provider_faceki.api.uploads import Image, with_fence
+from airflow_provider_faceki.api.uploads import Image
 from airflow_provider_faceki.batch import outcomes
 from airflow_provider_faceki.batch.lease import Lease, LeaseLostError, LeaseUncheckedError
 from airflow_provider_faceki.batch.outcomes import (
@@ -329,7 +329,7 @@ class VerificationGateway:
             # often contains a person's name.
             raise OSError(f"{name} cannot be read now: {type(error).__name__}") from None
         self._readable[_host_of(place)] = (name, place)
-        return with_fence(image, self.fence)
+        return replace(image, fence=self.fence)
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -630,13 +631,11 @@ def derived_identifier(ti: Any) -> str:
 def _with_fence(
     selfie: api.Image, documents: Sequence[api.Document], fence: Callable[[], None]
 ) -> tuple[api.Image, list[api.Document]]:
-    from airflow_provider_faceki.api.uploads import with_fence
-
     def fenced(document: api.Document) -> api.Document:
-        back = with_fence(document.back, fence) if document.back is not None else None
-        return api.Document(with_fence(document.front, fence), back)
+        back = replace(document.back, fence=fence) if document.back is not None else None
+        return api.Document(replace(document.front, fence=fence), back)
 
-    return with_fence(selfie, fence), [fenced(document) for document in documents]
+    return replace(selfie, fence=fence), [fenced(document) for document in documents]
 
 
 def _loggable_id(record: api.VerificationRecord) -> str:
