@@ -14,13 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_faceki.connection.schema import (
-    EXTRA_FIELDS,
-    HIDDEN_FIELDS,
-    STANDARD_FIELDS,
-    FieldSpec,
-    Kind,
-)
+from airflow_provider_faceki.connection.schema import EXTRA_FIELDS, HIDDEN_FIELDS, STANDARD_FIELDS, FieldSpec
 
 #: Label and placeholder of the port field, which Airflow 3.2 and later show. The placeholder recommends port 0, because
 #: of a bug in Airflow 3.3.1 and 3.3.2. If the field is empty, the Test button sends port 0, but the stored Connection
@@ -31,7 +25,7 @@ _PORT = {
     "label": "Port",
     "placeholder": "443 (default); type 0 if the Test button says Bad Request",
 }
-_JSON_TYPES: dict[Kind, str] = {"number": "number", "integer": "integer", "proxies": "object"}
+_JSON_TYPES = {"number": "number", "integer": "integer", "proxies": "object"}
 
 
 def conn_fields() -> dict[str, dict[str, object]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from airflow_provider_faceki.api.service import (
@@ -43,35 +43,11 @@ MIN_KEY_LENGTH = 32
 #: causes one webhook.
 DEFAULT_WEBHOOKS_PER_DAY = 10_000
 
-#: The kinds of field values. For each kind, ``checks.py`` contains a function of the same name that checks the value.
-Kind = Literal[
-    "auth_flow",
-    "auth_scheme",
-    "base_url",
-    "choice",
-    "credential",
-    "header_name",
-    "integer",
-    "key",
-    "number",
-    "json_name",
-    "pdf_report_path",
-    "portal_url",
-    "proxies",
-    "record_filter",
-    "records_path",
-    "text",
-    "token_store",
-    "verify",
-    "webhook_token",
-    "words",
-]
-
 
 class FieldSpec(NamedTuple):
     """Declaration of one Connection field for the form, the checks and the documentation.
 
-    :param kind: Kind of the value. It selects the check.
+    :param kind: Kind of the value: the name of the function in ``checks.py`` that checks the value.
     :param label: Label of the field in the form.
     :param help: Help text in the form. It must not contain the default or the limits, because the form adds them.
     :param default: Value that is used if the field is not set. ``None`` means that there is no default.
@@ -89,7 +65,7 @@ class FieldSpec(NamedTuple):
         under *Extra Fields JSON*.
     """
 
-    kind: Kind
+    kind: str
     label: str
     help: str
     default: str | int | bool | None = None
@@ -107,7 +83,7 @@ class FieldSpec(NamedTuple):
 NO_AUTH_SCHEME = "none"
 
 
-def _field(kind: Kind, label: str, help_text: str, **more: Any) -> Any:
+def _field(kind: str, label: str, help_text: str, **more: Any) -> Any:
     """Declare one Connection field. The return type is ``Any``, because the fields have different types."""
     spec = FieldSpec(kind, label, help_text, **more)
     hidden = spec.secret or kind == "proxies"  # a proxy URL can contain a password
