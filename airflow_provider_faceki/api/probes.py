@@ -40,6 +40,7 @@ from airflow_provider_faceki.api.errors import (
     WorkflowError,
 )
 from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
+from airflow_provider_faceki.api.protocol.fields import describe, describe_keys
 from airflow_provider_faceki.api.protocol.http import HttpRequest, HttpResponse
 from airflow_provider_faceki.api.protocol.session import Endpoint
 from airflow_provider_faceki.api.service import (
@@ -91,10 +92,6 @@ _PLACES = (
     ("x-access-token", ""),
     ("x-access-token", "Bearer"),
 )
-#: Pattern of the JSON keys that the output of the check is allowed to show. Texts such as UUIDs do not match, because a
-#: key that is an id must not be shown.
-_KEY = re.compile(r"[A-Za-z_]{1,40}[0-9]{0,2}")
-_MAX_KEYS = 12
 # Answer that the check shows if the workflow id in the Connection is not valid, for example because it is too long or
 # is a text for a missing value, such as "null". In this case, the check sends no request with the workflow id.
 _NO_WORKFLOW_ID = "the Connection's default workflow is not a valid id"
@@ -184,7 +181,7 @@ class _Recorder:
         self.last = "no answer"
         self.sent += 1
         response = self._transport.send(request)
-        self.last = describe(response)
+        self.last = describe_response(response)
         return response
 
 
@@ -565,11 +562,8 @@ def _error_text(error: FacekiError) -> str:
     return f"{message} ({_status(error)})"
 
 
-def describe(response: HttpResponse) -> str:
-    """Return a text with the status, the media type and the JSON keys of an HTTP response.
-
-    At most 12 keys of an object are shown, and only keys that look like field names.
-    """
+def describe_response(response: HttpResponse) -> str:
+    """Return a text with the status, the media type and the JSON keys of an HTTP response."""
     media_type = response.headers.get("content-type", "no content type").partition(";")[0].strip().lower()
     parts = [
         f"HTTP {response.status}",
@@ -582,10 +576,10 @@ def describe(response: HttpResponse) -> str:
     except ValueError:
         return ", ".join([*parts, f"{len(response.body)} bytes that are not JSON"])
     if isinstance(document, dict):
-        parts.append(f"{_envelope(document)} with {_keys(document)}")
-        parts += [f"{name}: {_kind(document[name])}" for name in ("result", "data") if name in document]
+        parts.append(f"{_envelope(document)} with {describe_keys(document)}")
+        parts += [f"{name}: {describe(document[name])}" for name in ("result", "data") if name in document]
     else:
-        parts.append(_kind(document) if response.body.strip() else "empty")
+        parts.append(describe(document) if response.body.strip() else "empty")
     return ", ".join(parts)
 
 
@@ -597,19 +591,3 @@ def _envelope(document: Mapping[str, object]) -> str:
     if "status" in document and "code" in document:
         return "v3 envelope"
     return "error list" if "errors" in document else "no known envelope"
-
-
-def _keys(document: Mapping[str, object]) -> str:
-    names = [name for name in document if _KEY.fullmatch(name)]
-    more = ", …" if len(document) > len(names[:_MAX_KEYS]) else ""
-    return f"keys {', '.join(names[:_MAX_KEYS])}{more}" if names else "no keys"
-
-
-def _kind(value: object) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, dict):
-        return f"object with {_keys(value)}"
-    if isinstance(value, list):
-        return "empty list" if not value else f"list of {len(value)}, first: {_kind(value[0])}"
-    return {bool: "true or false", str: "text"}.get(type(value), "number")

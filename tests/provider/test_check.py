@@ -84,7 +84,7 @@ def test_a_token_that_expires_during_the_check_is_renewed(lifetime: float) -> No
 @pytest.mark.parametrize("bracket", [b"[]", b"{}"])
 def test_a_deep_answer_is_described_in_a_line(bracket: bytes) -> None:
     deep = bracket[:1] * 900 + bracket[1:] * 900 if bracket == b"[]" else b'{"a":' * 900 + b"1" + b"}" * 900
-    described = probes.describe(HttpResponse(200, {"content-type": "application/json"}, deep))
+    described = probes.describe_response(HttpResponse(200, {"content-type": "application/json"}, deep))
     assert described == f"HTTP 200, application/json, {len(deep)} bytes that are not JSON"
 
 

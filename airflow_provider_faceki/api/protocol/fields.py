@@ -20,7 +20,7 @@ MAX_WRAPPINGS = 6
 #: names are not converted, because the conversion would be slow, and the cache of :func:`plain` would keep them in
 #: memory.
 MAX_NAME_LENGTH = 100
-#: Maximum number of JSON keys that an error message names. A complete record has about 20 keys, so all of them are
+#: Maximum number of JSON keys that :func:`describe_keys` names. A complete record has about 20 keys, so all of them are
 #: named.
 MAX_SHOWN_KEYS = 30
 
@@ -30,7 +30,7 @@ _WRAPPERS = (
     *("result", "data", "results", "records", "record", "items", "item", "list", "rows", "docs", "content"),
     *("response", "payload", "body", "verification", "verifications", "kycrecords", "kycresponse", "rules"),
 )
-# A JSON key is possibly personal data or an id. Therefore an error message shows a key only if it looks like a field
+# A JSON key is possibly personal data or an id. Therefore a description shows a key only if it looks like a field
 # name. Such a key has digits only at the end, and at most two. Almost every id also has digits in other places.
 _KEY_NAME = re.compile(r"[A-Za-z_$][A-Za-z_$-]{0,39}[0-9]{0,2}")
 
@@ -200,16 +200,19 @@ def describe(document: Json) -> str:
     """
     if isinstance(document, dict):
         inner = next((item for item in document.values() if isinstance(item, dict) and item), None)
-        nested = f", and in it {_keys(inner)}" if inner else ""
-        return f"an object with {_keys(document)}{nested}"
+        nested = f", and in it {describe_keys(inner)}" if inner else ""
+        return f"an object with {describe_keys(document)}{nested}"
+    if document == []:
+        return "an empty list"
     if isinstance(document, list):
         first = next((item for item in document if isinstance(item, dict)), None)
-        return f"a list of {len(document)}" + (f" objects with {_keys(first)}" if first else "")
+        return f"a list of {len(document)}" + (f" objects with {describe_keys(first)}" if first else "")
     names = {type(None): "null", str: "a text", bool: "true or false"}
     return names.get(type(document), "a number")
 
 
-def _keys(document: Mapping[str, Json]) -> str:
+def describe_keys(document: Mapping[str, Json]) -> str:
+    """Return a text with the keys of a JSON object. Keys that do not look like field names are only counted."""
     shown = sorted(key for key in document if _KEY_NAME.fullmatch(key))[:MAX_SHOWN_KEYS]
     more = len(document) - len(shown)
     if not shown:
