@@ -350,7 +350,7 @@ class Diagnosis:
         service = self._client.service
         for spelling in _FILTER_NAMES[name]:
             yield replace(service, **{f"{name}_filter": spelling})
-        for base in dict.fromkeys((service.records_path.partition("{")[0].rstrip("/"), *_RECORDS_PATHS)):
+        for base in dict.fromkeys((service.records_path, *_RECORDS_PATHS)):
             for part in (*(f"/{spelling}" for spelling in _FILTER_NAMES[name]), ""):
                 yield replace(service, **{f"{name}_filter": f"{base}{part}/{FILTER_PLACEHOLDERS[name]}"})
 

@@ -73,14 +73,8 @@ class Service:
     :param addon_url: Base URL of the image check, which needs no token. Source: FACEKI's SDKs.
     :param records_path: Path for fetching records. The default is the path in the heading of the page
         https://docs.faceki.com/api-integration/verification-apis/fetch-records . The same page also shows the path
-        ``/kycverify/api/kycverify/records``. Each request for records has one filter, such as a request id. Usually the
-        filter is sent as a query parameter. But the path can also contain the placeholder of one filter:
-        ``{requestId}``, ``{link}``, ``{record_identifier}`` or ``{face_id}``. For example, with the path
-        ``/records/{requestId}``:
-
-        * A request by request id is sent to ``/records/`` followed by the id.
-        * A request by another filter is sent to ``/records``, with the filter as a query parameter. The path is cut
-          before the placeholder.
+        ``/kycverify/api/kycverify/records``. Each request for records has one filter, such as a request id. A filter
+        with a path of its own does not use this path.
     :param request_id_filter: How records are filtered by FACEKI's request id. The value is the name of a query
         parameter, or a path. A path begins with ``/``, contains the placeholder ``{requestId}``, and is used for this
         filter only. Example: ``/kycverify/api/kycverify/records?requestId={requestId}``.

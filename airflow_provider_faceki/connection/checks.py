@@ -54,7 +54,6 @@ _STORE_PLACE = re.compile(
 )
 _WRONG_LOCAL_URI = re.compile(r"(?i:file://(?!/)|local:)")
 _DEFAULT_PORTS = {"https": 443, "http": 80}
-_PLACEHOLDERS = tuple(FILTER_PLACEHOLDERS.values())
 _REQUEST_ID = FILTER_PLACEHOLDERS["request_id"]
 
 
@@ -305,21 +304,11 @@ def _is_loopback(host: str) -> bool:
 
 
 def records_path(value: object, _: FieldSpec) -> str:
-    """Check the URL path for fetching records. It is allowed to contain at most one placeholder.
-
-    A placeholder is a name in braces, such as ``{requestId}``. In a request, the id with this name replaces it.
-
-    :raises InvalidValue: if the value is not a path, or if it has more than one placeholder.
-    """
-    allowed = f"a path such as {FACEKI.records_path}, with at most one of {', '.join(_PLACEHOLDERS)} in it"
-    if not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH:
-        raise InvalidValue(allowed)
-    found = [placeholder for placeholder in _PLACEHOLDERS if placeholder in value]
-    filled = value
-    for placeholder in found:
-        filled = filled.replace(placeholder, "id")
-    if len(found) > 1 or not _good_path(filled):
-        raise InvalidValue(allowed)
+    """Check the URL path for fetching records."""
+    if not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH or not _good_path(value):
+        raise InvalidValue(
+            f"a path such as {FACEKI.records_path}; a path with an id goes into request_id_filter"
+        )
     return value
 
 

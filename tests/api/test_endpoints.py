@@ -498,23 +498,9 @@ def test_whether_records_are_kept(rules: dict[str, Json], stores: bool) -> None:
             id="another name",
         ),
         pytest.param(
-            {"records_path": "/records/{requestId}"},
-            {"request_id": "r/1"},
-            "/records/r%2F1",
-            (),
-            id="in the path",
-        ),
-        pytest.param(
-            {"records_path": "/records/{requestId}"},
-            {"record_identifier": "case 1"},
-            "/records",
-            (("record_identifier", "case 1"),),
-            id="another filter than that in the path",
-        ),
-        pytest.param(
             {"face_id_filter": "/faces/{face_id}/records"},
-            {"face_id": "f-1"},
-            "/faces/f-1/records",
+            {"face_id": "f/1"},
+            "/faces/f%2F1/records",
             (),
             id="own path",
         ),
@@ -539,16 +525,10 @@ def test_the_address_of_records(
     "make",
     [
         pytest.param(
-            lambda folder: FetchRecords(request_id=folder).request(
-                Service(records_path="/records/{requestId}")
-            ),
-            id="records",
-        ),
-        pytest.param(
             lambda folder: FetchRecords(face_id=folder).request(
                 Service(face_id_filter="/faces/{face_id}/records")
             ),
-            id="records with a path of the filter",
+            id="records",
         ),
         pytest.param(FetchPdfReport, id="report"),
     ],

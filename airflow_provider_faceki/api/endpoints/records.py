@@ -122,14 +122,12 @@ def _records_address(service: Service, name: str, value: str) -> tuple[str, tupl
     :param value: Value of the filter.
     """
     given: str = getattr(service, f"{name}_filter")
+    if not given.startswith("/"):
+        return service.records_path, ((given, value),)
     placeholder = FILTER_PLACEHOLDERS[name]
-    template = given if given.startswith("/") else service.records_path
-    if placeholder in template:
-        path, _, query = template.partition("?")
-        pairs = tuple((key, text.replace(placeholder, value)) for key, text in parse_qsl(query))
-        return path.replace(placeholder, path_segment(name, value)), pairs
-    path = template.partition("{")[0].rstrip("/")
-    return path, ((given, value),)
+    path, _, query = given.partition("?")
+    pairs = tuple((key, text.replace(placeholder, value)) for key, text in parse_qsl(query))
+    return path.replace(placeholder, path_segment(name, value)), pairs
 
 
 def check_is_stated(error: NotFoundError) -> None:
