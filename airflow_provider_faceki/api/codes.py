@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """FACEKI's response codes, with their published names, their meanings and the error class of each.
 
-The source ``DOCS`` means https://docs.faceki.com/data-fields/verification-data/error-codes . The source ``SDK`` means
-FACEKI's own mobile SDKs, which still contain the codes of the older V2 API. All codes of this module are from these two
-sources. The only exception is the number 5012, which is an assumption.
+All codes of this module are from two sources: FACEKI's documentation
+(https://docs.faceki.com/data-fields/verification-data/error-codes), and FACEKI's own mobile SDKs, which still contain
+the codes of the older V2 API. The only exception is the number 5012, which is an assumption.
 """
 
 from __future__ import annotations
@@ -22,9 +22,6 @@ from airflow_provider_faceki.api.errors import (
     WorkflowError,
 )
 
-DOCS = "documented"
-SDK = "official SDK"
-
 
 class Code(NamedTuple):
     """Description of one response code of FACEKI.
@@ -32,13 +29,11 @@ class Code(NamedTuple):
     :param name: Published name of the code.
     :param meaning: Meaning of the code, for error messages.
     :param error: Class of the error that is raised for the code.
-    :param source: Source of the code, which is :data:`DOCS` or :data:`SDK`.
     """
 
     name: str
     meaning: str
     error: type[ResponseError]
-    source: str
 
 
 #: The codes that mean success.
@@ -54,47 +49,47 @@ DATA_NOT_FOUND = 8013
 RETAKE_SELFIE = frozenset({5004, 8004, 8005, 8006, 8007, 8008, 8009, 8018, 8019})
 
 CODES: dict[int, Code] = {
-    REFUSED: Code("UNAUTHORIZED", "token refused, or no such URL", AuthenticationError, DOCS),
-    400: Code("BAD_REQUEST", "malformed request", InvalidRequestError, DOCS),
-    422: Code("UNPROCESSABLE", "a field is missing or wrong", InvalidRequestError, DOCS),
-    500: Code("INTERNAL_SYSTEM_ERROR", "FACEKI failed", ServiceError, DOCS),
-    1000: Code("INTERNAL_SYSTEM_ERROR", "FACEKI failed", ServiceError, SDK),
-    5001: Code("WORKFLOW_RULES_MISSING", "the workflow has no rules", WorkflowError, DOCS),
-    5002: Code("INVALID_MISSING_REQUEST_FIELDS", "a field is missing or wrong", InvalidRequestError, DOCS),
-    5003: Code("NOT_ENOUGH_WALLET_CREDIT", "the wallet is empty", QuotaError, DOCS),
-    5004: Code("SELFIE_LIVENESS_FAILED", "the selfie is not of a live person", VerificationError, DOCS),
-    5005: Code("DOCUMENT_FACE_MATCH_FAILED", "selfie and document differ", VerificationError, DOCS),
-    5006: Code(
-        "REQUIRED_DOCUMENT_MISSING", "a document of the workflow is missing", InvalidRequestError, DOCS
-    ),
-    5007: Code("MISMATCH_AS_PER_RULES", "the data breaks a rule of the workflow", VerificationError, DOCS),
-    5008: Code("KYC_FAILED", "verification failed; the portal tells why", VerificationError, DOCS),
-    5009: Code("LINK_LIMIT_REACH", "the link is used up", LinkError, DOCS),
-    5010: Code("EXPIRED_DOCUMENT", "the document has expired", VerificationError, DOCS),
-    5011: Code("EXPIRY_NOT_FOUND", "no expiry date can be read", VerificationError, DOCS),
+    # Codes in FACEKI's documentation.
+    REFUSED: Code("UNAUTHORIZED", "token refused, or no such URL", AuthenticationError),
+    400: Code("BAD_REQUEST", "malformed request", InvalidRequestError),
+    422: Code("UNPROCESSABLE", "a field is missing or wrong", InvalidRequestError),
+    500: Code("INTERNAL_SYSTEM_ERROR", "FACEKI failed", ServiceError),
+    5001: Code("WORKFLOW_RULES_MISSING", "the workflow has no rules", WorkflowError),
+    5002: Code("INVALID_MISSING_REQUEST_FIELDS", "a field is missing or wrong", InvalidRequestError),
+    5003: Code("NOT_ENOUGH_WALLET_CREDIT", "the wallet is empty", QuotaError),
+    5004: Code("SELFIE_LIVENESS_FAILED", "the selfie is not of a live person", VerificationError),
+    5005: Code("DOCUMENT_FACE_MATCH_FAILED", "selfie and document differ", VerificationError),
+    5006: Code("REQUIRED_DOCUMENT_MISSING", "a document of the workflow is missing", InvalidRequestError),
+    5007: Code("MISMATCH_AS_PER_RULES", "the data breaks a rule of the workflow", VerificationError),
+    5008: Code("KYC_FAILED", "verification failed; the portal tells why", VerificationError),
+    5009: Code("LINK_LIMIT_REACH", "the link is used up", LinkError),
+    5010: Code("EXPIRED_DOCUMENT", "the document has expired", VerificationError),
+    5011: Code("EXPIRY_NOT_FOUND", "no expiry date can be read", VerificationError),
     # FACEKI's documentation contains the name DOCUMENT_LIVENESS_FAILED without a number. The number 5012 is an
     # assumption, because 5012 is the next free number.
-    5012: Code("DOCUMENT_LIVENESS_FAILED", "the document is not an original", VerificationError, DOCS),
-    7001: Code("NO_RULES_FOR_COMPANY", "the company has no rules (V2)", WorkflowError, SDK),
-    8001: Code("NEED_REQUIRED_IMAGES", "images are missing", InvalidRequestError, SDK),
-    8002: Code("DOCUMENT_VERIFY_FAILED", "the document did not pass", VerificationError, SDK),
-    8003: Code("PLEASE_TRY_AGAIN", "run the verification again", ServiceError, SDK),
-    8004: Code("FACE_CROPPED", "the face is cut off", VerificationError, DOCS),
-    8005: Code("FACE_TOO_CLOSED", "the face is too close", VerificationError, DOCS),
-    8006: Code("FACE_NOT_FOUND", "no face in the image", VerificationError, DOCS),
-    8007: Code("FACE_CLOSED_TO_BORDER", "the face is at the border", VerificationError, SDK),
-    8008: Code("FACE_TOO_SMALL", "the face is too small", VerificationError, SDK),
-    8009: Code("POOR_LIGHT", "too little light", VerificationError, SDK),
-    8010: Code("ID_VERIFY_FAIL", "the identity card did not pass", VerificationError, SDK),
-    8011: Code("DL_VERIFY_FAIL", "the driving licence did not pass", VerificationError, SDK),
-    8012: Code("PASSPORT_VERIFY_FAIL", "the passport did not pass", VerificationError, SDK),
-    DATA_NOT_FOUND: Code("DATA_NOT_FOUND", "no such record", NotFoundError, SDK),
-    8014: Code("INVALID_VERIFICATION_LINK", "no such link", LinkError, SDK),
-    8015: Code("VERIFICATION_LINK_EXPIRED", "the link has expired", LinkError, SDK),
-    8016: Code("FAIL_TO_GENERATE_LINK", "FACEKI could not make a link", ServiceError, SDK),
-    8017: Code("KYC_VERIFICATION_LIMIT_REACHED", "a verification limit is reached", QuotaError, SDK),
-    8018: Code("SELFIE_MULTIPLE_FACES", "more than one face", VerificationError, SDK),
-    8019: Code("FACE_BLUR", "the face is blurred", VerificationError, SDK),
+    5012: Code("DOCUMENT_LIVENESS_FAILED", "the document is not an original", VerificationError),
+    8004: Code("FACE_CROPPED", "the face is cut off", VerificationError),
+    8005: Code("FACE_TOO_CLOSED", "the face is too close", VerificationError),
+    8006: Code("FACE_NOT_FOUND", "no face in the image", VerificationError),
+    # Codes that only FACEKI's SDKs contain.
+    1000: Code("INTERNAL_SYSTEM_ERROR", "FACEKI failed", ServiceError),
+    7001: Code("NO_RULES_FOR_COMPANY", "the company has no rules (V2)", WorkflowError),
+    8001: Code("NEED_REQUIRED_IMAGES", "images are missing", InvalidRequestError),
+    8002: Code("DOCUMENT_VERIFY_FAILED", "the document did not pass", VerificationError),
+    8003: Code("PLEASE_TRY_AGAIN", "run the verification again", ServiceError),
+    8007: Code("FACE_CLOSED_TO_BORDER", "the face is at the border", VerificationError),
+    8008: Code("FACE_TOO_SMALL", "the face is too small", VerificationError),
+    8009: Code("POOR_LIGHT", "too little light", VerificationError),
+    8010: Code("ID_VERIFY_FAIL", "the identity card did not pass", VerificationError),
+    8011: Code("DL_VERIFY_FAIL", "the driving licence did not pass", VerificationError),
+    8012: Code("PASSPORT_VERIFY_FAIL", "the passport did not pass", VerificationError),
+    DATA_NOT_FOUND: Code("DATA_NOT_FOUND", "no such record", NotFoundError),
+    8014: Code("INVALID_VERIFICATION_LINK", "no such link", LinkError),
+    8015: Code("VERIFICATION_LINK_EXPIRED", "the link has expired", LinkError),
+    8016: Code("FAIL_TO_GENERATE_LINK", "FACEKI could not make a link", ServiceError),
+    8017: Code("KYC_VERIFICATION_LIMIT_REACHED", "a verification limit is reached", QuotaError),
+    8018: Code("SELFIE_MULTIPLE_FACES", "more than one face", VerificationError),
+    8019: Code("FACE_BLUR", "the face is blurred", VerificationError),
 }
 
 
