@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import BinaryIO
 
 #: Maximum length in bytes of the header of a Parquet page. The limit is large, because the header can contain the
 #: smallest and the largest value of the page.
@@ -34,14 +34,6 @@ class PageError(Exception):
     """Error: the header of a Parquet page is corrupt."""
 
 
-class RandomAccess(Protocol):
-    """A file with methods to seek and to read."""
-
-    def seek(self, offset: int, /) -> Any: ...
-
-    def read(self, size: int, /) -> bytes: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Page:
     """A page of a Parquet column.
@@ -56,7 +48,7 @@ class Page:
     is_delta: bool
 
 
-def read_pages(file: RandomAccess, start: int, size: int) -> Iterator[Page]:
+def read_pages(file: BinaryIO, start: int, size: int) -> Iterator[Page]:
     """Yield the pages of a column chunk, that is the part of a column in one row group.
 
     :param file: The Parquet file.
@@ -85,7 +77,7 @@ def _field(struct: object, number: int) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _read_header(file: RandomAccess, offset: int) -> tuple[dict[int, object], int]:
+def _read_header(file: BinaryIO, offset: int) -> tuple[dict[int, object], int]:
     """Read the header of the Parquet page that begins at the byte ``offset``.
 
     :returns: The fields of the header by field number, and the length of the header in bytes.

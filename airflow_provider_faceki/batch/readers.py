@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 from airflow_provider_faceki.api.errors import ConfigurationError, ValidationError
 from airflow_provider_faceki.batch.parquet_pages import PageError, read_pages
+from airflow_provider_faceki.storage_errors import StorageError
 
 #: Maximum length of a line in bytes. A row of URIs has a few hundred bytes, so a longer line means that the file has
 #: another format.
@@ -111,32 +112,30 @@ def read_parquet(file: BinaryIO, columns: Collection[str], required: Collection[
 
     :raises ValidationError: if the file is not readable, or would need too much memory.
     :raises ConfigurationError: if pyarrow is not installed.
-    :raises OSError: if the storage failed.
+    :raises StorageError: if the storage failed.
     """
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
         raise ConfigurationError("Parquet needs pyarrow: install the extra 'parquet'") from None
-    recorder = _ErrorRecorder(file)
     try:
-        table = parquet.ParquetFile(recorder, buffer_size=PARQUET_BUFFER_BYTES, pre_buffer=False)
+        table = parquet.ParquetFile(file, buffer_size=PARQUET_BUFFER_BYTES, pre_buffer=False)
         header = table.schema_arrow.names
         _check_header(header, columns, required)
         used = [column for column in columns if column in header]
         _check_no_lists(table.schema, used)
         for chunk in _chunks(table.metadata, used):
             _check_chunk(chunk)
-        largest = _check_pages(_chunks(table.metadata, used), recorder)
+        largest = _check_pages(_chunks(table.metadata, used), file)
         rows = max(1, min(PARQUET_BATCH_ROWS, MAX_BATCH_BYTES // (largest or 1)))
         for batch in table.iter_batches(batch_size=rows, columns=used, use_threads=False):
             yield from _batch_rows(batch)
+    except StorageError:
+        # pyarrow raises OSError for a corrupt file, and raises the errors of the storage unchanged. StorageError is an
+        # OSError too, so it is caught first.
+        raise
     except (pyarrow.ArrowException, OSError, PageError):
-        # pyarrow raises OSError for a corrupt file and also for a storage failure. To distinguish them, ``recorder``
-        # wraps the file and stores each exception of the storage. If it has stored an exception, the storage has
-        # failed. If it has stored none, the file is corrupt.
-        if recorder.error is not None:
-            raise recorder.error from None
         raise ValidationError("manifest: not a readable Parquet file") from None
 
 
@@ -304,7 +303,7 @@ def _check_chunk(chunk: Any) -> None:
         )
 
 
-def _check_pages(chunks: Iterator[Any], file: _ErrorRecorder) -> int:
+def _check_pages(chunks: Iterator[Any], file: BinaryIO) -> int:
     """Refuse Parquet pages that would need too much memory. Return the size in bytes of the largest dictionary page.
 
     A dictionary page contains the different values of a column. The sizes are read from the headers of the pages,
@@ -386,27 +385,3 @@ def _cell(name: str, value: Any, size: int | None) -> object:
         return value.as_py()
     except (ValueError, OverflowError):
         return UnreadableRow(f"column {name!r} contains text that is not UTF-8, or cannot be read")
-
-
-class _ErrorRecorder:
-    """File wrapper for pyarrow that stores the exception of a failed read.
-
-    pyarrow raises OSError for a storage failure and also for a corrupt file. If an exception is stored, the storage
-    has failed.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.error: OSError | None = None
-        self.closed = False
-        self.seek, self.tell = file.seek, file.tell
-
-    def read(self, size: int = -1) -> bytes:
-        try:
-            return self._file.read(size)
-        except OSError as error:
-            self.error = error
-            raise
-
-    def close(self) -> None:
-        self.closed = True

@@ -20,6 +20,7 @@ from airflow_provider_faceki.batch.manifest import read_manifest, shard_line
 from airflow_provider_faceki.batch.parquet_pages import PageError, read_pages
 from airflow_provider_faceki.batch.readers import MAX_LINE_BYTES
 from airflow_provider_faceki.batch.rows import Row
+from airflow_provider_faceki.storage_errors import StorageUnavailableError
 
 COLUMNS = {"record_identifier": "id", "selfie": "face"}
 
@@ -268,10 +269,10 @@ def test_a_storage_failure_while_reading_parquet_is_raised(
 
     class Failing(io.FileIO):
         def read(self, size: int | None = -1) -> bytes:
-            raise OSError("slow down")
+            raise StorageUnavailableError("read", place.as_uri(), "slow down")
 
     monkeypatch.setattr(storage, "open_binary", lambda uri, conn_id, **_: Failing(place))
-    with pytest.raises(OSError, match="slow down"):
+    with pytest.raises(StorageUnavailableError, match="slow down"):
         list(read_manifest(place.as_uri(), COLUMNS))
 
 
