@@ -17,21 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.batch import verify
-from airflow_provider_faceki.batch.journal import Journal
-from airflow_provider_faceki.batch.lease import Lease
-from airflow_provider_faceki.batch.row_processor import BatchOptions
-from airflow_provider_faceki.batch.runner import Progress
-from tests.batch.unit.fakes import (
-    DEFAULTS,
-    ROOT,
-    FakeFaceki,
-    InlinePool,
-    MemoryStore,
-    World,
-    load_image,
-    rows,
-)
+from tests.batch.unit.fakes import FakeFaceki, MemoryStore, World, rows
 
 
 class Killed(BaseException):
@@ -89,23 +75,10 @@ class Try:
 
     def run(self) -> None:
         """Run the try to its end, and ignore its errors."""
-        clock, rng = self.world.clock, random.Random(self.faults.order)
+        own = World(self.world.clock, self.store, random.Random(self.faults.order).randrange)
+        own.faceki = self.faceki
         with suppress(Killed, OSError, api.FacekiError):
-            journal = Journal(ROOT, self.store, clock=clock)
-            lease = Lease(self.store, journal.leases, "batch", clock)
-            lease.acquire()
-            journal.load()
-            batch = verify.BatchVerification(
-                hook=self.faceki,
-                load_image=load_image,
-                journal=journal,
-                lease=lease,
-                options=BatchOptions(**{**DEFAULTS, "assume_new": self.assume_new}),
-                is_killed=lambda: False,
-                clock=clock,
-                make_pool=lambda size, work: InlinePool(work, rng.randrange),
-            )
-            batch.run(lambda: iter(self.manifest), Progress(len(self.manifest), clock))
+            own.run(self.manifest, assume_new=self.assume_new)
 
     def _next_step(self) -> None:
         if self.is_dead:
