@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from airflow_provider_faceki.api.errors import FacekiError
-from airflow_provider_faceki.batch.outcomes import Deferred, Failed, Refusal
+from airflow_provider_faceki.batch.outcomes import Abort, Deferred, Failed
 
 #: If this number of rows have failed in the same way, the batch stops, because the cause is probably not in the rows.
 #: The rule applies in two cases:
@@ -51,7 +51,7 @@ class SystemicErrorGuard:
     """
 
     is_released: bool
-    _held: list[tuple[Mapping[str, object], Refusal]] = field(default_factory=list)
+    _held: list[tuple[Mapping[str, object], Abort]] = field(default_factory=list)
     _refusals: Counter[tuple[object, ...]] = field(default_factory=Counter)
     _storage_failures: Counter[tuple[object, ...]] = field(default_factory=Counter)
     _last_failure: Exception | None = None
@@ -65,7 +65,7 @@ class SystemicErrorGuard:
     @property
     def held_rows(self) -> list[Deferred]:
         """The refused rows that the guard has collected, as outcomes that postpone the rows to a later try."""
-        return [refusal.deferred for _, refusal in self._held]
+        return [Deferred(refusal.row, None, refusal.sent_by) for _, refusal in self._held]
 
     def hold(self, failed: Failed) -> bool:
         """Keep the error of a refused row until it is known whether the row or the whole batch is the cause.
@@ -111,19 +111,10 @@ class SystemicErrorGuard:
         write the returned lines to the output folder ``errors``.
         """
         self.is_released = True
-        return [line for line, _ in self._take_held()]
-
-    def drain(self) -> list[Deferred]:
-        """Remove all collected rows from the guard, and return them as outcomes that postpone the rows to a later try.
-
-        FACEKI has refused these rows, but their errors are not written.
-        """
-        return [refusal.deferred for _, refusal in self._take_held()]
-
-    def _take_held(self) -> list[tuple[Mapping[str, object], Refusal]]:
-        held, self._held = self._held, []
+        lines = [line for line, _ in self._held]
+        self._held.clear()
         self._refusals.clear()
-        return held
+        return lines
 
     def _systemic_refusal(self) -> FacekiError | None:
         if not self._refusals:

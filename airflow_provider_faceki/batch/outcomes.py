@@ -69,12 +69,12 @@ class Failed:
     """Outcome: the row has a permanent error. Another try would find the same error.
 
     :param line: JSON line for the row in the output folder ``errors``.
-    :param refusal: FACEKI's refusal, if a mistake in the whole batch possibly caused it; see ``error_guard.py``. It is
-        ``None`` if the cause is certainly in this row.
+    :param refusal: Outcome of the row if a mistake in the whole batch has caused FACEKI's refusal; see
+        ``error_guard.py``. It is ``None`` if the cause is certainly in this row.
     """
 
     line: Mapping[str, object]
-    refusal: Refusal | None = None
+    refusal: Abort | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +103,6 @@ class Deferred:
     error: Exception | None
     sent_by: float | None
     is_pending: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """FACEKI's refusal of one row. FACEKI possibly refuses every row of the batch for the same reason.
-
-    :param error: The error that FACEKI reported.
-    :param deferred: Outcome of the row if the cause is in the whole batch, for example a wrong setting. With this
-        outcome, a later try processes the row again.
-    """
-
-    error: FacekiError
-    deferred: Deferred
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +213,8 @@ def storage_line(row: Row, error: Exception) -> Mapping[str, object]:
     return _line(row.number, row.values.get("record_identifier"), "STORAGE", str(error), advice)
 
 
-def refusal_of(row: Row, error: FacekiError, sent_by: float | None) -> Refusal | None:
-    """Return a ``Refusal`` if FACEKI's refusal of a row possibly applies to every row of the batch.
+def refusal_of(row: Row, error: FacekiError, sent_by: float | None) -> Abort | None:
+    """Return an ``Abort`` if FACEKI's refusal of a row possibly applies to every row of the batch.
 
     For example, FACEKI refuses every row if a setting of the batch is wrong. If only this row can be the cause, return
     ``None``.
@@ -235,7 +222,7 @@ def refusal_of(row: Row, error: FacekiError, sent_by: float | None) -> Refusal |
     if isinstance(error, WorkflowError) and "workflow_id" in row.values:
         return None
     kinds = WorkflowError | InvalidRequestError | NotFoundError
-    return Refusal(error, Deferred(row, None, sent_by)) if isinstance(error, kinds) else None
+    return Abort(row, error, sent_by) if isinstance(error, kinds) else None
 
 
 def is_systemic(error: FacekiError) -> bool:

@@ -449,7 +449,7 @@ class BatchRunner:
             self.journal.flush()
         self._await_in_flight(grace)
         if self.aborted_by or grace is not None or self.is_killed():
-            for deferred in self._guard.drain():
+            for deferred in self.refused:
                 self.on_deferred(deferred)
         else:
             self._release_guard()

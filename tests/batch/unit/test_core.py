@@ -18,7 +18,7 @@ from airflow_provider_faceki.batch.lease import (
     LeaseLostError,
     LeaseUncheckedError,
 )
-from airflow_provider_faceki.batch.outcomes import Crashed, Deferred, Failed, Outcome, Refusal
+from airflow_provider_faceki.batch.outcomes import Abort, Crashed, Deferred, Failed, Outcome
 from airflow_provider_faceki.batch.rows import Row, row_key
 from airflow_provider_faceki.batch.runner import (
     MAX_LOGGED_ERRORS,
@@ -40,7 +40,7 @@ def names(count: int) -> list[str]:
 def refusal(code: int, number: int = 0) -> Failed:
     row = Row(number, {"record_identifier": f"p{number}"})
     error = api.InvalidRequestError(f"refused {code}", code=code)
-    return Failed({"row": number, "code": str(code)}, Refusal(error, Deferred(row, None, None)))
+    return Failed({"row": number, "code": str(code)}, Abort(row, error, None))
 
 
 def test_one_refusal_of_another_kind_does_not_hide_a_thousand_that_are_alike() -> None:
@@ -51,7 +51,7 @@ def test_one_refusal_of_another_kind_does_not_hide_a_thousand_that_are_alike() -
     error = guard.systemic_error()
     assert isinstance(error, api.InvalidRequestError)
     assert (error.code, "1000 rows were refused for the same reason" in error.message) == (5001, True)
-    assert len(guard.drain()) == 1001
+    assert len(guard.held_rows) == 1001
 
 
 def test_every_kind_is_counted_by_itself() -> None:
