@@ -13,7 +13,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_provider_faceki.api.errors import ConfigurationError, ValidationError
 
@@ -42,7 +42,7 @@ _JPEG_QUALITY = 90
 # at least this many times the requested size.
 _REDUCING_GAP = 2
 # Bytes for each pixel in Pillow's memory, by Pillow's image mode. All other modes, including RGB, use 4 bytes.
-_PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
+_PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2}
 # Bytes that libwebp needs for each pixel of a WEBP. It allocates three buffers with 4 bytes for each pixel: one for the
 # decoded image, and two for its own use.
 _WEBP_PIXEL_BYTES = 12
@@ -185,7 +185,7 @@ def _needed_bytes(image: ImageFile, full_size: tuple[int, int], *, has_many_scan
         # mode is not RGBA, the first copy converts the image to RGBA. In the second copy, the colours are multiplied by
         # alpha.
         a_pixel += 4 + (0 if image.mode == "RGBA" else 4)
-    elif image.mode.startswith("I;16"):
+    elif image.mode == "I;16":
         a_pixel += 4 + 4
     elif image.mode not in {"L", "RGB", "CMYK", "YCbCr"}:
         a_pixel += 4
@@ -260,19 +260,19 @@ def _webp_size(file: BinaryIO) -> tuple[int, int]:
 
 
 def _has_transparency(image: PillowImage) -> bool:
-    return image.mode in {"LA", "PA", "RGBA", "La", "RGBa"} or "transparency" in image.info
+    return image.mode in {"LA", "RGBA"} or "transparency" in image.info
 
 
 def _shrink(image: PillowImage, longest: int) -> PillowImage:
     from PIL import Image, ImageOps
 
     size = (longest, longest)
-    if image.mode.startswith(("I", "F")):
+    if image.mode == "I;16":
         # Pillow computes averages of pixels to shrink an image. Averages of large integers would overflow. Therefore
         # the image is converted to floats.
-        small = (image.convert("I") if image.mode.startswith("I;16") else image).convert("F")
+        small = image.convert("I").convert("F")
         small.thumbnail(size)
-        small = _to_eight_bits(small, (1, 255) if image.mode == "F" else ())
+        small = small.point(lambda value: value * (255 / _SIXTEEN_BIT_WHITE)).convert("L")
     elif _has_transparency(image):
         small = image if image.mode == "RGBA" else image.convert("RGBA")
         small.thumbnail(size)
@@ -284,23 +284,6 @@ def _shrink(image: PillowImage, longest: int) -> PillowImage:
         small.thumbnail(size)
     small.info.setdefault("exif", image.info.get("exif", b""))
     return ImageOps.exif_transpose(small).convert("RGB")
-
-
-def _to_eight_bits(image: PillowImage, scales: tuple[int, ...]) -> PillowImage:
-    """Return an image of large integers or floats as an image with 256 shades of grey.
-
-    The file does not say which number means white. Therefore the numbers in ``scales`` are tried in their order, and
-    then 65535 (white in 16 bits). The first number that is not below the brightest pixel is used as white. If all these
-    numbers are too low, the brightest pixel is white.
-
-    :param image: Pillow image in mode ``F``.
-    :param scales: Numbers that are usual as the value of white, in ascending order.
-    """
-    low, high = cast("tuple[float, float]", image.getextrema())
-    white = next((scale for scale in (*scales, _SIXTEEN_BIT_WHITE) if high <= scale), high)
-    black = min(low, 0)
-    factor = 255 / ((white - black) or 1)
-    return image.point(lambda value: value * factor - black * factor).convert("L")
 
 
 class _MemoryBudget:

@@ -27,10 +27,8 @@ def ramp() -> Pillow.Image:
     return Pillow.linear_gradient("L").rotate(90).resize((WIDTH, HEIGHT))
 
 
-def numbers(mode: str, white: float) -> Pillow.Image:
-    """Return the gradient in a mode with one large number per pixel."""
-    made = ramp().convert("F").point(lambda value: value * (white / 255))
-    return made.convert("I").convert(mode) if mode != "F" else made
+def sixteen_bit_ramp() -> Pillow.Image:
+    return ramp().convert("I").point(lambda value: value * 257).convert("I;16")
 
 
 def dithered() -> Pillow.Image:
@@ -96,7 +94,7 @@ def smaller(content: bytes, longest: int = 100) -> Pillow.Image:
         pytest.param(lambda: transparent_image("RGBA"), "WEBP", "RGBA", id="RGBA as WEBP"),
         pytest.param(lambda: ramp().convert("RGB").convert("CMYK"), "JPEG", "CMYK", id="CMYK"),
         pytest.param(lambda: ramp().convert("YCbCr"), "JPEG", "RGB", id="YCbCr"),
-        pytest.param(lambda: numbers("I;16", 65535), "PNG", "I;16", id="I;16"),
+        pytest.param(sixteen_bit_ramp, "PNG", "I;16", id="I;16"),
     ],
 )
 @pytest.mark.parametrize("longest", [100, 4000], ids=["made smaller", "small enough already"])
@@ -104,25 +102,8 @@ def test_resizing_keeps_the_content_in_every_mode(
     make: Callable[[], Pillow.Image], kind: str, mode: str, longest: int
 ) -> None:
     content = encode(make(), kind)
-    opened = Pillow.open(io.BytesIO(content)).mode
-    # Pillow before 11.3 opens 16 bit images in mode "I".
-    assert opened == mode or (opened, mode) == ("I", "I;16")
+    assert Pillow.open(io.BytesIO(content)).mode == mode
     check_ramp(smaller(content, longest))
-
-
-@pytest.mark.parametrize(
-    "image",
-    [
-        pytest.param(numbers("I", 65535), id="I of 16 bits"),
-        pytest.param(numbers("I", 2**30), id="I of 30 bits"),
-        pytest.param(numbers("F", 1.0), id="F from 0 to 1"),
-        pytest.param(numbers("F", 255.0), id="F from 0 to 255"),
-        pytest.param(numbers("F", 65535.0), id="F from 0 to 65535"),
-        pytest.param(numbers("F", 1e9), id="F up to something else"),
-    ],
-)
-def test_modes_that_no_accepted_format_has(image: Pillow.Image) -> None:
-    check_ramp(_shrink(image, 100))
 
 
 def test_a_transparent_colour_of_a_palette_is_white() -> None:
