@@ -31,9 +31,9 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, Object
 from fsspec.implementations.local import LocalFileSystem
 
 try:
-    from airflow.sdk.io.store import attach
+    from airflow.sdk.io.store import attach as attach
 except ImportError:  # Airflow 2.11
-    from airflow.io.store import attach  # type: ignore[import-not-found, no-redef]
+    from airflow.io.store import attach as attach  # type: ignore[import-not-found, no-redef]
 
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.api.values import check_identifier, is_missing

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """A storage that fails sometimes, registered in the same way as the storages of Airflow's providers."""
 
-# fsspec has no types, and Airflow 2.11 has `attach` in another module.
-# mypy: disable-error-code="import-untyped,import-not-found,no-redef,misc,no-untyped-call"
+# fsspec has no types.
+# mypy: disable-error-code="import-untyped,misc,no-untyped-call"
 
 from __future__ import annotations
 
@@ -15,10 +15,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 
-try:
-    from airflow.sdk.io import attach
-except ImportError:
-    from airflow.io.store import attach
+from airflow_provider_faceki.storage import attach
 
 
 class StoreDown(Exception):

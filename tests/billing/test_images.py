@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,15 +31,12 @@ from airflow_provider_faceki.sandbox.backend.workflows import (
     WORKFLOW_THREE_DOCUMENTS,
     WORKFLOW_TWO_DOCUMENTS,
 )
-from airflow_provider_faceki.storage import NOT_ALLOWED
+from airflow_provider_faceki.storage import NOT_ALLOWED, attach
 from tests.airflow.fakes import execute
-from tests.airflow.running import AIRFLOW_3
 from tests.billing.conftest import Connect, Verify
 from tests.billing.image_files import HEIC, JPEG, PNG, WEBP, image_bytes, verification, write
 from tests.billing.tries import FileStateStore
 from tests.forks import exit_code, fork
-
-attach: Any = import_module("airflow.sdk.io" if AIRFLOW_3 else "airflow.io.store").attach
 
 LIMIT = 20_000
 

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Writing and reading files: valid paths, the content that a reader sees, and the errors for invalid paths."""
 
-# mypy finds no types for fsspec, and Airflow 2.11 has `attach` in another module.
-# mypy: disable-error-code="import-untyped,import-not-found,no-redef,misc,no-untyped-call,arg-type"
+# mypy finds no types for fsspec.
+# mypy: disable-error-code="import-untyped,misc,no-untyped-call,arg-type"
 
 from __future__ import annotations
 
@@ -21,15 +21,11 @@ from fsspec.spec import AbstractBufferedFile
 
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import ValidationError
+from airflow_provider_faceki.storage import attach
 from airflow_provider_faceki.storage_errors import StorageAccessError, StorageUnavailableError
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.process
-
-try:
-    from airflow.sdk.io import attach
-except ImportError:
-    from airflow.io.store import attach
 
 RECORD = {"full_name": "Zoë Ünreal", "note": "\ud800"}
 

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """One family of errors for all storages: local files, S3 and memory, while opening and while reading."""
 
-# mypy finds no types for fsspec, and Airflow 2.11 has `attach` in another module.
-# mypy: disable-error-code="import-untyped,import-not-found,no-redef,misc,no-untyped-call,arg-type"
+# mypy finds no types for fsspec.
+# mypy: disable-error-code="import-untyped,misc,no-untyped-call,arg-type"
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ import pytest
 
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import ValidationError
+from airflow_provider_faceki.storage import attach
 from airflow_provider_faceki.storage_errors import (
     StorageAccessError,
     StorageError,
@@ -31,11 +32,6 @@ from airflow_provider_faceki.storage_errors import (
 from tests.object_store import BUCKET, Fault, ObjectStore
 
 pytestmark = pytest.mark.process
-
-try:
-    from airflow.sdk.io import attach
-except ImportError:
-    from airflow.io.store import attach
 
 JPEG = b"\xff\xd8\xff" + b"x" * 2_000_000
 

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Amount of data of a file in an object store that is fetched and stored in memory."""
 
-# mypy finds no types for fsspec, and Airflow 2.11 has `attach` in another module.
-# mypy: disable-error-code="import-untyped,import-not-found,no-redef,misc"
+# mypy finds no types for fsspec.
+# mypy: disable-error-code="import-untyped,misc"
 
 from __future__ import annotations
 
@@ -14,11 +14,7 @@ import pytest
 from fsspec.spec import AbstractBufferedFile
 
 from airflow_provider_faceki import storage
-
-try:
-    from airflow.sdk.io import attach
-except ImportError:
-    from airflow.io.store import attach
+from airflow_provider_faceki.storage import attach
 
 MEBI = 1024 * 1024
 IMAGE = b"\xff\xd8\xff" + bytes(range(253)) * (8 * MEBI // 253)
