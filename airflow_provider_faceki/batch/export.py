@@ -303,7 +303,7 @@ class RecordExport:
                 # - The line is too old, or was written with other options or another version of this package.
                 # - The input of this try does not contain the row to which the line belongs.
                 # - An earlier line already contains the data of the same row.
-                if self._is_usable(line) and index.was_seen(key) and index.mark_recorded(key):
+                if self._is_usable(line) and index.state(key).was_seen and index.mark_recorded(key):
                     count += 1
                     self._add(line, tables)
         return count

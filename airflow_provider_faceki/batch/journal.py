@@ -153,11 +153,15 @@ class RowState(NamedTuple):
     :param sent_since: Unix time before which the row was certainly not sent, from the first intent of the row (a note
         that the row is about to be sent). It is ``None`` if there is no intent, or if all intents are cancelled.
     :param is_deferred: Whether this try has postponed the row to its second reading of the manifest.
+    :param intents: Number of intents of the row that are not cancelled.
+    :param was_seen: Whether this try has read the row from the manifest, in its first or second reading.
     """
 
     is_done: bool
     sent_since: float | None
     is_deferred: bool
+    intents: int
+    was_seen: bool
 
 
 class RowIndex:
@@ -178,10 +182,10 @@ class RowIndex:
     def state(self, key: str) -> RowState:
         """Return the state of a row."""
         found = self._database.execute(
-            "SELECT done, intents, sent_since, deferred FROM rows WHERE key = ?", (_digest(key),)
+            "SELECT done, sent_since, deferred, intents, seen FROM rows WHERE key = ?", (_digest(key),)
         )
-        done, intents, since, deferred = found.fetchone() or (0, 0, 0.0, 0)
-        return RowState(bool(done), float(since) if intents > 0 else None, bool(deferred))
+        done, since, deferred, intents, seen = found.fetchone() or (0, 0.0, 0, 0, 0)
+        return RowState(bool(done), since if intents > 0 else None, bool(deferred), intents, bool(seen))
 
     def add_intent(self, key: str, at: float) -> None:
         """Record an intent: a note that the row is about to be sent, at the Unix time ``at`` or later."""
@@ -226,40 +230,23 @@ class RowIndex:
         """
         return self._raise_to("seen", key, reading)
 
-    def was_seen(self, key: str) -> bool:
-        """Return whether this try has read the row from the manifest, in its first or second reading."""
-        found = self._database.execute("SELECT seen FROM rows WHERE key = ?", (_digest(key),))
-        return bool((found.fetchone() or (0,))[0])
-
-    def count_intents(self, key: str) -> int:
-        """Return the number of intents of the row that are not cancelled.
-
-        An intent is a note that the row is about to be sent. It is cancelled if FACEKI has certainly not verified the
-        row.
-        """
-        found = self._database.execute("SELECT intents FROM rows WHERE key = ?", (_digest(key),)).fetchone()
-        return int(found[0]) if found else 0
-
     def count_unread(self) -> int:
         """Return the number of postponed rows that the second reading of the manifest has not found.
 
         Rows that already have a result or an error are not counted. If the number is not 0, the manifest has changed.
         """
-        found = self._database.execute(
-            "SELECT count(*) FROM rows WHERE deferred = 1 AND done = 0 AND seen < 2"
-        )
-        return int(found.fetchone()[0])
+        return self._count("deferred = 1 AND done = 0 AND seen < 2")
 
     def count_missing(self) -> int:
         """Return the number of possibly sent rows that have no result and no error, and that the manifest lacks."""
-        found = self._database.execute(
-            "SELECT count(*) FROM rows WHERE intents > 0 AND done = 0 AND seen = 0"
-        )
-        return int(found.fetchone()[0])
+        return self._count("intents > 0 AND done = 0 AND seen = 0")
 
     def count_open(self) -> int:
         """Return the number of rows that were possibly sent and have neither a result nor an error."""
-        found = self._database.execute("SELECT count(*) FROM rows WHERE intents > 0 AND done = 0")
+        return self._count("intents > 0 AND done = 0")
+
+    def _count(self, condition: str) -> int:
+        found = self._database.execute(f"SELECT count(*) FROM rows WHERE {condition}")  # noqa: S608 - constants only
         return int(found.fetchone()[0])
 
     def _raise_to(self, column: str, key: str, value: int = 1) -> bool:

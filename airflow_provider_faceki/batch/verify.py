@@ -230,7 +230,7 @@ class BatchVerification:
         """
         refused = (row for row in self._runner.refused if row.sent_by is None)
         keys = (row_key(0, deferred.row.values["record_identifier"]) for deferred in refused)
-        return self.journal.charged - sum(self.journal.index.count_intents(key) == 1 for key in keys)
+        return self.journal.charged - sum(self.journal.index.state(key).intents == 1 for key in keys)
 
     def _send_slice(self, rows: list[Row], since_by_identifier: Mapping[str, float] | None) -> None:
         self.journal.log_intents(row.values["record_identifier"] for row in rows)

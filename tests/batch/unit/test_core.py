@@ -196,7 +196,7 @@ def test_the_row_index_separates_readings_and_keys() -> None:
     assert not index.mark_seen("id a")
     assert index.mark_seen("id a", reading=2)
     assert index.mark_seen("id \ud800")
-    assert (index.was_seen("id a"), index.was_seen("id b")) == (True, False)
+    assert (index.state("id a").was_seen, index.state("id b").was_seen) == (True, False)
     index.mark_done("id a")
     assert (index.state("id a").is_done, index.state("id b").is_done) == (True, False)
 
