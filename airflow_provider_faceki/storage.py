@@ -620,21 +620,18 @@ def _translate_errors(doing: str, file: _File) -> Iterator[None]:
 def _translated(error: Exception, doing: str, file: _File) -> Exception:
     # The error text of a remote storage can contain a credential or sent content, so it is never shown.
     text = (error.strerror if file.is_local and isinstance(error, OSError) else None) or ""
+    failure = f"cannot {doing} {redact_uri(file.uri)}"
     labels = error_labels(error)
     if isinstance(error, FileNotFoundError) or labels & _MISSING_CODES:
-        return StorageFileNotFoundError(
-            f"cannot {doing} {redact_uri(file.uri)}: {text or 'no such file or bucket'}"
-        )
+        return StorageFileNotFoundError(f"{failure}: {text or 'no such file or bucket'}")
     if _is_refusal(error, labels, is_local=file.is_local):
-        return StorageAccessError(
-            doing, file.uri, text or "permission denied, or credentials are wrong or expired"
-        )
+        reason = text or "permission denied, or credentials are wrong or expired"
+        return StorageAccessError(f"{failure} now: {reason}", reason)
     if _is_invalid(error, labels, is_local=file.is_local):
-        return ValidationError(
-            f"cannot {doing} {redact_uri(file.uri)}: {text or 'the storage refuses such a name'}"
-        )
+        return ValidationError(f"{failure}: {text or 'the storage refuses such a name'}")
     number = error.errno if isinstance(error, OSError) else None
-    return StorageUnavailableError(doing, file.uri, os.strerror(number) if number else type(error).__name__)
+    reason = os.strerror(number) if number else type(error).__name__
+    return StorageUnavailableError(f"{failure} now: {reason}", reason)
 
 
 def _is_refusal(error: Exception, labels: frozenset[str], *, is_local: bool) -> bool:

@@ -17,7 +17,6 @@ contains none of the three.
 
 from __future__ import annotations
 
-import copy
 import re
 from typing import Self
 
@@ -30,13 +29,13 @@ _MAX_SHOWN_CHARACTERS = 1024
 class StorageError(OSError):
     """A storage operation failed. The path is possibly right, so the same operation can succeed later.
 
-    :param doing: Name of the operation, for example ``read``.
-    :param uri: URI of the file. The error text does not show credentials of the URI.
-    :param reason: Reason of the failure, without the file's name.
+    :param message: Text of the error. It shows the URI of the file only as :func:`redact_uri` returns it.
+    :param reason: Reason of the failure, without the file's name. It has a default, because pickle calls the class with
+        the text alone.
     """
 
-    def __init__(self, doing: str, uri: str, reason: str) -> None:
-        super().__init__(f"cannot {doing} {redact_uri(uri)} now: {reason}")
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
         self.reason = reason
 
     def without_uri(self, name: str) -> Self:
@@ -44,20 +43,7 @@ class StorageError(OSError):
 
         The URI is replaced, because it possibly contains a person's name.
         """
-        error = copy.copy(self)
-        error.args = (f"{name} cannot be read now: {self.reason}",)
-        return error
-
-    def __reduce__(self) -> tuple[object, ...]:
-        # This method makes the error picklable. By default, pickle would call the class with the error text alone, but
-        # the class requires more arguments.
-        return _restore_error, (type(self), self.args, self.reason)
-
-
-def _restore_error(kind: type[StorageError], args: tuple[object, ...], reason: str) -> StorageError:
-    error = kind.__new__(kind, *args)
-    error.args, error.reason = args, reason
-    return error
+        return type(self)(f"{name} cannot be read now: {self.reason}", self.reason)
 
 
 class StorageUnavailableError(StorageError):

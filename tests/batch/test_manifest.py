@@ -269,7 +269,7 @@ def test_a_storage_failure_while_reading_parquet_is_raised(
 
     class Failing(io.FileIO):
         def read(self, size: int | None = -1) -> bytes:
-            raise StorageUnavailableError("read", place.as_uri(), "slow down")
+            raise StorageUnavailableError("slow down")
 
     monkeypatch.setattr(storage, "open_binary", lambda uri, conn_id, **_: Failing(place))
     with pytest.raises(StorageUnavailableError, match="slow down"):

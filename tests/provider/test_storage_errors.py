@@ -299,7 +299,7 @@ def test_errors_of_other_stores(
 
 
 def test_an_error_can_be_shown_without_the_file_name(tmp_path: Path) -> None:
-    error = StorageAccessError("read", "s3://bucket/jane.jpg", "permission denied")
+    error = StorageAccessError("cannot read 's3://bucket/jane.jpg' now", "permission denied")
     copied = pickle.loads(pickle.dumps(error.without_uri("selfie")))  # noqa: S301 - trusted bytes
     for same in (error.without_uri("selfie"), copied):
         assert (type(same), str(same)) == (StorageAccessError, "selfie cannot be read now: permission denied")
