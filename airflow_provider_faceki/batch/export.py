@@ -29,7 +29,7 @@ from airflow_provider_faceki.batch.journal import Journal, counted_as, hashed_ke
 from airflow_provider_faceki.batch.manifest_schema import TABLE_FORMATS
 from airflow_provider_faceki.batch.outcomes import Abort, Deferred, Failed, Outcome, Succeeded
 from airflow_provider_faceki.batch.rows import Row, row_key
-from airflow_provider_faceki.batch.runner import BatchRunner, Job, Progress, ReadRows, raise_if_killed
+from airflow_provider_faceki.batch.runner import BatchRunner, Job, ReadRows, raise_if_killed
 from airflow_provider_faceki.batch.store import retry_storage, with_checkpoints
 from airflow_provider_faceki.batch.table_writers import (
     ColumnPolicy,
@@ -128,7 +128,7 @@ class RecordExport:
         with suppress(OSError, api.ValidationError):
             self._store.delete(probe)
 
-    def run(self, read: ReadRows, progress: Progress) -> None:
+    def run(self, read: ReadRows, total: int) -> None:
         """Fetch all records and write the tables.
 
         If the records of some rows could not be fetched after two attempts, no table is written. The attribute
@@ -136,13 +136,14 @@ class RecordExport:
 
         :param read: Function that reads the identifiers from their beginning. It is called once for the first attempt.
             If some records could not be fetched, it is called once more for a second attempt.
+        :param total: Number of input rows.
         :raises Exception: The error that stopped the export early, or that prevented the writing of a table. The next
             try uses the fetched records that are in the journal, and does not fetch them again.
         """
         self._runner = BatchRunner(
             self.options.concurrency,
             self.journal,
-            progress,
+            total,
             self.is_killed,
             self.options.max_error_rate,
             self._on_deferred,

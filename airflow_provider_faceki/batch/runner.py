@@ -149,24 +149,19 @@ MakePool = Callable[[int, Callable[[Job], Outcome]], WorkerPool]
 class Progress:
     """Logger of the progress of a batch: counts, rows per second and remaining time.
 
+    The time measurement of this try starts when the object is created.
+
     :param total: Number of rows in the manifest.
+    :param done_before: Number of rows that earlier tries have finished.
     :param clock: Clock of this machine. Tests replace it.
     """
 
-    def __init__(self, total: int, clock: Clock | None = None) -> None:
+    def __init__(self, total: int, done_before: int, clock: Clock) -> None:
         self.total = total
-        self._clock = clock or Clock()
-        self._done_before = 0
-        self._logged_errors = 0
-        self._began = self._logged_at = self._clock.monotonic()
-
-    def begin(self, done_before: int) -> None:
-        """Start the time measurement of this try.
-
-        :param done_before: Number of rows that earlier tries have finished.
-        """
         self._done_before = done_before
-        self._began = self._logged_at = self._clock.monotonic()
+        self._clock = clock
+        self._logged_errors = 0
+        self._began = self._logged_at = clock.monotonic()
 
     def log_error(self, line: Mapping[str, object]) -> None:
         """Log the error of a row. After ``MAX_LOGGED_ERRORS`` errors, log once that no further errors are logged."""
@@ -221,6 +216,7 @@ class BatchRunner:
 
     :param size: Number of worker threads.
     :param journal: Journal of the batch, already loaded.
+    :param total: Number of rows in the manifest.
     :param is_killed: Function that returns whether Airflow has killed the task.
     :param max_error_rate: Share of rows with errors (0 to 1) above which the batch stops early.
     :param on_deferred: Function that is called for each deferred row, that is a row to be processed again later.
@@ -232,7 +228,7 @@ class BatchRunner:
 
     size: int
     journal: Journal
-    progress: Progress
+    total: int
     is_killed: Callable[[], bool]
     max_error_rate: float
     on_deferred: Callable[[Deferred], None]
@@ -245,11 +241,12 @@ class BatchRunner:
     _is_aborting: bool = False
     _failures_in_a_row: int = 0
     _last_flush: float = 0.0
+    _progress: Progress = field(init=False)
     _pool: WorkerPool = field(init=False)
     _guard: SystemicErrorGuard = field(init=False)
 
     def __enter__(self) -> Self:
-        self.progress.begin(self.journal.done)
+        self._progress = Progress(self.total, self.journal.done, self.clock)
         self._last_flush = self.clock.monotonic()
         self._guard = SystemicErrorGuard(is_released=bool(self.journal.decisions))
         self._pool = self.make_pool(self.size, self._work)
@@ -313,13 +310,13 @@ class BatchRunner:
         if self.journal.buffered >= FLUSH_LINES or waited >= FLUSH_SECONDS:
             self._flush()
             self.on_flush()
-        self.progress.log_if_due(self.journal.done, self.journal.decisions, self.journal.failures)
+        self._progress.log_if_due(self.journal.done, self.journal.decisions, self.journal.failures)
         if not self.aborted_by:
             self._check_error_rate(MIN_ROWS_FOR_ERROR_RATE)
 
     def fail_row(self, line: Mapping[str, object]) -> None:
         """Write the error of a row to the journal, log it and count it."""
-        self.progress.log_error(line)
+        self._progress.log_error(line)
         self.journal.finish(self.journal.errors, line)
         self.on_done("failed", line)
 
@@ -458,7 +455,7 @@ class BatchRunner:
             self.journal.flush()
         else:
             self.retry_storage(self.journal.flush)
-        self.progress.end(self.journal.done, self.journal.decisions, self.journal.failures)
+        self._progress.end(self.journal.done, self.journal.decisions, self.journal.failures)
 
     def _await_in_flight(self, grace: float | None) -> None:
         deadline = self.clock.monotonic() + grace if grace is not None else None

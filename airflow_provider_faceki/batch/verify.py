@@ -40,7 +40,6 @@ from airflow_provider_faceki.batch.runner import (
     Job,
     MakePool,
     OnDone,
-    Progress,
     ReadRows,
     WorkerPool,
 )
@@ -107,18 +106,19 @@ class BatchVerification:
         )
         self._intents_at_once = min(MAX_INTENTS_AT_ONCE, INTENTS_PER_THREAD * self.options.concurrency)
 
-    def run(self, read: ReadRows, progress: Progress) -> None:
+    def run(self, read: ReadRows, total: int) -> None:
         """Verify the rows of the manifest, which is read once or twice.
 
         :param read: Function that reads the manifest from its beginning. It is called once, and again if some rows have
             no outcome after the first reading.
+        :param total: Number of rows in the manifest.
         :raises Exception: The error that stopped the batch early. The results of the finished rows are already written.
             If the storage of the output has failed, some of these results can be missing.
         """
         self._runner = BatchRunner(
             size=self.options.concurrency,
             journal=self.journal,
-            progress=progress,
+            total=total,
             is_killed=self.is_killed,
             max_error_rate=self.options.max_error_rate,
             on_deferred=self._on_deferred,

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.batch.journal import Journal
     from airflow_provider_faceki.batch.row_processor import BatchOptions
     from airflow_provider_faceki.batch.rows import Row
-    from airflow_provider_faceki.batch.runner import Progress
     from airflow_provider_faceki.batch.verify import BatchVerification
 
 #: Upper limit of ``concurrency``. It is needed because each concurrent request occupies one thread.
@@ -262,7 +261,6 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         """Verify the rows and return the counts."""
         from airflow_provider_faceki.batch.airflow_store import AirflowObjectStore
         from airflow_provider_faceki.batch.journal import Journal
-        from airflow_provider_faceki.batch.runner import Progress
 
         with _translate_batch_errors(context):
             self._check_arguments()
@@ -276,7 +274,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
             self.push_output_link(context, self.output_path, self.output_conn_id, is_folder=True)
             ti = context["ti"]
             batch_id = self.batch_id or f"{ti.dag_id} {ti.run_id} {ti.task_id} {ti.map_index}"
-            self._run(journal, batch_id, Progress(total))
+            self._run(journal, batch_id, total)
         counts = {
             "rows": total,
             "decisions": dict(journal.decisions),
@@ -291,7 +289,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
             "records_path": journal.records.folder if self.include_records else None,
         }
 
-    def _run(self, journal: Journal, batch_id: str, progress: Progress) -> None:
+    def _run(self, journal: Journal, batch_id: str, total: int) -> None:
         from airflow_provider_faceki.batch.airflow_store import AirflowObjectStore
         from airflow_provider_faceki.batch.error_guard import ImageStorageError
         from airflow_provider_faceki.batch.lease import Lease
@@ -306,7 +304,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         # rows. If output_path is not writable, the task fails here, before any charged call.
         lease.acquire()
         self._load(journal)
-        self.log.info("%d rows, %d of them done by earlier tries", progress.total, journal.done)
+        self.log.info("%d rows, %d of them done by earlier tries", total, journal.done)
         before = journal.decisions.total(), journal.failures.total()
         batch = BatchVerification(
             hook=self.hook,
@@ -320,15 +318,15 @@ class FacekiBatchVerificationOperator(_BatchOperator):
             on_done=metrics.count_row,
         )
         try:
-            batch.run(self._rows, progress)
+            batch.run(self._rows, total)
         except api.FacekiError as error:
-            error.message += _rows_left(journal, progress.total)
+            error.message += _rows_left(journal, total)
             raise
         except ImageStorageError as error:
-            raise ImageStorageError(f"{error}{_rows_left(journal, progress.total)}") from None
+            raise ImageStorageError(f"{error}{_rows_left(journal, total)}") from None
         finally:
-            self._report_try(journal, progress.total, *before)
-        self._check_complete(batch, journal, progress.total)
+            self._report_try(journal, total, *before)
+        self._check_complete(batch, journal, total)
 
     def _report_try(self, journal: Journal, total: int, results_before: int, errors_before: int) -> None:
         results, errors = journal.decisions.total(), journal.failures.total()
@@ -451,7 +449,6 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
         """Fetch the records, write the tables and return the counts."""
         from airflow_provider_faceki.api.tables import TABLES
         from airflow_provider_faceki.batch.export import RecordExport
-        from airflow_provider_faceki.batch.runner import Progress
 
         with _translate_batch_errors(context):
             self._check_arguments()
@@ -461,7 +458,7 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
             self.push_output_link(context, self.output_path, self.output_conn_id, is_folder=True)
             self._load(export.journal)
             self.log.info("%d identifiers, %d of them fetched by earlier tries", total, export.journal.done)
-            export.run(self._rows, Progress(total))
+            export.run(self._rows, total)
             _check_finished(export.unfinished, export.problem, total)
             self._report_tables(export, total)
             _check_any_succeeded(export.decisions, export.failures, export.uri("errors"))

@@ -16,7 +16,7 @@ from airflow_provider_faceki.batch.lease import Lease
 from airflow_provider_faceki.batch.outcomes import Crashed, Outcome
 from airflow_provider_faceki.batch.row_processor import BatchOptions
 from airflow_provider_faceki.batch.rows import Row
-from airflow_provider_faceki.batch.runner import Job, Progress, WorkerPool
+from airflow_provider_faceki.batch.runner import Job, WorkerPool
 from airflow_provider_faceki.batch.store import Clock, ObjectStore
 from airflow_provider_faceki.batch.verify import BatchVerification
 
@@ -279,7 +279,7 @@ class World:
             make_pool=lambda size, work: InlinePool(work, self.choose),
         )
         readings = iter([manifest, manifest if second_reading is None else second_reading])
-        batch.run(lambda: iter(next(readings)), Progress(len(manifest), self.clock))
+        batch.run(lambda: iter(next(readings)), len(manifest))
         return batch
 
     def journal(self) -> Journal:

@@ -423,7 +423,7 @@ def test_which_errors_leave_a_row_open(error: api.FacekiError, is_open: bool) ->
 
 
 def test_only_the_first_error_rows_of_a_try_are_logged_one_by_one(caplog: pytest.LogCaptureFixture) -> None:
-    progress = Progress(50, FakeClock())
+    progress = Progress(50, 0, FakeClock())
     with caplog.at_level(logging.WARNING):
         for number in range(1, 41):
             progress.log_error({"row": number, "code": "INVALID_INPUT", "problem": "selfie is missing"})
