@@ -135,7 +135,8 @@ def read_parquet(file: BinaryIO, columns: Collection[str], required: Collection[
         # pyarrow raises OSError for a corrupt file, and raises the errors of the storage unchanged. StorageError is an
         # OSError too, so it is caught first.
         raise
-    except (pyarrow.ArrowException, OSError, PageError):
+    # UnicodeDecodeError: the name of a column is not UTF-8.
+    except (pyarrow.ArrowException, OSError, PageError, UnicodeDecodeError):
         raise ValidationError("manifest: not a readable Parquet file") from None
 
 

@@ -261,6 +261,14 @@ def test_a_damaged_page_is_no_failure_of_the_storage(tmp_path: Path) -> None:
         list(read_manifest(place.as_uri(), COLUMNS))
 
 
+def test_a_parquet_file_with_a_column_name_that_is_not_utf_8(tmp_path: Path) -> None:
+    place = tmp_path / "people.parquet"
+    write_parquet(place, {"id": ["p1"], "face": ["s3://b/a.jpg"], "name": ["Jane Doe"]})
+    place.write_bytes(place.read_bytes().replace(b"name", b"\xff\xfe\xfd\xfc"))
+    with pytest.raises(ValidationError, match="not a readable Parquet file"):
+        list(read_manifest(place.as_uri(), COLUMNS))
+
+
 def test_a_storage_failure_while_reading_parquet_is_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
