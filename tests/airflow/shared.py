@@ -88,7 +88,7 @@ def shared(folder: Path, store: ObjectStore) -> Iterator[SharedAirflow]:
             **_connections(sandboxes),
             **_access(folder),
             **_lineage(events, store),
-            "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW__CORE__PARALLELISM": "4" if AIRFLOW_3 else "1",
             "AIRFLOW__FACEKI__WEBHOOK_ENABLED": "True",
             "FACEKI_EXAMPLE_OPEN": (folder / "open").as_uri(),
             "LINEAGE_FOLDER": (folder / "lineage").as_uri(),

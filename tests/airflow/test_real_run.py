@@ -44,7 +44,7 @@ NAMES_BEFORE_3_4 = {"xcom_v2": "xcom", "rtif_v2": "rendered_task_instance_fields
 RETURNED_LINK = re.compile(rf"Done\. Returned value was: \S+/[-0-9a-f]{{36}} .* dag_id={HOOK_DAG} ")
 
 only_airflow_3 = pytest.mark.skipif(
-    not AIRFLOW_3, reason="Airflow 2.11 on SQLite takes five seconds a task; there dag.test() has run these"
+    not AIRFLOW_3, reason="Airflow 2.11 on SQLite runs one task at a time; there dag.test() has run these"
 )
 
 

@@ -47,6 +47,19 @@ PARSE_ONCE = (
     }
 )
 
+#: With SQLite, Airflow 2 by default starts a new interpreter for each task. Here it forks a process for each task, as it
+#: does with other databases. It still runs one task at a time, because SQLite permits only one writer at a time.
+EXECUTOR = (
+    {}
+    if AIRFLOW_3
+    else {
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__PARALLELISM": "1",
+        # The tests of Airflow itself use SQLite with this variable.
+        "_AIRFLOW__SKIP_DATABASE_EXECUTOR_COMPATIBILITY_CHECK": "1",
+    }
+)
+
 # Several commands run in one process, because importing Airflow takes longer than the commands themselves.
 COMMANDS = """
 import json, sys
@@ -82,6 +95,7 @@ class WholeAirflow:
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.database}",
             "AIRFLOW__CORE__PARALLELISM": "3",
+            **EXECUTOR,
             # On a busy machine, the first response to a task that starts can take longer than Airflow's default timeout
             # of 5 s. After five timeouts the task fails.
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "120",
