@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
+import re
 import shutil
 import ssl
 import subprocess
@@ -68,11 +71,34 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(AIRFLOW_HOME, ignore_errors=True)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Exclude the collected tests from garbage collections, which would search half a gigabyte again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+# Python collects garbage several times before it ends, although the memory is freed anyway.
+atexit.register(gc.freeze)
+
+
 #: For each tier, the fixtures whose use puts a test into it. Earlier tiers win.
 TIER_FIXTURES = {
     "airflow": {"airflow_db", "_faceki_airflow_home", "shared_airflow"},
     "process": {"_object_store_server"},
     "integration": {"faceki_sandbox", "sandbox"},
+}
+
+
+#: Fixtures that take long to make. All files that use one of them run in the same process, so it is made once. The
+#: pattern finds these files by their text, because pytest-xdist distributes the tests before it knows their fixtures.
+ONE_PROCESS_FIXTURES = {
+    "shared_airflow": re.compile(r"\bshared_airflow\b"),
+    "airflow_db": re.compile(r"\b(airflow_db|airflow: Path|listening: Path|served: Served)\b"),
 }
 
 
@@ -84,23 +110,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             tier for tier, names in TIER_FIXTURES.items() if item.get_closest_marker(tier) or names & fixtures
         )
         item.add_marker(next(tiers, "unit"))
-        if "shared_airflow" in fixtures and not _uses_shared_airflow(item.path):
-            raise pytest.UsageError(
-                f"{item.nodeid} uses shared_airflow, so its file has to name this fixture"
-            )
+        for fixture in fixtures.intersection(ONE_PROCESS_FIXTURES):
+            if fixture not in _one_process_fixtures(item.path):
+                pattern = ONE_PROCESS_FIXTURES[fixture].pattern
+                raise pytest.UsageError(
+                    f"{item.nodeid} uses {fixture}, so the text of its file must match {pattern}"
+                )
     # A process that begins a long file at the end would work alone.
-    items.sort(key=lambda item: (not _uses_shared_airflow(item.path), not item.get_closest_marker("long")))
+    items.sort(key=_order)
+
+
+def _order(item: pytest.Item) -> tuple[bool, bool, bool]:
+    fixtures = _one_process_fixtures(item.path)
+    return "shared_airflow" not in fixtures, not item.get_closest_marker("long"), not fixtures
 
 
 @cache
-def _uses_shared_airflow(path: Path) -> bool:
-    # pytest-xdist distributes the tests by their ids, before it knows their fixtures.
-    return "shared_airflow" in path.read_text(encoding="utf-8")
+def _one_process_fixtures(path: Path) -> tuple[str, ...]:
+    text = path.read_text(encoding="utf-8")
+    return tuple(fixture for fixture, pattern in ONE_PROCESS_FIXTURES.items() if pattern.search(text))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
-    """Run all tests that share an Airflow in one process, and the tests of each other file in one process."""
+    """Run all files that use the same fixture of :data:`ONE_PROCESS_FIXTURES` in one process."""
     if config.getoption("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
@@ -110,7 +143,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
 
     def process_of(nodeid: str) -> str:
         file: str = file_of(nodeid)
-        return "shared Airflow" if _uses_shared_airflow(config.rootpath / file) else file
+        return next(iter(_one_process_fixtures(config.rootpath / file)), file)
 
     scheduling._split_scope = process_of
     return scheduling
