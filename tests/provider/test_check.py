@@ -126,6 +126,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.any_airflow
 @pytest.mark.parametrize("dialect", sorted(set(DIALECTS) - BROKEN))
 def test_each_dialect_names_the_settings_that_it_needs(
     dialect: str,
@@ -147,6 +148,7 @@ def test_each_dialect_names_the_settings_that_it_needs(
     assert Checked(capsys).status == 0
 
 
+@pytest.mark.any_airflow
 @pytest.mark.parametrize("dialect", sorted(BROKEN))
 def test_an_unsupported_dialect_is_reported_as_broken(
     dialect: str,
@@ -398,6 +400,7 @@ def test_each_setting_has_a_row_that_the_documentation_has_too(
     assert [question for question in found if f"\n| {question} |" not in page] == []
 
 
+@pytest.mark.any_airflow
 @pytest.mark.parametrize("refused", ["path-ids at a wrong path", "all but the last place"])
 def test_the_announced_number_of_requests_is_a_limit(
     faceki_sandbox: FacekiSandbox,

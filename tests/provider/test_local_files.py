@@ -16,7 +16,7 @@ import pytest
 
 from airflow_provider_faceki import local_files, storage
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.any_airflow]
 
 OLD = time.time() - 3600
 

@@ -323,6 +323,7 @@ class _Source(io.BytesIO):
         return content
 
 
+@pytest.mark.any_airflow
 @pytest.mark.parametrize("error", [_Killed(), ConnectionResetError("gone")], ids=["killed", "broken"])
 @pytest.mark.parametrize("size", [1_000_000, 120_000_000], ids=["one part", "several parts"])
 def test_an_upload_that_ends_early_leaves_nothing_on_s3(
@@ -336,6 +337,7 @@ def test_an_upload_that_ends_early_leaves_nothing_on_s3(
     assert "Uploads" not in object_store.client.list_multipart_uploads(Bucket=BUCKET)
 
 
+@pytest.mark.any_airflow
 @pytest.mark.parametrize("fault", [Fault(403, "AccessDenied"), Fault(0)], ids=["not allowed", "outage"])
 def test_an_upload_that_cannot_be_discarded_is_not_published(object_store: ObjectStore, fault: Fault) -> None:
     object_store.put("reports/r.pdf", b"old")
@@ -349,6 +351,7 @@ def test_an_upload_that_cannot_be_discarded_is_not_published(object_store: Objec
     object_store.client.abort_multipart_upload(Bucket=BUCKET, Key=left["Key"], UploadId=left["UploadId"])
 
 
+@pytest.mark.any_airflow
 def test_an_upload_whose_end_fails_leaves_nothing_on_s3(
     object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,6 +366,7 @@ def test_an_upload_whose_end_fails_leaves_nothing_on_s3(
     assert "Uploads" not in object_store.client.list_multipart_uploads(Bucket=BUCKET)
 
 
+@pytest.mark.any_airflow
 def test_an_upload_holds_one_part_of_five_mebibytes_in_memory(object_store: ObjectStore) -> None:
     content = b"x" * (20 * 1024 * 1024)
     storage.write_file(object_store.uri("reports/r.pdf", faulty=True), io.BytesIO(content))
@@ -390,6 +394,7 @@ def _upload_until_killed(uri: str, stalled: Any) -> None:
     storage.write_file(uri, _Stalling(b"x" * 60_000_000, stalled))
 
 
+@pytest.mark.any_airflow
 def test_a_process_that_is_killed_leaves_parts_for_the_lifecycle_rule(object_store: ObjectStore) -> None:
     uri = object_store.put("reports/r.pdf", b"old")
     spawn = multiprocessing.get_context("spawn")
@@ -413,6 +418,7 @@ def test_a_process_that_is_killed_leaves_parts_for_the_lifecycle_rule(object_sto
     assert "Uploads" not in object_store.client.list_multipart_uploads(Bucket=BUCKET)
 
 
+@pytest.mark.any_airflow
 def test_a_part_that_s3_refuses_leaves_no_upload(
     object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,6 +125,7 @@ def test_eight_fresh_homes_fetch_one_token(
     assert b"token-1" not in object_store.get(key)
 
 
+@pytest.mark.any_airflow
 def test_only_one_of_many_requests_creates_an_object() -> None:
     """The S3 server of the tests keeps what S3 promises, on which the shared token store depends.
 
@@ -148,6 +149,7 @@ def test_only_one_of_many_requests_creates_an_object() -> None:
                 assert list(threads.map(creates, [f"lock-{number}"] * 8)).count(True) == 1
 
 
+@pytest.mark.any_airflow
 def test_forty_tasks_and_ten_waits_on_three_hosts_fetch_one_token(
     server: FakeServer,
     object_store: ObjectStore,

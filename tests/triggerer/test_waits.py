@@ -20,7 +20,7 @@ from airflow_provider_faceki.triggers import circuit_breaker, faceki, shared_pol
 from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
 from tests.waiting import patch_sleep
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.any_airflow]
 
 DAY = 24 * 3600.0
 
