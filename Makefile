@@ -24,7 +24,7 @@ ELSEWHERE = --ignore=tests/packaging/test_wheel.py --ignore=tests/distributed
 # in a whole Airflow. How a charged call or a batch decides has run on 3.3, with and without the task state store that
 # 2.11 lacks; of these, the tests that run as DAGs or create operators stay. Batches whose tasks are killed run on 2.11
 # in tests/distributed.
-ON_AIRFLOW_2 = tests/provider tests/airflow tests/triggerer tests/lineage tests/webhook/test_plugin.py \
+ON_AIRFLOW_2 = -m "not any_airflow" tests/provider tests/airflow tests/triggerer tests/lineage tests/webhook/test_plugin.py \
 	tests/billing/test_real_airflow.py tests/billing/test_flows.py tests/billing/test_operators.py \
 	tests/batch/test_shards.py
 
@@ -33,6 +33,7 @@ help:
 	@echo "make ui                a whole Airflow with the provider, a Connection and the sandbox, to click through"
 	@echo "make test-unit         the fast tests: no Airflow process, no sandbox, no other process"
 	@echo "make test-integration  the tests that talk to the sandbox within the test process"
+	@echo "make test-fast         both in one run"
 	@echo "make test-thorough     generated data with many more examples, kills at random moments, tutorials (CI runs it at night)"
 	@echo "make test-airflow      the tests that run a whole Airflow 3.3, its command line, a browser, or other processes"
 	@echo "make test-distributed  Airflow on several hosts: Celery, PostgreSQL, Redis, S3 (installs what make services installs)"
@@ -110,6 +111,9 @@ test-unit: .venv/.ready
 test-integration: .venv/.ready
 	@$(PYTEST) -m integration $(WAITING) $(ELSEWHERE) tests $(PYTEST_ARGS)
 
+test-fast: .venv/.ready
+	@$(PYTEST) -m "unit or integration" $(WAITING) $(ELSEWHERE) tests $(PYTEST_ARGS)
+
 # What is too long for each change; CI runs it at night. The tests with generated data have many more examples, which
 # differ in each run; tasks are killed at many random moments; the commands of the tutorials run as they are printed.
 test-thorough: .venv/.ready
@@ -154,25 +158,24 @@ test-lowest: .venv/.ready
 	@.ci/make-venv .venv-lowest .work/lowest.txt 3.12 build test
 	@.venv-lowest/bin/python -m pytest -q -m "unit or integration" $(PARALLEL) $(ELSEWHERE) --ignore=tests/browser tests $(PYTEST_ARGS)
 
-# Three stages run beside each other, because the tests wait more than they compute. The longest stages begin first.
+# Four stages run beside each other, because the tests wait more than they compute. The longest stages begin first. They
+# also have the CPU before the others, because a whole Airflow waits for its own processes for most of its time.
+AFTER_THE_LONGEST = nice
 # Every stage runs, also if another stage has failed. The output of each stage stays in .work/.
 test:
 	@mkdir -p .work && rm -f .work/summary .coverage .coverage.*
 	@$(MAKE) -s -j2 .venv/.ready .venv-2.11/.ready
 	@$(MAKE) -s services || true
-	@status=0; $(MAKE) -s -k -j3 stage-airflow stage-distributed stage-lint stage-unit stage-integration \
-		stage-2.11 stage-docs stage-wheel || status=1; \
+	@status=0; $(MAKE) -s -k -j4 stage-airflow stage-distributed stage-2.11 stage-fast stage-lint stage-docs stage-wheel || status=1; \
 	$(MAKE) -s stage-coverage || status=1; \
 	echo; cat .work/summary; exit $$status
 
 stage-lint:
-	@.ci/stage "lint, types, import rules" $(MAKE) -s lint
+	@.ci/stage "lint, types, import rules" $(AFTER_THE_LONGEST) $(MAKE) -s lint
 
-stage-unit:
-	@.ci/stage "unit tests" $(MAKE) -s test-unit $(WITH_COVERAGE)
-
-stage-integration:
-	@.ci/stage "tests against the sandbox" $(MAKE) -s test-integration $(WITH_COVERAGE)
+# One run for both tiers, because each run imports and collects all tests.
+stage-fast:
+	@.ci/stage "unit and sandbox tests" $(AFTER_THE_LONGEST) $(MAKE) -s test-fast $(WITH_COVERAGE)
 
 # One worker more than in the other stages, because this stage is the longest.
 stage-airflow:
@@ -180,7 +183,7 @@ stage-airflow:
 
 stage-2.11:
 	@if test -e .venv-2.11/.ready; then \
-	.ci/stage "tests on Airflow 2.11" $(PY2) -m pytest -q $(IN_ORDER) $(PARALLEL) $(ON_AIRFLOW_2); \
+	.ci/stage "tests on Airflow 2.11" $(AFTER_THE_LONGEST) $(PY2) -m pytest -q $(IN_ORDER) $(PARALLEL) $(ON_AIRFLOW_2); \
 	else echo "skipped  tests on Airflow 2.11: they need a Python 3.11 or 3.12, and none is here" >>.work/summary; fi
 
 stage-distributed:
@@ -188,10 +191,10 @@ stage-distributed:
 	else echo "skipped  several hosts, Celery, PostgreSQL: no PostgreSQL or Redis, and only root can install them" >>.work/summary; fi
 
 stage-wheel:
-	@.ci/stage "wheel in a fresh environment" $(PY3) -m pytest -q tests/packaging/test_wheel.py
+	@.ci/stage "wheel in a fresh environment" $(AFTER_THE_LONGEST) $(PY3) -m pytest -q tests/packaging/test_wheel.py
 
 stage-docs:
-	@.ci/stage "documentation site" $(MAKE) -s docs
+	@.ci/stage "documentation site" $(AFTER_THE_LONGEST) $(MAKE) -s docs
 
 stage-coverage:
 	@.ci/stage "branch coverage without sandbox" sh -c '$(PY3) -m coverage combine -q && $(PY3) -m coverage report'
@@ -205,6 +208,6 @@ services:
 clean:
 	rm -rf .venv .venv-* .work dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
-.PHONY: help setup demo ui bench plots docs pictures diagrams dist lint lint-workflows test test-unit test-integration test-thorough test-airflow test-version test-versions \
+.PHONY: help setup demo ui bench plots docs pictures diagrams dist lint lint-workflows test test-unit test-integration test-fast test-thorough test-airflow test-version test-versions \
 	test-lowest test-distributed test-distributed-2.11 chromium services clean \
-	stage-lint stage-docs stage-unit stage-integration stage-airflow stage-2.11 stage-distributed stage-wheel stage-coverage
+	stage-lint stage-docs stage-fast stage-airflow stage-2.11 stage-distributed stage-wheel stage-coverage

@@ -78,6 +78,8 @@ def run_in(folder: Path, lines: list[str]) -> str:
         "PORT": str(free_port()),
         # On a busy machine a task that starts cannot reach the API server within Airflow's five seconds.
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "120",
+        # The commands import only a part of what pip installs.
+        "PIP_NO_COMPILE": "1",
     }
     script = subprocess.Popen(
         # In a terminal, processes in the background do not ignore SIGINT: the shell has job control (set -m), and it
