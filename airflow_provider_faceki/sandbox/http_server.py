@@ -136,63 +136,13 @@ def _host(scope: Scope) -> str:
         return ""
 
 
-class ConnectionTracker:
-    """The open network connections of one server, indexed by the client's address.
-
-    The sandbox needs this class to close or reset a connection, because uvicorn offers no way to do so.
-    """
-
-    def __init__(self) -> None:
-        self._open: dict[tuple[str, int], asyncio.Transport] = {}
-
-    def opened(self, client: tuple[str, int] | None, transport: asyncio.Transport) -> None:
-        if client is not None:
-            self._open[client] = transport
-
-    def closed(self, client: tuple[str, int] | None) -> None:
-        if client is not None:
-            self._open.pop(client, None)
-
-    def abort(self, client: tuple[str, int] | None, reset: bool) -> None:
-        """Close the connection of a client. If the connection is closed already, do nothing.
-
-        :param reset: whether the connection is closed at once with a TCP RST. If false, the data that is already
-            written is sent first. Then the connection is closed normally.
-        """
-        transport = self._open.get(client) if client is not None else None
-        if transport is None:
-            return
-        if not reset:
-            transport.close()
-            return
-        connection = transport.get_extra_info("socket")
-        if connection is not None:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
-        transport.abort()
-
-
-def _tracked_protocol(tracker: ConnectionTracker) -> type[H11Protocol]:
-    """Return a subclass of uvicorn's protocol class.
-
-    The subclass reports each opened connection and each closed connection to the tracker.
-
-    :param tracker: the object that stores the open connections.
-    """
-
-    class Protocol(H11Protocol):
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's signature
-            super().connection_made(transport)
-            # Airflow 3 switches uvicorn's access log on. The log would contain the URLs of requests. A URL can contain
-            # the id of a verification link, and everyone who knows this id can use the link. Therefore the log is
-            # switched off for the sandbox.
-            self.access_log = False
-            tracker.opened(self.client, transport)
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            tracker.closed(self.client)
-            super().connection_lost(exc)
-
-    return Protocol
+class _Protocol(H11Protocol):
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's signature
+        super().connection_made(transport)
+        # Airflow 3 switches uvicorn's access log on. The log would contain the URLs of requests. A URL can contain the
+        # id of a verification link, and everyone who knows this id can use the link. Therefore the log is switched off
+        # for the sandbox.
+        self.access_log = False
 
 
 @contextmanager
@@ -264,6 +214,25 @@ class HTTPServer(Server):
         # one iteration.
         await real_sleep(0)
 
+    def abort(self, client: tuple[str, int] | None, reset: bool) -> None:
+        """Close the connection of a client. If the connection is closed already, do nothing.
+
+        :param reset: whether the connection is closed at once with a TCP RST. If false, the data that is already
+            written is sent first. Then the connection is closed normally.
+        """
+        connections = self.server_state.connections
+        found = (each for each in connections if isinstance(each, _Protocol) and each.client == client)
+        connection = next(found, None)
+        if client is None or connection is None:
+            return
+        if not reset:
+            connection.transport.close()
+            return
+        tcp = connection.transport.get_extra_info("socket")
+        if tcp is not None:
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+        connection.transport.abort()
+
 
 def http_server(
     backend: Backend,
@@ -282,10 +251,14 @@ def http_server(
     :param on_ready: a function that is called once, when the server listens.
     :raises OSError: if the certificate or its key cannot be read.
     """
-    tracker = ConnectionTracker()
+
+    # The server does not exist yet: it needs the config, and the config needs the application.
+    def abort(client: tuple[str, int] | None, reset: bool) -> None:
+        server.abort(client, reset)
+
     config = Config(
-        application(backend, RequestPipeline(backend, tracker.abort, log), exposed),
-        http=_tracked_protocol(tracker),
+        application(backend, RequestPipeline(backend, abort, log), exposed),
+        http=_Protocol,
         ws="none",
         loop="asyncio",
         lifespan="off",
@@ -301,4 +274,5 @@ def http_server(
     )
     # The certificate is read now, so that an error is raised to the caller and not in the server thread.
     config.load()
-    return HTTPServer(config, on_ready)
+    server = HTTPServer(config, on_ready)
+    return server
