@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from typing import Any
 from urllib.parse import urlsplit
 
 from airflow_provider_faceki.sandbox.dialects import DIALECTS, DOCUMENTED, TOKEN_FORMS
@@ -18,7 +19,6 @@ DEFAULT_CLIENT_ID = "sandbox-client"
 DEFAULT_CLIENT_SECRET = "sandbox-secret-made-up-for-loopback"
 
 LINK_ERRORS = ("unknown", "expired", "used_up")
-SECRETS = frozenset({"client_secret", "person", "webhook_url"})
 
 Check = Callable[[object], object]
 
@@ -104,69 +104,45 @@ def _dialects(value: object) -> object:
 
 _flag = _one_of(True, False)
 
-_CHECKS: dict[str, Check] = {
-    "client_id": _text,
-    "client_secret": _text,
-    "dialect": _dialects,
-    "token_forms": _some_of(*TOKEN_FORMS),
-    "token_lifetime": _number(0.05, 10_000_000),
-    "send_expires_in": _flag,
-    "token_status": _one_of(200, 201),
-    "missing_secret": _one_of("message", "field"),
-    "refusal_status": _one_of(401, 200),
-    "link_status": _one_of(201, 200),
-    "link_limit": _number(1, 1000, whole=True),
-    "link_errors": _some_of(*LINK_ERRORS),
-    "not_found": _one_of("empty", "8013", "404", "bare-404"),
-    "auto_answer": _or_none(_number(0, 10_000_000)),
-    "credit": _or_none(_number(0, 1_000_000_000, whole=True)),
-    "bill_rejections": _flag,
-    "rejection_result": _one_of("object", "null", "missing"),
-    "max_upload_bytes": _number(1, 10_000_000_000, whole=True),
-    "person": _texts,
-    "pdf_path": _report_path,
-    "pdf_form": _one_of("bytes", "json-url", "json-base64", "redirect"),
-    "pdf_size": _number(0, 1_000_000_000, whole=True),
-    "webhook_url": _or_none(_http_url),
-    "webhook_mode": _one_of("normal", "late", "twice", "out-of-order", "never"),
-    "webhook_delay": _number(0, 3600),
-    "latency": _number(0, 600),
-}
+
+def _setting(default: object, check: Check, *, secret: bool = False) -> Any:
+    """Declare one setting. The return type is `Any`, because the settings have different types."""
+    return field(default=default, repr=not secret, metadata={"check": check})
 
 
 @dataclass
 class Settings:
     """The settings of a sandbox. `docs/sandbox.md` explains each setting."""
 
-    client_id: str = DEFAULT_CLIENT_ID
-    client_secret: str = field(default=DEFAULT_CLIENT_SECRET, repr=False)
-    dialect: str = DOCUMENTED
-    token_forms: tuple[str, ...] = TOKEN_FORMS
-    token_lifetime: float = 3600
-    send_expires_in: bool = True
-    token_status: int = 200
-    missing_secret: str = "message"
-    refusal_status: int = 401
+    client_id: str = _setting(DEFAULT_CLIENT_ID, _text)
+    client_secret: str = _setting(DEFAULT_CLIENT_SECRET, _text, secret=True)
+    dialect: str = _setting(DOCUMENTED, _dialects)
+    token_forms: tuple[str, ...] = _setting(TOKEN_FORMS, _some_of(*TOKEN_FORMS))
+    token_lifetime: float = _setting(3600, _number(0.05, 10_000_000))
+    send_expires_in: bool = _setting(True, _flag)
+    token_status: int = _setting(200, _one_of(200, 201))
+    missing_secret: str = _setting("message", _one_of("message", "field"))
+    refusal_status: int = _setting(401, _one_of(401, 200))
     # An official SDK was changed to accept HTTP 201 for a new link, so FACEKI probably answers with 201.
-    link_status: int = 201
-    link_limit: int = 1
-    link_errors: tuple[str, ...] = LINK_ERRORS
-    not_found: str = "empty"
-    auto_answer: float | None = None
-    credit: int | None = 1000
-    bill_rejections: bool = True
-    rejection_result: str = "object"
-    max_upload_bytes: int = 64 * 1024 * 1024
-    person: dict[str, str] = field(default_factory=dict, repr=False)
+    link_status: int = _setting(201, _one_of(201, 200))
+    link_limit: int = _setting(1, _number(1, 1000, whole=True))
+    link_errors: tuple[str, ...] = _setting(LINK_ERRORS, _some_of(*LINK_ERRORS))
+    not_found: str = _setting("empty", _one_of("empty", "8013", "404", "bare-404"))
+    auto_answer: float | None = _setting(None, _or_none(_number(0, 10_000_000)))
+    credit: int | None = _setting(1000, _or_none(_number(0, 1_000_000_000, whole=True)))
+    bill_rejections: bool = _setting(True, _flag)
+    rejection_result: str = _setting("object", _one_of("object", "null", "missing"))
+    max_upload_bytes: int = _setting(64 * 1024 * 1024, _number(1, 10_000_000_000, whole=True))
+    person: dict[str, str] = field(default_factory=dict, repr=False, metadata={"check": _texts})
     # The path of the PDF report is only an assumption, because no public source contains FACEKI's path.
-    pdf_path: str = "/sandbox/report/{requestId}"
-    pdf_form: str = "bytes"
-    pdf_size: int = 0
+    pdf_path: str = _setting("/sandbox/report/{requestId}", _report_path)
+    pdf_form: str = _setting("bytes", _one_of("bytes", "json-url", "json-base64", "redirect"))
+    pdf_size: int = _setting(0, _number(0, 1_000_000_000, whole=True))
     # The webhook URL is excluded from the repr, because the path of the URL possibly contains a token.
-    webhook_url: str | None = field(default=None, repr=False)
-    webhook_mode: str = "normal"
-    webhook_delay: float = 2.0
-    latency: float = 0.0
+    webhook_url: str | None = _setting(None, _or_none(_http_url), secret=True)
+    webhook_mode: str = _setting("normal", _one_of("normal", "late", "twice", "out-of-order", "never"))
+    webhook_delay: float = _setting(2.0, _number(0, 3600))
+    latency: float = _setting(0.0, _number(0, 600))
 
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, _checked(name, value))
@@ -185,6 +161,10 @@ class Settings:
     def shown(self) -> dict[str, object]:
         """Return the names and values of all settings except those in `SECRETS`, for the control API."""
         return {name: value for name, value in self.values().items() if name not in SECRETS}
+
+
+_CHECKS: dict[str, Check] = {each.name: each.metadata["check"] for each in fields(Settings)}
+SECRETS = frozenset(each.name for each in fields(Settings) if not each.repr)
 
 
 def _checked(name: str, value: object) -> object:
