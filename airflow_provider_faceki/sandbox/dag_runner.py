@@ -31,10 +31,6 @@ _TABLES_FROM_3_4 = {
         "SELECT dag_id, run_id, task_id, region_index AS map_index, key, value, timestamp"
         " FROM xcom_v2 JOIN task_instance ON task_instance.id = task_instance_id WHERE working_set"
     ),
-    "rendered_task_instance_fields": (
-        "SELECT dag_id, run_id, task_id, region_index AS map_index, rendered_fields"
-        " FROM rtif_v2 JOIN task_instance ON task_instance.id = task_instance_id WHERE working_set"
-    ),
 }
 
 
@@ -86,20 +82,10 @@ class DagResult:
         found = {(_instance(task_id, index), name): value for task_id, index, name, value in rows}
         if (task, key) not in found:
             raise KeyError(f"no XCom {key!r} of task {task!r}; there are {sorted(found)}")
-        return _decoded(found[task, key])
-
-    def rendered(self, task: str) -> Mapping[str, Any]:
-        """Return the rendered template fields of a task instance.
-
-        Airflow stores these fields for its user interface.
-
-        :param task: the task id. If the task is mapped, the map index follows, for example `fetch[2]`.
-        :raises KeyError: if Airflow stored no fields of this task instance.
-        """
-        rows = self._rows("task_id, map_index, rendered_fields", "rendered_task_instance_fields")
-        found = {_instance(task_id, map_index): fields for task_id, map_index, fields in rows}
-        fields: Mapping[str, Any] = _decoded(found[task])
-        return fields
+        value = found[task, key]
+        # SQLite returns most values of a JSON column as JSON text, but returns a number as a Python number. Therefore
+        # only a text is parsed.
+        return json.loads(value) if isinstance(value, str | bytes) else value
 
     def _rows(self, columns: str, table: str, order: str = "1") -> list[Any]:
         with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=30)) as database:
@@ -107,12 +93,6 @@ class DagResult:
                 table = f"({_TABLES_FROM_3_4[table]})" if table in _TABLES_FROM_3_4 else table
             query = f"SELECT {columns} FROM {table} WHERE dag_id = ? AND run_id = ? ORDER BY {order}"  # noqa: S608 - constants
             return list(database.execute(query, (self.dag_id, self.run_id)))
-
-
-def _decoded(value: object) -> Any:
-    # SQLite returns most values of a JSON column as JSON text, but returns a number as a Python number. Therefore only
-    # a text is parsed.
-    return json.loads(value) if isinstance(value, str | bytes) else value
 
 
 def _instance(task_id: str, map_index: int) -> str:
