@@ -28,6 +28,7 @@ from starlette.responses import Response as HTTPResponse
 from airflow_provider_faceki.sandbox.backend.actions import Backend
 from airflow_provider_faceki.sandbox.backend.clock import real_monotonic, real_sleep
 from airflow_provider_faceki.sandbox.backend.outcomes import scenario_of
+from airflow_provider_faceki.sandbox.backend.store import Refused
 from airflow_provider_faceki.sandbox.faults import Fault
 from airflow_provider_faceki.sandbox.messages import (
     Envelope,
@@ -225,7 +226,11 @@ class RequestPipeline:
         dialect = self._backend.dialect
         self._backend.answer_due_links()
         if self._is_authorized(route, request):
-            return dialect.change(route.name, route.handler(self._backend, request))
+            try:
+                response = route.handler(self._backend, request)
+            except Refused as refused:
+                response = error(route.envelope, refused.code, refused.status)
+            return dialect.change(route.name, response)
         self._backend.accounts.refused += 1
         if dialect.dead_token is not None:
             return dialect.dead_token

@@ -25,8 +25,7 @@ class Refused(Exception):
 
     :param code: the error code in the answer.
     :param status: the HTTP status of the answer. It is ignored in the answers of these calls, which have their own
-        status: the verification calls of the v3 API, face search, face analysis, the web page of a link, and the
-        control API.
+        status: the verification calls of the v3 API, the web page of a link, and the control API.
     :param record: the record that the refused call created. If None, the call created no record.
     """
 

@@ -30,10 +30,10 @@ class Route:
     :param method: the HTTP method.
     :param path: the path, with variable parts in braces. The paths come from FACEKI's documentation or from official
         SDKs. Only the path of the route `pdf_file` is invented.
-    :param handler: the function that computes the answer.
+    :param handler: the function that computes the answer. If it raises `Refused`, the answer is an error in `envelope`.
     :param body: the kind of the request body.
     :param bearer: whether a token is required.
-    :param envelope: the envelope (JSON object around the content) of the errors that faults inject.
+    :param envelope: the envelope (JSON object around the content) of refusals and of the errors that faults inject.
     :param takes_time: whether a record identifier with the prefix `slow-` delays the answer.
     """
 

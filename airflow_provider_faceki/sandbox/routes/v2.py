@@ -34,10 +34,7 @@ def validate_link(backend: Backend, request: Request) -> Response:
 
     The required documents come from the workflow of the link. The other rules are the same for each link.
     """
-    try:
-        link = backend.open_link(request.query.get("url", ""))
-    except Refused as refused:
-        return legacy_error(refused.code, refused.status)
+    link = backend.open_link(request.query.get("url", ""))
     documents = list(backend.workflow(link.workflow_id).documents)
     return legacy({**_RULES, "allowedKycDocuments": documents, "link": link.link})
 
@@ -92,7 +89,7 @@ def _verify(backend: Backend, request: Request, images: tuple[str, ...], by_link
         record = backend.verify(workflow, identifier, link, uploads[0].sha256)
     except Refused as refused:
         if refused.record is None:
-            return legacy_error(refused.code, refused.status)
+            raise
         error = {"message": name_of(refused.code), "code": refused.code}
         return json_response({"responseCode": refused.code, "data": {"error": error}})
     return legacy(_kyc(record))
@@ -119,10 +116,7 @@ def _kyc(record: Record) -> dict[str, object]:
 
 def face_check(backend: Backend, request: Request) -> Response:
     selfie = request.upload("selfie_image")
-    try:
-        found = backend.search_face(selfie.sha256 if selfie else None, missing=8001)
-    except Refused as refused:
-        return legacy_error(refused.code)
+    found = backend.search_face(selfie.sha256 if selfie else None, missing=8001)
     return legacy(
         {
             "face_verified": bool(found),

@@ -105,15 +105,12 @@ def _equal(given: str, expected: str) -> bool:
 
 
 def create_link(backend: Backend, request: Request) -> Response:
-    try:
-        link = backend.create_link(
-            _text(request.member("applicationId")),
-            workflow_id=_workflow(backend, request.member("workflowId")).workflow_id,
-            minutes=_minutes(request.member("expiryTime")),
-            redirect_url=_text(request.member("redirect_url")),
-        )
-    except Refused as refused:
-        return legacy_error(refused.code, refused.status)
+    link = backend.create_link(
+        _text(request.member("applicationId")),
+        workflow_id=_workflow(backend, request.member("workflowId")).workflow_id,
+        minutes=_minutes(request.member("expiryTime")),
+        redirect_url=_text(request.member("redirect_url")),
+    )
     return legacy(link, backend.settings.link_status, url=f"{request.base_url}/kycverify/{link}")
 
 
@@ -271,20 +268,14 @@ def _link_error(backend: Backend, link_id: str | None) -> Response | None:
 
 def search_by_face(backend: Backend, request: Request) -> Response:
     selfie = request.upload("selfie")
-    try:
-        found = backend.search_face(selfie.sha256 if selfie else None, missing=5002)
-    except Refused as refused:
-        return v3_error(refused.code)
+    found = backend.search_face(selfie.sha256 if selfie else None, missing=5002)
     return v3([record.document for record in found]) if found else _nothing_found(backend)
 
 
 def analyze_face(backend: Backend, request: Request) -> Response:
-    try:
-        if request.upload("selfie") is None:
-            raise Refused(5002)
-        backend.charge("", "analyze_face")
-    except Refused as refused:
-        return v3_error(refused.code)
+    if request.upload("selfie") is None:
+        raise Refused(5002)
+    backend.charge("", "analyze_face")
     return v3(
         {
             "minAge": 25,
