@@ -119,8 +119,8 @@ class RequestPipeline:
         """Answer one request, update the counters and log the request."""
         started = real_monotonic()
         with self._backend.lock:
-            generation, ledger = self._backend.generation, self._backend.accounts
-            ledger.request_begins(route.name)
+            generation, counts = self._backend.generation, self._backend.accounts.counts
+            counts.request_begins(route.name)
         status = 499
         try:
             response = await self._handle(route, request, generation)
@@ -133,7 +133,7 @@ class RequestPipeline:
             raise
         finally:
             with self._backend.lock:
-                ledger.request_ends(status)
+                counts.request_ends(status)
             # The log line contains the route name and not the URL, because the URL can contain the id of a link, and
             # everyone who knows this id can use the link.
             elapsed = (real_monotonic() - started) * 1000
@@ -186,7 +186,7 @@ class RequestPipeline:
         if generation != self._backend.generation:
             return None
         fault = self._backend.faults.take(route.name, identifier)
-        self._backend.accounts.faults_fired += fault is not None
+        self._backend.accounts.counts.faults_fired += fault is not None
         return fault
 
     def _identifier(self, request: Request) -> str:
@@ -231,7 +231,7 @@ class RequestPipeline:
             except Refused as refused:
                 response = error(route.envelope, refused.code, refused.status)
             return dialect.change(route.name, response)
-        self._backend.accounts.refused += 1
+        self._backend.accounts.counts.refused += 1
         if dialect.dead_token is not None:
             return dialect.dead_token
         return dialect.change(route.name, unauthorized(self._backend.settings.refusal_status))

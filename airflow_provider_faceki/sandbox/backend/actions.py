@@ -383,7 +383,7 @@ class Backend:
 
     def _webhook_sent(self, outcome: str) -> None:
         with self.lock:
-            self.accounts.webhooks[outcome] += 1
+            self.accounts.counts.webhooks[outcome] += 1
 
     # Methods of the simulated FACEKI service for charges, counters and the face search.
 
@@ -398,6 +398,7 @@ class Backend:
                 raise Refused(5003)
             self.settings.credit -= 1
         self.accounts.bills.append(Bill(record_identifier, what, self.clock.now()))
+        self.accounts.counts.bills += 1
 
     def search_face(self, selfie: str | None, *, missing: int) -> list[Record]:
         """Charge the account for a face search, and return the records whose selfie is the same file, byte for byte.
@@ -418,7 +419,7 @@ class Backend:
     def counters(self) -> Counts:
         """A snapshot of all counters since the last reset."""
         with self.lock:
-            return self.accounts.counts()
+            return deepcopy(self.accounts.counts)
 
     @property
     def ledger(self) -> dict[str, int]:

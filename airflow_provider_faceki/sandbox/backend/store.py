@@ -9,8 +9,7 @@ from __future__ import annotations
 import heapq
 import secrets
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 
 from airflow_provider_faceki.sandbox.backend.outcomes import DECISIONS, name_of
 from airflow_provider_faceki.sandbox.backend.records import Record
@@ -191,14 +190,13 @@ class Bill:
     at: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class Counts:
-    """A snapshot of the counters of one sandbox since its last reset. Calls of the control API are not counted.
+    """The counters of one sandbox since its last reset. Calls of the control API are not counted.
 
     :param requests: the number of requests for each route name.
     :param statuses: the number of finished requests for each HTTP status. The status 499 means that the client received
         no response.
-    :param tokens_issued: the number of issued tokens.
     :param tokens_by_form: the number of issued tokens for each form of the token request. The forms differ in the path
         and in the place of the credentials, for example JSON body or headers.
     :param refused: the number of requests that were refused because of a missing or invalid token.
@@ -209,43 +207,27 @@ class Counts:
     :param in_flight_max: the maximum of `in_flight` since the last reset.
     """
 
-    requests: Mapping[str, int]
-    statuses: Mapping[str, int]
-    tokens_issued: int
-    tokens_by_form: Mapping[str, int]
-    refused: int
-    bills: int
-    faults_fired: int
-    webhooks: Mapping[str, int]
-    in_flight: int
-    in_flight_max: int
+    requests: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[str] = field(default_factory=Counter)
+    tokens_by_form: Counter[str] = field(default_factory=Counter)
+    refused: int = 0
+    bills: int = 0
+    faults_fired: int = 0
+    webhooks: Counter[str] = field(default_factory=Counter)
+    in_flight: int = 0
+    in_flight_max: int = 0
+
+    @property
+    def tokens_issued(self) -> int:
+        """The number of issued tokens."""
+        return self.tokens_by_form.total()
 
     @property
     def total(self) -> int:
-        return sum(self.requests.values())
+        return self.requests.total()
 
     def as_dict(self) -> dict[str, object]:
-        return {**asdict(self), "total": self.total}
-
-
-class Ledger:
-    """The charges and counters of one sandbox since its last reset."""
-
-    def __init__(self) -> None:
-        self.bills: list[Bill] = []
-        self.requests: Counter[str] = Counter()
-        self.statuses: Counter[str] = Counter()
-        self.tokens_by_form: Counter[str] = Counter()
-        self.refused = 0
-        self.faults_fired = 0
-        self.webhooks: Counter[str] = Counter()
-        self.in_flight = 0
-        self.in_flight_max = 0
-        self._polls: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=MAX_POLLS_KEPT))
-
-    def charges(self) -> dict[str, int]:
-        """Return the number of charges for each record identifier."""
-        return dict(Counter(bill.record_identifier for bill in self.bills))
+        return {**vars(self), "tokens_issued": self.tokens_issued, "total": self.total}
 
     def request_begins(self, route: str) -> None:
         self.requests[route] += 1
@@ -256,22 +238,21 @@ class Ledger:
         self.in_flight -= 1
         self.statuses[str(status)] += 1
 
+
+class Ledger:
+    """The charges and counters of one sandbox since its last reset."""
+
+    def __init__(self) -> None:
+        self.bills: list[Bill] = []
+        self.counts = Counts()
+        self._polls: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=MAX_POLLS_KEPT))
+
+    def charges(self) -> dict[str, int]:
+        """Return the number of charges for each record identifier."""
+        return dict(Counter(bill.record_identifier for bill in self.bills))
+
     def add_poll(self, key: str, now: float) -> None:
         self._polls[key].append(now)
 
     def polls(self, key: str) -> tuple[float, ...]:
         return tuple(self._polls.get(key, ()))
-
-    def counts(self) -> Counts:
-        return Counts(
-            requests=dict(self.requests),
-            statuses=dict(self.statuses),
-            tokens_issued=self.tokens_by_form.total(),
-            tokens_by_form=dict(self.tokens_by_form),
-            refused=self.refused,
-            bills=len(self.bills),
-            faults_fired=self.faults_fired,
-            webhooks=dict(self.webhooks),
-            in_flight=self.in_flight,
-            in_flight_max=self.in_flight_max,
-        )

@@ -85,7 +85,7 @@ def _issue(backend: Backend, form: str, client_id: object, client_secret: object
     if not (_equal(client_id, settings.client_id) and _equal(client_secret, settings.client_secret)):
         # FACEKI documents no response to wrong credentials. The code 1 and the HTTP status 401 are assumptions.
         return backend.dialect.wrong_credentials or legacy_error(1, 401)
-    backend.accounts.tokens_by_form[form] += 1
+    backend.accounts.counts.tokens_by_form[form] += 1
     lifetime = settings.token_lifetime
     data: dict[str, object] = {
         "access_token": backend.tokens.issue(backend.clock.now(), lifetime),
