@@ -13,6 +13,8 @@ from copy import copy
 from dataclasses import asdict, dataclass, fields
 from typing import Final
 
+from airflow_provider_faceki.sandbox.settings import checked, checked_field, number, one_of, or_none
+
 ANY_ROUTE: Final = "*"
 
 _COMMON_OPTIONS: Final = frozenset({"route", "record_identifier", "count", "skip"})
@@ -35,6 +37,28 @@ KINDS: Final[dict[str, frozenset[str]]] = {
     "reset_then_process": frozenset({"delay"}),
 }
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
+
+
+def _prefix(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("the beginning of an identifier")
+    return value
+
+
+def _retry_after(value: object) -> object:
+    if isinstance(value, str) and value.isascii() and value.isprintable():
+        return value
+    # `math.isfinite` raises an exception for an integer that is too large for a float. The comparison with `math.inf`
+    # works for an integer of any size.
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf:
+        return value
+    raise ValueError("seconds or an HTTP date")
+
+
+def _label(value: object) -> object:
+    if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
+        raise ValueError("printable ASCII text")
+    return value
 
 
 @dataclass
@@ -80,24 +104,26 @@ class Fault:
     """
 
     kind: str
-    route: str = ANY_ROUTE
-    record_identifier: str | None = None
-    count: int | None = 1
-    skip: int = 0
-    status: int | None = None
-    retry_after: float | str | None = None
-    code: int = 500
-    location: str = "/elsewhere"
-    size: int = 8 * 1024 * 1024
-    delay: float = 1.0
-    content_type: str = "text/html; charset=utf-8"
-    processed: bool = False
+    route: str = checked_field(ANY_ROUTE, _label)
+    record_identifier: str | None = checked_field(None, or_none(_prefix))
+    count: int | None = checked_field(1, or_none(number(1, 1_000_000_000, whole=True)))
+    skip: int = checked_field(0, number(0, 1_000_000_000, whole=True))
+    status: int | None = checked_field(None, or_none(number(200, 599, whole=True)))
+    retry_after: float | str | None = checked_field(None, or_none(_retry_after))
+    code: int = checked_field(500, number(0, 99_999, whole=True))
+    location: str = checked_field("/elsewhere", _label)
+    size: int = checked_field(8 * 1024 * 1024, number(1, 1024**3, whole=True))
+    delay: float = checked_field(1.0, number(0, 3600))
+    content_type: str = checked_field("text/html; charset=utf-8", _label)
+    processed: bool = checked_field(False, one_of(True, False))
 
     def __post_init__(self) -> None:
         if self.kind not in list(KINDS):  # A lookup in a dict raises TypeError if `kind` is a list.
             raise ValueError(f"fault kind: found {self.kind!r}, allowed is one of {', '.join(KINDS)}")
         self._check_options()
-        self._check_types()
+        for each in fields(self):
+            if check := each.metadata.get("check"):
+                checked(f"fault {each.name}", getattr(self, each.name), check)
         if self.status is None:
             self.status = 302 if self.kind == "redirect" else 500
         if self.kind == "redirect" and self.status not in _REDIRECTS:
@@ -117,64 +143,11 @@ class Fault:
                     f"fault {each.name}: no such option; allowed for {self.kind} is {', '.join(sorted(options))}"
                 )
 
-    def _check_types(self) -> None:
-        _whole("count", self.count, 1, 1_000_000_000, none=True)
-        _whole("skip", self.skip, 0, 1_000_000_000)
-        _whole("status", self.status, 200, 599, none=True)
-        _whole("code", self.code, 0, 99_999)
-        _whole("size", self.size, 1, 1024**3)
-        _seconds("delay", self.delay)
-        for name in ("route", "location", "content_type"):
-            _label(name, getattr(self, name))
-        _choice("processed", self.processed)
-        _prefix("record_identifier", self.record_identifier)
-        _retry_after(self.retry_after)
-
     def matches(self, route: str, record_identifier: str) -> bool:
         """Return whether the fault applies to a request with this route and this record identifier."""
         if self.route not in (ANY_ROUTE, route):
             return False
         return self.record_identifier is None or record_identifier.startswith(self.record_identifier)
-
-
-def _whole(name: str, value: object, low: int, high: int, none: bool = False) -> None:
-    if none and value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"fault {name}: found {value!r}, allowed is a whole number from {low} to {high}")
-
-
-def _seconds(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 3600:
-        raise ValueError(f"fault {name}: found {value!r}, allowed is a number from 0 to 3600")
-
-
-def _choice(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise ValueError(f"fault {name}: found {value!r}, allowed is true or false")
-
-
-def _prefix(name: str, value: object) -> None:
-    if not isinstance(value, str | None):
-        raise ValueError(
-            f"fault {name}: found {value!r}, allowed is the beginning of an identifier, or nothing"
-        )
-
-
-def _retry_after(value: object) -> None:
-    if isinstance(value, str) and value.isascii() and value.isprintable():
-        return
-    # `math.isfinite` raises an exception for an integer that is too large for a float. The comparison with `math.inf`
-    # works for an integer of any size.
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf:
-        return
-    if value is not None:
-        raise ValueError(f"fault retry_after: found {value!r}, allowed is seconds or an HTTP date")
-
-
-def _label(name: str, value: object) -> None:
-    if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
-        raise ValueError(f"fault {name}: found {value!r}, allowed is printable ASCII text")
 
 
 def fault_from(document: Mapping[str, object]) -> Fault:

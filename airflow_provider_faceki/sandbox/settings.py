@@ -23,7 +23,7 @@ LINK_ERRORS = ("unknown", "expired", "used_up")
 Check = Callable[[object], object]
 
 
-def _one_of(*allowed: object) -> Check:
+def one_of(*allowed: object) -> Check:
     def check(value: object) -> object:
         # A value must also have the type of the allowed value, because 1 == True and 200 == 200.0 in Python.
         if not any(value == each and type(value) is type(each) for each in allowed):
@@ -33,17 +33,17 @@ def _one_of(*allowed: object) -> Check:
     return check
 
 
-def _number(low: float, high: float, whole: bool = False) -> Check:
+def number(low: float, high: float, whole: bool = False) -> Check:
     def check(value: object) -> object:
         kinds = int if whole else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-            raise ValueError(f"a {'whole ' if whole else ''}number from {low:g} to {high:g}")
+            raise ValueError(f"a {'whole ' if whole else ''}number from {low} to {high}")
         return value
 
     return check
 
 
-def _or_none(inner: Check) -> Check:
+def or_none(inner: Check) -> Check:
     def check(value: object) -> object:
         if value is None:
             return None
@@ -102,47 +102,56 @@ def _dialects(value: object) -> object:
     return ",".join(names)
 
 
-_flag = _one_of(True, False)
+_flag = one_of(True, False)
 
 
-def _setting(default: object, check: Check, *, secret: bool = False) -> Any:
-    """Declare one setting. The return type is `Any`, because the settings have different types."""
+def checked_field(default: object, check: Check, *, secret: bool = False) -> Any:
+    """Declare a field with a check. The return type is `Any`, because the fields have different types."""
     return field(default=default, repr=not secret, metadata={"check": check})
+
+
+def checked(name: str, value: object, check: Check, *, secret: bool = False) -> object:
+    """Return the value that the check returns. If the check fails, raise `ValueError` with the name and the value."""
+    try:
+        return check(value)
+    except ValueError as allowed:
+        found = type(value).__name__ if secret else repr(value)
+        raise ValueError(f"{name}: found {found}, allowed is {allowed}") from None
 
 
 @dataclass
 class Settings:
     """The settings of a sandbox. `docs/sandbox.md` explains each setting."""
 
-    client_id: str = _setting(DEFAULT_CLIENT_ID, _text)
-    client_secret: str = _setting(DEFAULT_CLIENT_SECRET, _text, secret=True)
-    dialect: str = _setting(DOCUMENTED, _dialects)
-    token_forms: tuple[str, ...] = _setting(TOKEN_FORMS, _some_of(*TOKEN_FORMS))
-    token_lifetime: float = _setting(3600, _number(0.05, 10_000_000))
-    send_expires_in: bool = _setting(True, _flag)
-    token_status: int = _setting(200, _one_of(200, 201))
-    missing_secret: str = _setting("message", _one_of("message", "field"))
-    refusal_status: int = _setting(401, _one_of(401, 200))
+    client_id: str = checked_field(DEFAULT_CLIENT_ID, _text)
+    client_secret: str = checked_field(DEFAULT_CLIENT_SECRET, _text, secret=True)
+    dialect: str = checked_field(DOCUMENTED, _dialects)
+    token_forms: tuple[str, ...] = checked_field(TOKEN_FORMS, _some_of(*TOKEN_FORMS))
+    token_lifetime: float = checked_field(3600, number(0.05, 10_000_000))
+    send_expires_in: bool = checked_field(True, _flag)
+    token_status: int = checked_field(200, one_of(200, 201))
+    missing_secret: str = checked_field("message", one_of("message", "field"))
+    refusal_status: int = checked_field(401, one_of(401, 200))
     # An official SDK was changed to accept HTTP 201 for a new link, so FACEKI probably answers with 201.
-    link_status: int = _setting(201, _one_of(201, 200))
-    link_limit: int = _setting(1, _number(1, 1000, whole=True))
-    link_errors: tuple[str, ...] = _setting(LINK_ERRORS, _some_of(*LINK_ERRORS))
-    not_found: str = _setting("empty", _one_of("empty", "8013", "404", "bare-404"))
-    auto_answer: float | None = _setting(None, _or_none(_number(0, 10_000_000)))
-    credit: int | None = _setting(1000, _or_none(_number(0, 1_000_000_000, whole=True)))
-    bill_rejections: bool = _setting(True, _flag)
-    rejection_result: str = _setting("object", _one_of("object", "null", "missing"))
-    max_upload_bytes: int = _setting(64 * 1024 * 1024, _number(1, 10_000_000_000, whole=True))
+    link_status: int = checked_field(201, one_of(201, 200))
+    link_limit: int = checked_field(1, number(1, 1000, whole=True))
+    link_errors: tuple[str, ...] = checked_field(LINK_ERRORS, _some_of(*LINK_ERRORS))
+    not_found: str = checked_field("empty", one_of("empty", "8013", "404", "bare-404"))
+    auto_answer: float | None = checked_field(None, or_none(number(0, 10_000_000)))
+    credit: int | None = checked_field(1000, or_none(number(0, 1_000_000_000, whole=True)))
+    bill_rejections: bool = checked_field(True, _flag)
+    rejection_result: str = checked_field("object", one_of("object", "null", "missing"))
+    max_upload_bytes: int = checked_field(64 * 1024 * 1024, number(1, 10_000_000_000, whole=True))
     person: dict[str, str] = field(default_factory=dict, repr=False, metadata={"check": _texts})
     # The path of the PDF report is only an assumption, because no public source contains FACEKI's path.
-    pdf_path: str = _setting("/sandbox/report/{requestId}", _report_path)
-    pdf_form: str = _setting("bytes", _one_of("bytes", "json-url", "json-base64", "redirect"))
-    pdf_size: int = _setting(0, _number(0, 1_000_000_000, whole=True))
+    pdf_path: str = checked_field("/sandbox/report/{requestId}", _report_path)
+    pdf_form: str = checked_field("bytes", one_of("bytes", "json-url", "json-base64", "redirect"))
+    pdf_size: int = checked_field(0, number(0, 1_000_000_000, whole=True))
     # The webhook URL is excluded from the repr, because the path of the URL possibly contains a token.
-    webhook_url: str | None = _setting(None, _or_none(_http_url), secret=True)
-    webhook_mode: str = _setting("normal", _one_of("normal", "late", "twice", "out-of-order", "never"))
-    webhook_delay: float = _setting(2.0, _number(0, 3600))
-    latency: float = _setting(0.0, _number(0, 600))
+    webhook_url: str | None = checked_field(None, or_none(_http_url), secret=True)
+    webhook_mode: str = checked_field("normal", one_of("normal", "late", "twice", "out-of-order", "never"))
+    webhook_delay: float = checked_field(2.0, number(0, 3600))
+    latency: float = checked_field(0.0, number(0, 600))
 
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, _checked(name, value))
@@ -173,8 +182,4 @@ def _checked(name: str, value: object) -> object:
         raise ValueError(f"sandbox setting {name!r} does not exist; there are {', '.join(sorted(_CHECKS))}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"sandbox setting {name}: found {value!r}, allowed is a finite number")
-    try:
-        return check(value)
-    except ValueError as allowed:
-        found = type(value).__name__ if name in SECRETS else repr(value)
-        raise ValueError(f"sandbox setting {name}: found {found}, allowed is {allowed}") from None
+    return checked(f"sandbox setting {name}", value, check, secret=name in SECRETS)
