@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from itertools import count
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,44 +26,19 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.sandbox.server import FacekiSandbox
 
 
-class _Session:
-    """The sandbox server that all tests of a pytest run share. The first test that requests the server starts it."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-        self._sandbox: FacekiSandbox | None = None
-        self._tests = 0
-
-    def fresh(self) -> FacekiSandbox:
-        from airflow_provider_faceki.sandbox.control import ControlClient
-
-        if self._sandbox is None:
-            from airflow_provider_faceki.sandbox.server import FacekiSandbox
-
-            self._sandbox = self._stack.enter_context(FacekiSandbox())
-        # The reset below sets the counters to 0. A late request of an earlier test must not be counted after the reset.
-        # A request that began before the reset is not counted after it. So all late requests must begin before the
-        # reset. The call of `get` ensures this: it opens a new connection, and the server accepts connections in the
-        # order of their arrival. When `get` returns, all earlier requests have begun.
-        ControlClient(self._sandbox.url).get("counters")
-        self._sandbox.reset()
-        self._tests += 1
-        # The provider stores tokens separately for each client id. Each test has its own client id, so that no test
-        # uses a token that an earlier test stored.
-        self._sandbox.settings.client_id = f"{self._sandbox.client_id}-{self._tests}"
-        return self._sandbox
+_client_numbers = count(1)
 
 
 @pytest.fixture(scope="session")
-def _faceki_sandbox_session() -> Iterator[_Session]:
-    with ExitStack() as stack:
-        yield _Session(stack)
+def _faceki_sandbox_server() -> Iterator[FacekiSandbox]:
+    from airflow_provider_faceki.sandbox.server import FacekiSandbox
+
+    with FacekiSandbox() as sandbox:
+        yield sandbox
 
 
 @pytest.fixture
-def faceki_sandbox(
-    request: pytest.FixtureRequest, _faceki_sandbox_session: _Session, monkeypatch: pytest.MonkeyPatch
-) -> FacekiSandbox:
+def faceki_sandbox(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FacekiSandbox:
     """Provide an empty sandbox on loopback, and set `AIRFLOW_CONN_FACEKI_DEFAULT` to a Connection to it.
 
     All tests share one sandbox. Before each test, the sandbox is reset. Only its clock is not reset.
@@ -74,10 +49,21 @@ def faceki_sandbox(
     contains the values that the provider needs for this dialect.
     """
     from airflow_provider_faceki.sandbox.__main__ import missing_packages
+    from airflow_provider_faceki.sandbox.control import ControlClient
 
     if problem := missing_packages():
         pytest.fail(f"faceki_sandbox: {problem}", pytrace=False)
-    sandbox = _faceki_sandbox_session.fresh()
+    # The server is no parameter of this fixture, because it must start after the check of the packages.
+    sandbox: FacekiSandbox = request.getfixturevalue("_faceki_sandbox_server")
+    # The reset below sets the counters to 0. A late request of an earlier test must not be counted after the reset. A
+    # request that began before the reset is not counted after it. So all late requests must begin before the reset. The
+    # call of `get` ensures this: it opens a new connection, and the server accepts connections in the order of their
+    # arrival. When `get` returns, all earlier requests have begun.
+    ControlClient(sandbox.url).get("counters")
+    sandbox.reset()
+    # The provider stores tokens separately for each client id. Each test has its own client id, so that no test uses a
+    # token that an earlier test stored.
+    sandbox.settings.client_id = f"{sandbox.client_id}-{next(_client_numbers)}"
     settings = getattr(request, "param", {})
     sandbox.settings.update({"dialect": settings} if isinstance(settings, str) else settings)
     monkeypatch.setenv(
