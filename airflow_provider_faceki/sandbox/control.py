@@ -73,10 +73,6 @@ def _state(backend: Backend, document: Mapping[str, object]) -> object:
     }
 
 
-def _counters(backend: Backend, document: Mapping[str, object]) -> object:
-    return backend.counters.as_dict()
-
-
 def _polls(backend: Backend, document: Mapping[str, object]) -> object:
     """Return the times at which clients searched for records, for example for the records of a given link.
 
@@ -84,10 +80,6 @@ def _polls(backend: Backend, document: Mapping[str, object]) -> object:
     """
     name, _, value = _text(document, "key").partition("=")
     return list(backend.polls(**{name: value}))
-
-
-def _faults(backend: Backend, document: Mapping[str, object]) -> object:
-    return backend.faults.waiting()
 
 
 def _add_fault(backend: Backend, document: Mapping[str, object]) -> object:
@@ -98,10 +90,6 @@ def _add_fault(backend: Backend, document: Mapping[str, object]) -> object:
 def _clear_faults(backend: Backend, document: Mapping[str, object]) -> object:
     backend.clear_faults()
     return []
-
-
-def _settings(backend: Backend, document: Mapping[str, object]) -> object:
-    return backend.settings.shown()
 
 
 def _change_settings(backend: Backend, document: Mapping[str, object]) -> object:
@@ -158,12 +146,12 @@ def _action(action: Callable[..., object], *, without: tuple[str, ...] = ()) -> 
 
 CONTROL_CALLS: dict[tuple[str, str], Handler] = {
     ("GET", "state"): _state,
-    ("GET", "counters"): _counters,
+    ("GET", "counters"): lambda backend, document: backend.counters.as_dict(),
     ("GET", "polls"): _polls,
-    ("GET", "faults"): _faults,
+    ("GET", "faults"): lambda backend, document: backend.faults.waiting(),
     ("POST", "faults"): _add_fault,
     ("DELETE", "faults"): _clear_faults,
-    ("GET", "settings"): _settings,
+    ("GET", "settings"): lambda backend, document: backend.settings.shown(),
     ("POST", "settings"): _change_settings,
     ("POST", "links"): _action(Backend.create_link),
     ("POST", "end-link"): _action(Backend.end_link),
