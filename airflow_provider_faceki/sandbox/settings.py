@@ -70,15 +70,17 @@ def _text(value: object) -> object:
     return value
 
 
-def _http_url(value: object) -> object:
+def is_http_url(text: str) -> bool:
     with suppress(ValueError):  # `urlsplit` refuses some texts, for example `http://[`.
-        if (
-            isinstance(value, str)
-            and urlsplit(value).scheme in ("http", "https")
-            and urlsplit(value).hostname
-        ):
-            return value
-    raise ValueError("an http or https URL")
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname)
+    return False
+
+
+def _http_url(value: object) -> object:
+    if not isinstance(value, str) or not is_http_url(value):
+        raise ValueError("an http or https URL")
+    return value
 
 
 def _report_path(value: object) -> object:

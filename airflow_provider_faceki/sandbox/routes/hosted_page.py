@@ -10,9 +10,7 @@ forbid caching, and forbid the browser to send the URL to other sites as a refer
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from html import escape
-from urllib.parse import urlsplit
 
 from airflow_provider_faceki.sandbox.backend.actions import Backend
 from airflow_provider_faceki.sandbox.backend.clock import iso
@@ -26,6 +24,7 @@ from airflow_provider_faceki.sandbox.backend.outcomes import (
 from airflow_provider_faceki.sandbox.backend.records import Record
 from airflow_provider_faceki.sandbox.backend.store import Link, Refused
 from airflow_provider_faceki.sandbox.messages import Request, Response, html
+from airflow_provider_faceki.sandbox.settings import is_http_url
 
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -65,20 +64,15 @@ input { display: block; width: 100%; margin-top: .25rem; font: inherit; font-wei
 """
 
 
-@dataclass(frozen=True)
-class _Button:
-    label: str
-    effect: str
-
-
+# Maps each decision to the label of its button and a description of its effect.
 _PERSON = {
-    ACCEPTED: _Button("✓ Accept", "The person is verified. The decision is ACCEPTED."),
-    DECLINED: _Button("✕ Decline", "The person is not verified. The decision is DECLINED."),
-    REVIEW: _Button("… Send to review", "A reviewer has to decide later. The decision is REVIEW until then."),
+    ACCEPTED: ("✓ Accept", "The person is verified. The decision is ACCEPTED."),
+    DECLINED: ("✕ Decline", "The person is not verified. The decision is DECLINED."),
+    REVIEW: ("… Send to review", "A reviewer has to decide later. The decision is REVIEW until then."),
 }
 _REVIEWER = {
-    ACCEPTED: _Button("✓ Accept", "The review ends. The decision becomes ACCEPTED."),
-    DECLINED: _Button("✕ Decline", "The review ends. The decision becomes DECLINED."),
+    ACCEPTED: ("✓ Accept", "The review ends. The decision becomes ACCEPTED."),
+    DECLINED: ("✕ Decline", "The review ends. The decision becomes DECLINED."),
 }
 
 
@@ -149,7 +143,8 @@ def _result(backend: Backend, link: Link, record: Record, just_now: bool) -> Res
     refresh = ""
     if record.decision == REVIEW:
         parts.append(f"<h2>Decide as the reviewer</h2>{_decision_form(_REVIEWER)}")
-    elif _browsable(link.redirect_url):
+    # Only http and https are safe, because a URL with another scheme (javascript:, data:, file:) is possibly an attack.
+    elif is_http_url(link.redirect_url):
         target = escape(link.redirect_url, quote=True)
         parts.append(f'<p><a id="continue" href="{target}" rel="noreferrer">Continue</a></p>')
         refresh = f'<meta http-equiv="refresh" content="2; url={target}">' if just_now else ""
@@ -157,18 +152,6 @@ def _result(backend: Backend, link: Link, record: Record, just_now: bool) -> Res
         parts.append("<p>You can close this page.</p>")
     title = "In review" if record.decision == REVIEW else "Verification finished"
     return _page(200, title, "".join(parts), refresh)
-
-
-def _browsable(url: str) -> bool:
-    """Return whether the page can safely redirect to a URL.
-
-    Only http and https are safe, because a URL with another scheme (javascript:, data:, file:) is possibly an attack.
-    """
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        return False
 
 
 def _closed(refused: Refused) -> Response:
@@ -181,11 +164,11 @@ def _closed(refused: Refused) -> Response:
     return _page(status, title, f'<p role="alert">{text} (code {refused.code})</p>')
 
 
-def _decision_form(buttons: dict[str, _Button]) -> str:
+def _decision_form(buttons: dict[str, tuple[str, str]]) -> str:
     made = "".join(
         f'<button type="submit" name="decision" value="{decision}" class="{decision}">'
-        f"<b>{button.label}</b><small>{button.effect}</small></button>"
-        for decision, button in buttons.items()
+        f"<b>{label}</b><small>{effect}</small></button>"
+        for decision, (label, effect) in buttons.items()
     )
     return f'<form method="post">{made}</form>'
 
