@@ -17,22 +17,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from airflow_provider_faceki.sandbox.backend.clock import Clock
-    from airflow_provider_faceki.sandbox.control import ControlClient, ControlError
-    from airflow_provider_faceki.sandbox.faults import Fault
-    from airflow_provider_faceki.sandbox.server import ExposureError, FacekiSandbox, SandboxProcess
-    from airflow_provider_faceki.sandbox.settings import Settings
-
-__all__ = [
-    "Clock",
-    "ControlClient",
-    "ControlError",
-    "ExposureError",
-    "FacekiSandbox",
-    "Fault",
-    "SandboxProcess",
-    "Settings",
-]
+    from airflow_provider_faceki.sandbox.backend.clock import Clock as Clock
+    from airflow_provider_faceki.sandbox.control import ControlClient as ControlClient
+    from airflow_provider_faceki.sandbox.control import ControlError as ControlError
+    from airflow_provider_faceki.sandbox.faults import Fault as Fault
+    from airflow_provider_faceki.sandbox.server import ExposureError as ExposureError
+    from airflow_provider_faceki.sandbox.server import FacekiSandbox as FacekiSandbox
+    from airflow_provider_faceki.sandbox.server import SandboxProcess as SandboxProcess
+    from airflow_provider_faceki.sandbox.settings import Settings as Settings
 
 _MODULES = {
     "Clock": "backend.clock",
@@ -44,6 +36,8 @@ _MODULES = {
     "SandboxProcess": "server",
     "Settings": "settings",
 }
+
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> object:
