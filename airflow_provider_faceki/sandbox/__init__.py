@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.sandbox.control import ControlClient as ControlClient
     from airflow_provider_faceki.sandbox.control import ControlError as ControlError
     from airflow_provider_faceki.sandbox.faults import Fault as Fault
-    from airflow_provider_faceki.sandbox.server import ExposureError as ExposureError
     from airflow_provider_faceki.sandbox.server import FacekiSandbox as FacekiSandbox
     from airflow_provider_faceki.sandbox.server import SandboxProcess as SandboxProcess
     from airflow_provider_faceki.sandbox.settings import Settings as Settings
@@ -30,7 +29,6 @@ _MODULES = {
     "Clock": "backend.clock",
     "ControlClient": "control",
     "ControlError": "control",
-    "ExposureError": "server",
     "FacekiSandbox": "server",
     "Fault": "faults",
     "SandboxProcess": "server",

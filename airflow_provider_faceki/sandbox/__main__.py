@@ -163,10 +163,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _sandbox(chosen: argparse.Namespace, log: LineLog | None) -> FacekiSandbox:
     from airflow_provider_faceki.sandbox.control import is_loopback
-    from airflow_provider_faceki.sandbox.server import ExposureError, FacekiSandbox, no_log
+    from airflow_provider_faceki.sandbox.server import FacekiSandbox, no_log
 
     if not is_loopback(chosen.host) and not (chosen.expose and chosen.allow_remote_access):
-        raise ExposureError(
+        raise ValueError(
             f"--host: found {chosen.host!r}, allowed is a loopback address; another address needs both "
             "--expose and --allow-remote-access, because everyone who can connect to the sandbox can "
             "control it"

@@ -38,14 +38,6 @@ PROCESS_STOP_TIMEOUT_SECONDS = 5.0
 AUTO_ANSWER_INTERVAL_SECONDS = 0.1
 
 
-class ExposureError(ValueError):
-    """The address is not loopback, and listening on it was not permitted explicitly.
-
-    Other machines must not reach the sandbox, because its default credentials are public and its control API has no
-    login.
-    """
-
-
 def no_log(line: str) -> None:
     return None
 
@@ -62,7 +54,7 @@ class FacekiSandbox(Backend):
         shows the real time.
     :param expose: whether an address that is not loopback is allowed.
     :param log: a function that receives one line for each request that is not a control call.
-    :raises ExposureError: if `host` is not a loopback address and `expose` is false.
+    :raises ValueError: if `host` is not a loopback address and `expose` is false.
     """
 
     def __init__(
@@ -76,8 +68,9 @@ class FacekiSandbox(Backend):
         expose: bool = False,
         log: Callable[[str], None] = no_log,
     ) -> None:
+        # Other machines must not reach the sandbox: its credentials are public, and its control API has no login.
         if not expose and not is_loopback(host):
-            raise ExposureError(
+            raise ValueError(
                 f"host: found {host!r}, allowed is a loopback address; expose=True allows any address"
             )
         super().__init__(settings or Settings(), clock or Clock(), ROUTE_NAMES)

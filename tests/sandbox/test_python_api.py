@@ -25,7 +25,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from airflow_provider_faceki.sandbox import FacekiSandbox, Settings
 from airflow_provider_faceki.sandbox.backend.clock import Clock
 from airflow_provider_faceki.sandbox.control import ControlClient
-from airflow_provider_faceki.sandbox.server import ExposureError
 from tests.sandbox.conftest import Caller
 
 pytestmark = pytest.mark.process
@@ -142,7 +141,7 @@ def test_a_taken_port_is_an_error_at_once() -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])  # noqa: S104 - to be refused
 def test_only_loopback_unless_exposed(host: str) -> None:
-    with pytest.raises(ExposureError, match="allowed is a loopback address"):
+    with pytest.raises(ValueError, match="allowed is a loopback address"):
         FacekiSandbox(host=host)
 
 
