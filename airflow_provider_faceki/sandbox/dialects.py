@@ -130,16 +130,6 @@ def _result(change: Change) -> Change:
     return lambda document: {**document, "result": change(document["result"])}
 
 
-def _data(change: Change) -> Change:
-    """Return a function that changes the member `data` of an answer with the legacy envelope.
-
-    An answer with this envelope is a JSON object with the members `responseCode` and `data`.
-
-    :param change: the function that receives the old value of `data` and returns the new value.
-    """
-    return lambda document: {**document, "data": change(document["data"])}
-
-
 def _each_record(change: Change) -> Change:
     return _result(lambda records: [change(record) for record in records])
 
@@ -293,12 +283,13 @@ DIALECTS: Final[dict[str, Dialect]] = {
     "token-camel-case": Dialect(
         "token as `accessToken` with `Bearer ` before it, lifetime as `expiresIn`",
         {
-            "token": _data(
-                lambda data: {
-                    "accessToken": f"Bearer {data['access_token']}",
-                    "expiresIn": data["expires_in"],
-                }
-            )
+            "token": lambda document: {
+                **document,
+                "data": {
+                    "accessToken": f"Bearer {document['data']['access_token']}",
+                    "expiresIn": document["data"]["expires_in"],
+                },
+            }
         },
     ),
     "token-bare": Dialect(
