@@ -178,7 +178,6 @@ class SandboxProcess:
     :param arguments: command-line options of `faceki-sandbox`.
     :param client_id: the client id that the sandbox accepts.
     :param client_secret: the client secret that the sandbox accepts.
-    :param tls: the paths of a certificate and its private key. If None, the sandbox uses plain HTTP.
     """
 
     def __init__(
@@ -186,15 +185,11 @@ class SandboxProcess:
         *arguments: str,
         client_id: str = DEFAULT_CLIENT_ID,
         client_secret: str = DEFAULT_CLIENT_SECRET,
-        tls: tuple[str | PathLike[str], str | PathLike[str]] | None = None,
     ) -> None:
         self.url = ""
         self.client_id = client_id
         self.client_secret = client_secret
-        self._tls = None if tls is None else (fspath(tls[0]), fspath(tls[1]))
         self._arguments = [*arguments, "--client-id", client_id, "--client-secret", client_secret]
-        if self._tls:
-            self._arguments += ["--tls-cert", self._tls[0], "--tls-key", self._tls[1]]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
@@ -240,14 +235,14 @@ class SandboxProcess:
     @property
     def control(self) -> ControlClient:
         """A client of the control API of this sandbox."""
-        return ControlClient(self.url, self._tls[0] if self._tls else None)
+        return ControlClient(self.url)
 
     def connection(self, **extra: object) -> dict[str, object]:
         """Return, as a JSON object, an Airflow Connection that points to this sandbox.
 
         :param extra: members to add to the Connection's extra or to replace in it.
         """
-        return connection(self.url, self.client_id, self.client_secret, self._tls, extra)
+        return connection(self.url, self.client_id, self.client_secret, tls=None, extra=extra)
 
 
 def connection(

@@ -134,7 +134,7 @@ METHODS = [
         (FacekiClient, CLIENT | {"__init__": CLIENT_SETTINGS}),
         (AsyncFacekiClient, ASYNC_CLIENT | {"__init__": ("client",)}),
         (FacekiSandbox, SANDBOX | {"__init__": SANDBOX_SETTINGS}),
-        (SandboxProcess, SANDBOX_PROCESS | {"__init__": ("*arguments", "client_id", "client_secret", "tls")}),
+        (SandboxProcess, SANDBOX_PROCESS | {"__init__": ("*arguments", "client_id", "client_secret")}),
         (ControlClient, CONTROL_CLIENT | {"__init__": ("url", "cafile")}),
         (FacekiKycDecisionTrigger, {"__init__": TRIGGER}),
     )
