@@ -47,8 +47,8 @@ PARSE_ONCE = (
     }
 )
 
-#: With SQLite, Airflow 2 by default starts a new interpreter for each task. Here it forks a process for each task, as with
-#: other databases. It still runs one task at a time, because SQLite permits only one writer at a time.
+#: With SQLite, Airflow 2 by default starts a new interpreter for each task. Here it forks a process for each task. It
+#: still runs one task at a time, because SQLite permits only one writer at a time.
 EXECUTOR = (
     {}
     if AIRFLOW_3
