@@ -116,13 +116,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 raise pytest.UsageError(
                     f"{item.nodeid} uses {fixture}, so the text of its file must match {pattern}"
                 )
-    # A process that begins a long file at the end would work alone.
+    # A process that begins many tests, or a long file, at the end would work alone.
     items.sort(key=_order)
 
 
 def _order(item: pytest.Item) -> tuple[bool, bool, bool]:
     fixtures = _one_process_fixtures(item.path)
-    return "shared_airflow" not in fixtures, not item.get_closest_marker("long"), not fixtures
+    return "shared_airflow" not in fixtures, not fixtures, not item.get_closest_marker("long")
 
 
 @cache
