@@ -24,7 +24,7 @@ ELSEWHERE = --ignore=tests/packaging/test_wheel.py --ignore=tests/distributed
 # in a whole Airflow. How a charged call or a batch decides has run on 3.3, with and without the task state store that
 # 2.11 lacks; of these, the tests that run as DAGs or create operators stay. Batches whose tasks are killed run on 2.11
 # in tests/distributed.
-ON_AIRFLOW_2 = -m "not any_airflow" tests/provider tests/airflow tests/triggerer tests/lineage tests/webhook/test_plugin.py \
+ON_AIRFLOW_2 = tests/provider tests/airflow tests/triggerer tests/lineage tests/webhook/test_plugin.py \
 	tests/billing/test_real_airflow.py tests/billing/test_flows.py tests/billing/test_operators.py \
 	tests/batch/test_shards.py
 
@@ -179,11 +179,12 @@ stage-fast:
 
 # One worker more than in the other stages, because this stage is the longest.
 stage-airflow:
+	@$(MAKE) -s chromium || echo "skipped  tests in a browser: no Chromium, and only root can install it" >>.work/summary
 	@.ci/stage "tests on a whole Airflow 3.3" $(MAKE) -s test-airflow WORKERS=4 $(WITH_COVERAGE)
 
 stage-2.11:
 	@if test -e .venv-2.11/.ready; then \
-	.ci/stage "tests on Airflow 2.11" $(AFTER_THE_LONGEST) $(PY2) -m pytest -q $(IN_ORDER) $(PARALLEL) $(ON_AIRFLOW_2); \
+	.ci/stage "tests on Airflow 2.11" $(AFTER_THE_LONGEST) $(PY2) -m pytest -q $(IN_ORDER) $(PARALLEL) -m "not any_airflow" $(ON_AIRFLOW_2); \
 	else echo "skipped  tests on Airflow 2.11: they need a Python 3.11 or 3.12, and none is here" >>.work/summary; fi
 
 stage-distributed:

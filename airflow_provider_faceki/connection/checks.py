@@ -307,7 +307,8 @@ def records_path(value: object, _: FieldSpec) -> str:
     """Check the URL path for fetching records."""
     if not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH or not _good_path(value):
         raise InvalidValue(
-            f"a path such as {FACEKI.records_path}; a path with an id goes into request_id_filter"
+            f"a path such as {FACEKI.records_path}; a path with an id goes into the field of that filter, such as "
+            "link_filter"
         )
     return value
 

@@ -78,7 +78,8 @@ REFUSAL_LIMIT = (60.0, 2.0)
 #: is longer than the slowest measured lookup of the last hour. Only lookups of expected Connections are measured.
 REFUSAL_SECONDS = 1.0
 #: Seconds in the Retry-After header of the status 503. The status is sent if the database or a secrets backend failed
-#: or was too slow, or if no active DAG is scheduled on the asset of the webhook's Connection.
+#: or was too slow, or if no active DAG is scheduled on the asset of the webhook's Connection. It is also sent if it is
+#: not known yet on which assets DAGs are scheduled, and the lookup of the Connection is too slow.
 RETRY_AFTER_SECONDS = 30
 #: Seconds in the Retry-After header if a Connection has reached its limit of webhooks per day.
 OVER_LIMIT_RETRY_AFTER_SECONDS = 3600
@@ -260,8 +261,8 @@ class Receiver:
         lookup of an unexpected Connection is counted before the lookup. If the token of this request turns out to be
         right, the count is undone.
 
-        :raises RefusedError: with the HTTP status 401 if the token is wrong, 429 if the rate limit is reached, or 503
-            if the lookup failed.
+        :raises RefusedError: with the HTTP status 401 if the token is wrong, or 429 if the rate limit is reached. With
+            503 if the lookup failed, or if it was too late and it is not known which Connections are expected.
         """
         credentials, charged = self._authenticator.cached(conn_id), False
         if credentials is None:

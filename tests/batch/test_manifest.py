@@ -272,16 +272,28 @@ def test_a_parquet_file_with_a_column_name_that_is_not_utf_8(tmp_path: Path) -> 
 def test_a_storage_failure_while_reading_parquet_is_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Let each of the reads fail: those of the metadata, of the page headers and of the rows."""
     place = tmp_path / "people.parquet"
-    write_parquet(place, {"id": ["a"] * 5000})
+    write_parquet(place, {"id": [f"p{number}" for number in range(5000)]}, row_group_size=2000)
 
     class Failing(io.FileIO):
+        reads = 0
+        fails_at: int | None = None
+
         def read(self, size: int | None = -1) -> bytes:
-            raise StorageUnavailableError("slow down")
+            Failing.reads += 1
+            if Failing.reads == Failing.fails_at:
+                raise StorageUnavailableError("slow down")
+            return super().read(-1 if size is None else size)
 
     monkeypatch.setattr(storage, "open_binary", lambda uri, conn_id, **_: Failing(place))
-    with pytest.raises(StorageUnavailableError, match="slow down"):
-        list(read_manifest(place.as_uri(), COLUMNS))
+    assert len(list(read_manifest(place.as_uri(), COLUMNS))) == 5000
+    count = Failing.reads
+    assert count > 5
+    for number in range(1, count + 1):
+        Failing.reads, Failing.fails_at = 0, number
+        with pytest.raises(StorageUnavailableError, match="slow down"):
+            list(read_manifest(place.as_uri(), COLUMNS))
 
 
 @pytest.mark.parametrize(

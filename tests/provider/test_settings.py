@@ -331,7 +331,7 @@ def test_numbers_beyond_their_limit(key: str) -> None:
         pytest.param({"records_path": "//evil.example/x"}, "a path such as", id="path with a host"),
         pytest.param({"records_path": "/a/../b"}, "a path such as", id="climbing path"),
         pytest.param({"records_path": "/a?b=1"}, "a path such as", id="path with a query"),
-        pytest.param({"records_path": "/a/{requestId}"}, "into request_id_filter", id="id in the path"),
+        pytest.param({"records_path": "/a/{link}"}, "such as link_filter", id="id in the path"),
         pytest.param({"auth_header": "X Token"}, "HTTP header", id="token header with a space"),
         pytest.param({"auth_scheme": "Bearer:"}, "one word such as Bearer", id="scheme with a colon"),
         pytest.param({"auth_scheme": True}, "none for the token alone", id="scheme is a flag"),
