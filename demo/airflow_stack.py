@@ -130,17 +130,18 @@ class Airflow:
             return False
         return all(health[name]["status"] == "healthy" for name in COMPONENTS)
 
-    def call(self, method: str, path: str, document: object = None) -> Any:
+    def call(self, method: str, path: str, document: object = None, *, repeat_post: bool = False) -> Any:
         """Call Airflow's public REST API and return the JSON of the response.
 
         On a busy machine, Airflow's database is possibly locked for a moment. Therefore a failed call is repeated, up
         to `API_TRIES` tries in total. Two kinds of calls are not repeated: a call that Airflow refused with a status
         below 500, and a POST, because a failed POST can have had an effect.
+
+        :param repeat_post: repeat a POST too, because a second effect does no harm.
         """
         if self._token is None:
-            # Because all users are admins here, Airflow issues a token without a login. The token is valid for a day.
-            self._token = _request("GET", f"{self.url}/auth/token")["access_token"]
-        tries = 1 if method == "POST" else API_TRIES
+            self._token = self._new_token()
+        tries = API_TRIES if repeat_post or method != "POST" else 1
         for _ in range(tries - 1):
             try:
                 return _request(method, f"{self.url}/api/v2/{path}", document, self._token)
@@ -152,28 +153,30 @@ class Airflow:
             time.sleep(1)
         return _request(method, f"{self.url}/api/v2/{path}", document, self._token)
 
+    def _new_token(self) -> str:
+        # Because all users are admins here, Airflow issues a token without a login. The token is valid for a day.
+        token: str = _request("GET", f"{self.url}/auth/token")["access_token"]
+        return token
+
     def unpause(self, dag_id: str) -> None:
         self.call("PATCH", f"dags/{dag_id}", {"is_paused": False})
 
-    def trigger(self, dag_id: str, params: Mapping[str, object]) -> str:
+    def trigger(self, dag_id: str, params: Mapping[str, object], run_id: str | None = None) -> str:
         """Start a DAG run and return its run id.
 
         On a busy machine, the call to Airflow's REST API possibly fails. Then this method repeats it. All calls contain
         the same run id, so Airflow never starts a second run.
+
+        :param run_id: an id that no other run of the DAG has. If None, it is generated.
         """
-        run_id = f"manual__{uuid.uuid4()}"
+        run_id = run_id or f"manual__{uuid.uuid4()}"
         document = {"dag_run_id": run_id, "logical_date": None, "conf": dict(params)}
-        for left in reversed(range(API_TRIES)):
-            try:
-                self.call("POST", f"dags/{dag_id}/dagRuns", document)
-                break
-            except (AirflowRefused, OSError) as error:
-                status = getattr(error, "status", 500)
-                if status == 409:
-                    break  # An earlier call has started the run, although its response was an error.
-                if status < 500 or not left:
-                    raise
-            time.sleep(1)
+        try:
+            self.call("POST", f"dags/{dag_id}/dagRuns", document, repeat_post=True)
+        except AirflowRefused as refused:
+            # 409 means that an earlier call has started the run, although its response was an error.
+            if refused.status != 409:
+                raise
         return run_id
 
     def runs(self, dag_id: str) -> list[dict[str, Any]]:

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import requests
 
@@ -43,13 +42,10 @@ STORE_LOGIN, STORE_PASSWORD = "canary-login", "canary-of-the-store"
 class RestApi(Airflow):
     """Client of Airflow's REST API that logs in like the only user."""
 
-    def call(self, method: str, path: str, document: object = None) -> Any:
-        """Call the REST API. The first call logs in."""
-        if self._token is None:
-            login = {"username": USER, "password": PASSWORD}
-            answer = requests.post(f"{self.url}/auth/token", json=login, timeout=300)
-            self._token = answer.json()["access_token"]
-        return super().call(method, path, document)
+    def _new_token(self) -> str:
+        login = {"username": USER, "password": PASSWORD}
+        token: str = requests.post(f"{self.url}/auth/token", json=login, timeout=300).json()["access_token"]
+        return token
 
     @property
     def token(self) -> str:
@@ -72,6 +68,27 @@ class SharedAirflow:
     events: Path
     #: Before Airflow 3, no API server is running.
     api: RestApi
+
+    def begin(self, *runs: tuple[str, str, Mapping[str, object]]) -> None:
+        """Unpause DAGs and start runs of them, each from its DAG id, run id and conf."""
+        dag_ids = {dag_id for dag_id, _, _ in runs}
+        if not AIRFLOW_3:
+            commands = (self.airflow.trigger(*run) for run in runs)
+            self.airflow.tell(*(("dags", "unpause", dag_id) for dag_id in dag_ids), *commands)
+            return
+        # The command line would import Airflow, which takes longer.
+        for dag_id in dag_ids:
+            self.api.unpause(dag_id)
+        for dag_id, run_id, conf in runs:
+            self.api.trigger(dag_id, conf, run_id)
+
+    def clear_failed(self, dag_id: str, run_id: str) -> None:
+        """Clear the failed tasks of a run, so that Airflow runs them again."""
+        if AIRFLOW_3:
+            document = {"dag_run_id": run_id, "only_failed": True, "dry_run": False}
+            self.api.call("POST", f"dags/{dag_id}/clearTaskInstances", document, repeat_post=True)
+        else:
+            self.airflow.tell(("tasks", "clear", dag_id, "--only-failed", "--yes"))
 
 
 @contextmanager

@@ -36,10 +36,7 @@ def reviewed(shared_airflow: SharedAirflow) -> tuple[WholeAirflow, dict[str, Any
         record = {"record_identifier": name, "decision": decision}
         shared_airflow.sandboxes["default"].control.post("records", **record)
     airflow.wait_until_ready(DAG_ID)
-    airflow.tell(
-        ("dags", "unpause", DAG_ID),
-        *(airflow.trigger(DAG_ID, name, {"record_identifier": name}) for name in CASES),
-    )
+    shared_airflow.begin(*((DAG_ID, name, {"record_identifier": name}) for name in CASES))
     opened = {}
     for name, (option, _) in CASES.items():
         if option is not None:

@@ -20,6 +20,7 @@ from tests.batch.harness import BatchHarness
 
 pytestmark = pytest.mark.airflow
 
+DAG_ID = "batch_verify"
 PEOPLE = 2000
 #: Numbers of billed rows at which the task is killed: at the beginning, in between, and shortly before the end.
 MOMENTS = (1, 350, 800, 1400, 1950)
@@ -33,14 +34,21 @@ ENDED = {"success", "failed"}
 class Batch:
     """One run of the DAG, with a sandbox and a folder of its own."""
 
-    airflow: WholeAirflow
+    shared_airflow: SharedAirflow
     name: str
-    faceki: SandboxProcess
     harness: BatchHarness
 
     @property
+    def airflow(self) -> WholeAirflow:
+        return self.shared_airflow.airflow
+
+    @property
+    def faceki(self) -> SandboxProcess:
+        return self.shared_airflow.sandboxes[self.name]
+
+    @property
     def run(self) -> DagResult:
-        return self.airflow.run("batch_verify", self.name)
+        return self.airflow.run(DAG_ID, self.name)
 
     @property
     def identifiers(self) -> list[str]:
@@ -75,27 +83,25 @@ class Batch:
         return len(list((self.harness.out / "_journal" / "tries").glob("try-*")))
 
     def logs(self) -> str:
-        folder = self.airflow.home / "logs" / "dag_id=batch_verify" / f"run_id={self.name}"
+        folder = self.airflow.home / "logs" / f"dag_id={DAG_ID}" / f"run_id={self.name}"
         return "".join(path.read_text(errors="replace") for path in sorted(folder.rglob("*.log")))
 
 
 @pytest.fixture(scope="module")
 def batches(shared_airflow: SharedAirflow) -> dict[str, Batch]:
     """Three batches, each of which a test starts."""
-    airflow = shared_airflow.airflow
-    airflow.wait_until_ready("batch_verify")
-    airflow.tell(("dags", "unpause", "batch_verify"))
+    shared_airflow.airflow.wait_until_ready(DAG_ID)
     made = {}
     for name in BATCHES:
-        server, folder = shared_airflow.sandboxes[name], shared_airflow.folder / name
-        server.control.post("settings", credit=None, latency=0.5 if name == "ended" else 0.02)
+        folder = shared_airflow.folder / name
         folder.mkdir()
-        made[name] = Batch(airflow, name, server, BatchHarness(folder))
+        made[name] = Batch(shared_airflow, name, BatchHarness(folder))
+        made[name].faceki.control.post("settings", credit=None, latency=0.5 if name == "ended" else 0.02)
     return made
 
 
 def begin(batch: Batch) -> None:
-    batch.airflow.tell(batch.airflow.trigger("batch_verify", batch.name, batch.conf))
+    batch.shared_airflow.begin((DAG_ID, batch.name, batch.conf))
 
 
 def check(batch: Batch) -> None:
@@ -138,7 +144,7 @@ def test_out_of_credit_and_topped_up(batches: dict[str, Batch]) -> None:
     assert f"{PEOPLE - CREDIT} of {PEOPLE} rows are left" in batch.logs()
     assert len(batch.harness.results()) == CREDIT
     batch.faceki.control.post("credit", credit=PEOPLE)
-    batch.airflow.tell(("tasks", "clear", "batch_verify", "--yes"))
+    batch.shared_airflow.clear_failed(DAG_ID, batch.name)
     batch.airflow.wait("the run to go on", lambda: batch.tries() == 2)
     batch.airflow.wait("the run to end", lambda: batch.run.state in ENDED)
     assert batch.run.state == "success"

@@ -102,22 +102,22 @@ def scenario(shared_airflow: SharedAirflow) -> Scenario:
     faceki.control.post("faults", kind="status", status=429, retry_after=1, record_identifier="throttled")
     killer = Killer(urlsplit(faceki.url).port or 0)
     made = Scenario(airflow, faceki, killer, folder, airflow.run("killed", "k"))
-    _run_scenario(made)
+    _run_scenario(made, shared_airflow)
     return made
 
 
-def _run_scenario(scenario: Scenario) -> None:
+def _run_scenario(scenario: Scenario, shared_airflow: SharedAirflow) -> None:
     dags = ("killed", "own_tasks") if HAS_STATE_STORE else ("killed",)
     airflow = scenario.airflow
     airflow.wait_until_ready(*dags)
-    airflow.tell(*(("dags", "unpause", dag_id) for dag_id in dags), airflow.trigger("killed", "k", {}))
+    shared_airflow.begin(("killed", "k", {}))
     airflow.wait(
         f"{KILLS} processes to kill", lambda: scenario.killer.strike() or scenario.run.state in ENDED
     )
     for dag_id in dags[1:]:
         # These DAGs are triggered only now, because the killer does not distinguish between processes of different
         # DAGs.
-        airflow.tell(airflow.trigger(dag_id, "k", {}))
+        shared_airflow.begin((dag_id, "k", {}))
     airflow.wait("all to end", lambda: all(airflow.run(dag_id, "k").state in ENDED for dag_id in dags))
 
 

@@ -84,7 +84,7 @@ def whole(shared_airflow: SharedAirflow, _object_store_server: ObjectStore) -> W
     manifest = harness.manifest(lines)
     _object_store_server.client.upload_file(manifest.removeprefix("file://"), BUCKET, "people.ndjson")
     airflow.wait_until_ready(DAG_ID)
-    airflow.tell(("dags", "unpause", DAG_ID), airflow.trigger(DAG_ID, RUN_ID, {}))
+    shared_airflow.begin((DAG_ID, RUN_ID, {}))
     run = airflow.run(DAG_ID, RUN_ID)
     airflow.wait("the run", lambda: run.state in {"success", "failed"})
     airflow.wait("the last event", lambda: f'"{DAG_ID}.too_many"' in _ended(shared_airflow.events))
