@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Two thousand rows in a complete Airflow: the task is killed five times, runs out of credit, is ended by a user."""
+"""Eight hundred rows in a complete Airflow: the task is killed five times, runs out of credit, is ended by a user."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ from tests.batch.harness import BatchHarness
 pytestmark = pytest.mark.airflow
 
 DAG_ID = "batch_verify"
-PEOPLE = 2000
+#: More than `IDENTIFIERS_PER_QUERY`, so that a try needs several queries for them.
+PEOPLE = 800
 #: Numbers of billed rows at which the task is killed: at the beginning, in between, and shortly before the end.
-MOMENTS = (1, 350, 800, 1400, 1950)
+MOMENTS = (1, 140, 320, 560, 760)
 #: FACEKI slows down before the last of these kills. Otherwise the task could end before it is killed.
-SLOW_FROM, SLOW = 1800, 1.0
-CREDIT = 700
+SLOW_FROM, SLOW = 660, 1.0
+CREDIT = 280
+#: Seconds before each answer of FACEKI. They are long where a test acts at a number of bills, so that it acts in time.
+LATENCIES = {"killed": 0.1, "poor": 0.02, "ended": 0.5}
 ENDED = {"success", "failed"}
 
 
@@ -96,7 +99,7 @@ def batches(shared_airflow: SharedAirflow) -> dict[str, Batch]:
         folder = shared_airflow.folder / name
         folder.mkdir()
         made[name] = Batch(shared_airflow, name, BatchHarness(folder))
-        made[name].faceki.control.post("settings", credit=None, latency=0.5 if name == "ended" else 0.02)
+        made[name].faceki.control.post("settings", credit=None, latency=LATENCIES[name])
     return made
 
 
