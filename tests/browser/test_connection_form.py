@@ -4,36 +4,30 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.airflow.shared import SharedAirflow
 from tests.airflow.whole_airflow import WholeAirflow
+from tests.provider import command_line
 
 pytestmark = [pytest.mark.airflow, pytest.mark.usefixtures("shared_airflow")]
 
 CONN_ID = "faceki_by_hand"
+#: Prints the Connection as Airflow has it, the secret included.
+GET = "connections get {} -o json"
+TEST = f"connections test {CONN_ID}"
 
 
-def cli(airflow: WholeAirflow, *arguments: str) -> str:
-    """What Airflow's own command line says."""
-    command = [str(Path(sys.executable).parent / "airflow"), *arguments]
-    done = subprocess.run(
-        command, env=airflow.environment, capture_output=True, text=True, timeout=900, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def stored(airflow: WholeAirflow, conn_id: str = CONN_ID) -> dict[str, Any]:
-    """The Connection as Airflow has it, the secret included."""
-    found: list[dict[str, Any]] = json.loads(cli(airflow, "connections", "get", conn_id, "-o", "json"))
-    return found[0]
+def printed(airflow: WholeAirflow, *commands: str) -> list[str]:
+    """What Airflow's own command line prints for each command."""
+    # One process runs all of them, because importing Airflow takes longer than the commands.
+    done = command_line.airflow(*map(str.split, commands), **airflow.environment)
+    assert done.statuses == [0] * len(commands), done.outputs
+    return done.outputs
 
 
 def extra(connection: dict[str, Any]) -> dict[str, Any]:
@@ -59,20 +53,22 @@ def test_the_form_is_filled_saved_and_read_back(page: Page, airflow: WholeAirflo
         form.get_by_role("button", name="Save").click()
         expect(page.get_by_role("cell", name=CONN_ID)).to_be_visible()
 
-        saved = stored(airflow)
+        got, tested = printed(airflow, GET.format(CONN_ID), TEST)
+        (saved,) = json.loads(got)
         assert (saved["conn_type"], saved["host"]) == ("faceki", sandbox.url)
         assert (saved["login"], saved["password"]) == (sandbox.client_id, sandbox.client_secret)
         assert float(extra(saved)["timeout"]) == 12
         assert extra(saved)["workflow_id"] == "5a4db0c5-0000-4000-8000-000000000001"
-        assert "Connection success!" in cli(airflow, "connections", "test", CONN_ID)
+        assert "Connection success!" in tested
         assert sandbox.counters.tokens_issued == 1
 
         change_timeout(page)
         expect(page.get_by_role("dialog")).to_have_count(0)
-        changed = stored(airflow)
+        got, tested = printed(airflow, GET.format(CONN_ID), TEST)
+        (changed,) = json.loads(got)
         assert float(extra(changed)["timeout"]) == 34
         assert changed["password"] == sandbox.client_secret, "saving the form anew must keep the secret"
-        assert "Connection success!" in cli(airflow, "connections", "test", CONN_ID)
+        assert "Connection success!" in tested
 
 
 def fill(form: Locator, sandbox: FacekiSandbox) -> None:
@@ -96,16 +92,23 @@ def test_the_test_button_works_for_a_connection_of_the_form(page: Page, airflow:
         assert sandbox.counters.tokens_issued == 1
 
 
-def test_a_choice_that_is_masked_survives_an_edit(page: Page, airflow: WholeAirflow) -> None:
+def test_a_choice_that_is_masked_survives_an_edit(page: Page, shared_airflow: SharedAirflow) -> None:
     # Airflow masks the answer for token_store, as it does for every name with "token" in it.
     extra_fields = {"token_store": "memory", "timeout": 5, "auth_scheme": "Token"}
-    connection = {"conn_type": "faceki", "login": "i", "password": "invented", "extra": extra_fields}
-    cli(airflow, "connections", "add", "faceki_masked", "--conn-json", json.dumps(connection))
+    connection = {
+        "conn_type": "faceki",
+        "login": "i",
+        "password": "invented",
+        "extra": json.dumps(extra_fields),
+    }
+    shared_airflow.api.call("POST", "connections", {"connection_id": "faceki_masked", **connection})
     page.reload()
     change_timeout(page, "5", "faceki_masked")
     expect(page.get_by_role("dialog")).to_have_count(0)
     # The form stores the number as text.
-    assert extra(stored(airflow, "faceki_masked")) == extra_fields | {"timeout": "34"}
+    (got,) = printed(shared_airflow.airflow, GET.format("faceki_masked"))
+    (changed,) = json.loads(got)
+    assert extra(changed) == extra_fields | {"timeout": "34"}
 
 
 def change_timeout(page: Page, shown: str = "12", conn_id: str = CONN_ID) -> None:
