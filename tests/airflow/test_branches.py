@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,19 @@ import pytest
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.dag_runner import DagResult
 from tests.airflow.dags.branches import PEOPLE, WAYS
-from tests.airflow.running import AIRFLOW_VERSION, DAGS, run
+from tests.airflow.running import AIRFLOW_VERSION, DAGS, bundles, run
 
 
-@pytest.fixture
-def done(airflow: Path, faceki_sandbox: FacekiSandbox) -> DagResult:
-    for name, decision in PEOPLE.items():
-        faceki_sandbox.add_record(name, decision=decision)
-    return run(airflow, DAGS, "branches")
+@pytest.fixture(scope="module")
+def done(airflow_db: Path) -> DagResult:
+    """The finished run. The tests only read it, so they share it."""
+    with FacekiSandbox() as sandbox, pytest.MonkeyPatch.context() as patch:
+        for name, decision in PEOPLE.items():
+            sandbox.add_record(name, decision=decision)
+        connection = json.dumps(sandbox.connection())
+        for name, value in {"AIRFLOW_CONN_FACEKI_DEFAULT": connection, **bundles(DAGS)}.items():
+            patch.setenv(name, value)
+        return run(airflow_db, DAGS, "branches")
 
 
 def test_a_branch_rejects_several_summaries(done: DagResult) -> None:
