@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Cost and side effects of imports. Each test runs a separate process."""
+"""Cost and side effects of imports. They are measured in separate processes."""
 
 from __future__ import annotations
 
@@ -70,32 +70,46 @@ def test_no_module_warns_when_imported() -> None:
 
 
 NEWLY_IMPORTED = """
-import importlib, json, sys
+import importlib, json, multiprocessing, sys
 # What Airflow itself imports for any operator of any provider is not the provider's doing.
 from airflow.providers.common.compat.sdk import BaseBranchOperator, BaseHook, BaseOperator, BaseSensorOperator, conf
 from airflow.triggers.base import BaseTrigger
 before = set(sys.modules)
-importlib.import_module(sys.argv[1])
-print(json.dumps(sorted(set(sys.modules) - before)))
+def newly_imported(name):
+    importlib.import_module(name)
+    return sorted(set(sys.modules) - before)
+# Each module is imported in a process without other modules of the package. The process is forked, because importing
+# Airflow again would take longer than the rest.
+with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
+    names = sys.argv[1:]
+    print(json.dumps(dict(zip(names, pool.map(newly_imported, names, chunksize=1)))))
 """
+#: Modules that DAG files import.
+DAG_MODULES = [
+    f"airflow_provider_faceki.{name}"
+    for name in (
+        "operators.faceki",
+        "operators.images",
+        "operators.verification",
+        "operators.batch",
+        "operators.branch",
+        "sensors.faceki",
+        "triggers.faceki",
+        "hooks.faceki",
+        "links.faceki",
+    )
+]
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        pytest.param("airflow_provider_faceki.operators.faceki", id="operators"),
-        pytest.param("airflow_provider_faceki.operators.images", id="operators for images"),
-        pytest.param("airflow_provider_faceki.operators.verification", id="operator for verifications"),
-        pytest.param("airflow_provider_faceki.operators.batch", id="operators for batches"),
-        pytest.param("airflow_provider_faceki.operators.branch", id="operator for branches"),
-        pytest.param("airflow_provider_faceki.sensors.faceki", id="sensors"),
-        pytest.param("airflow_provider_faceki.triggers.faceki", id="triggers"),
-        pytest.param("airflow_provider_faceki.hooks.faceki", id="hooks"),
-        pytest.param("airflow_provider_faceki.links.faceki", id="links"),
-    ],
-)
-def test_parsing_a_dag_imports_nothing_heavy(module: str) -> None:
-    brought = json.loads(_python(NEWLY_IMPORTED, module))
+@pytest.fixture(scope="module")
+def newly_imported() -> dict[str, list[str]]:
+    """Names of the modules that the import of each of `DAG_MODULES` adds to a process."""
+    return dict(json.loads(_python(NEWLY_IMPORTED, *DAG_MODULES)))
+
+
+@pytest.mark.parametrize("module", DAG_MODULES)
+def test_parsing_a_dag_imports_nothing_heavy(module: str, newly_imported: dict[str, list[str]]) -> None:
+    brought = newly_imported[module]
     assert module in brought
     assert [name for name in brought if name.partition(".")[0] in HEAVY or name in ONLY_RUNNING] == []
 
