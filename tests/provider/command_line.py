@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 
 _RUNNER = """
-import contextlib, io, json, logging, sys, warnings
+import contextlib, json, logging, sys, tempfile, warnings
 heard, done = [], []
 class Ear(logging.Handler):
     def emit(self, record):
@@ -20,15 +20,18 @@ with warnings.catch_warnings(record=True) as caught:
     from airflow.cli import cli_parser
     parser = cli_parser.get_parser()
     logging.getLogger().addHandler(Ear(level=logging.WARNING))
-    for command in json.loads(sys.argv[1]):
-        status, out = 0, io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            try:
-                args = parser.parse_args(command)
-                args.func(args)
-            except SystemExit as end:
-                status = end.code
-        done.append([status, out.getvalue()])
+    # A real file is needed, because Airflow 2 compares the descriptors of an exported file and of the output.
+    with tempfile.TemporaryFile("w+") as out:
+        for command in json.loads(sys.argv[1]):
+            status, start = 0, out.tell()
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+                try:
+                    args = parser.parse_args(command)
+                    args.func(args)
+                except SystemExit as end:
+                    status = end.code
+            out.seek(start)
+            done.append([status, out.read()])
 heard += [str(warning.message) for warning in caught]
 print(json.dumps([done, heard]))
 """
