@@ -16,7 +16,11 @@ import pytest
 
 from airflow_provider_faceki import local_files, storage
 
-pytestmark = [pytest.mark.process, pytest.mark.any_airflow]
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.any_airflow,
+    pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning"),
+]
 
 OLD = time.time() - 3600
 
@@ -63,9 +67,7 @@ class _Endless:
         return b"full record"
 
 
-def _write(uri: str, started: Any, is_named: bool) -> None:
-    if is_named:
-        local_files._open_unnamed = lambda folder: None
+def _write(uri: str, started: Any) -> None:
     storage.write_file(uri, _Endless(started))  # type: ignore[arg-type]
 
 
@@ -74,10 +76,10 @@ def test_a_write_that_is_killed(tmp_path: Path, way: str, exists: bool) -> None:
     target = tmp_path / "r.json"
     if exists:
         target.write_bytes(b"old")
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     started = context.Event()
     # A daemon is ended with this process, also if an assertion fails before it is killed.
-    writer = context.Process(target=_write, args=(str(target), started, way == "named"), daemon=True)
+    writer = context.Process(target=_write, args=(str(target), started), daemon=True)
     writer.start()
     assert started.wait(120)
     left = set(os.listdir(tmp_path)) - {"r.json"}

@@ -25,7 +25,10 @@ from airflow_provider_faceki.storage import attach
 from airflow_provider_faceki.storage_errors import StorageAccessError, StorageUnavailableError
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.process
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning"),
+]
 
 RECORD = {"full_name": "Zoë Ünreal", "note": "\ud800"}
 
@@ -121,7 +124,7 @@ def _write_for_ever(uri: str, started: object) -> None:
 
 def test_a_reader_never_sees_a_partial_file(tmp_path: Path) -> None:
     uri = f"{tmp_path}/r.json"
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     started = context.Event()
     writer = context.Process(target=_write_for_ever, args=(uri, started))
     writer.start()

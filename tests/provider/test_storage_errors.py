@@ -31,7 +31,10 @@ from airflow_provider_faceki.storage_errors import (
 )
 from tests.object_store import BUCKET, Fault, ObjectStore
 
-pytestmark = pytest.mark.process
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning"),
+]
 
 JPEG = b"\xff\xd8\xff" + b"x" * 2_000_000
 
@@ -397,9 +400,9 @@ def _upload_until_killed(uri: str, stalled: Any) -> None:
 @pytest.mark.any_airflow
 def test_a_process_that_is_killed_leaves_parts_for_the_lifecycle_rule(object_store: ObjectStore) -> None:
     uri = object_store.put("reports/r.pdf", b"old")
-    spawn = multiprocessing.get_context("spawn")
-    stalled = spawn.Event()
-    writer = spawn.Process(target=_upload_until_killed, args=(uri, stalled))
+    context = multiprocessing.get_context("fork")
+    stalled = context.Event()
+    writer = context.Process(target=_upload_until_killed, args=(uri, stalled))
     writer.start()
     try:
         assert stalled.wait(120)
