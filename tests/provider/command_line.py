@@ -32,6 +32,7 @@ with warnings.catch_warnings(record=True) as caught:
                     status = end.code
             out.seek(start)
             done.append([status, out.read()])
+exec(sys.argv[2])
 heard += [str(warning.message) for warning in caught]
 print(json.dumps([done, heard]))
 """
@@ -65,8 +66,8 @@ def python(code: str, *arguments: str, **environment: str) -> str:
     return done.stdout
 
 
-def airflow(*commands: list[str], **environment: str) -> CommandResults:
-    """Run ``airflow`` once for each element of ``commands``."""
-    printed = python(_RUNNER, json.dumps(commands), **environment)
+def airflow(*commands: list[str], afterwards: str = "", **environment: str) -> CommandResults:
+    """Run ``airflow`` once for each element of ``commands``, and then the Python code ``afterwards``."""
+    printed = python(_RUNNER, json.dumps(commands), afterwards, **environment)
     done, heard = json.loads(printed.splitlines()[-1])
     return CommandResults([status for status, _ in done], [output for _, output in done], heard)

@@ -150,15 +150,16 @@ def test_custom_secrets_backend(backend: str, tmp_path: Path) -> None:
     assert SECRET not in printed
 
 
+# The test process started before the encryption key of the database existed, so it cannot read the Connections.
 READ_STORED = """
-import pickle, sys
+import pickle
 from airflow.models import Connection
 from airflow.utils.session import create_session
 from airflow_provider_faceki.connection.settings import StoredConnection, settings_from_connection
 with create_session() as session:
     conns = session.query(Connection).order_by(Connection.id)
     found = [settings_from_connection(c.conn_id, StoredConnection.of(c)) for c in conns]
-open(sys.argv[1], "wb").write(pickle.dumps(found))
+open({file!r}, "wb").write(pickle.dumps(found))
 """
 
 
@@ -172,10 +173,9 @@ def test_connections_add(airflow_db: Path, tmp_path: Path) -> None:
             *("--conn-host", "http://127.0.0.1/v1/", "--conn-port", "8080"),
             *("--conn-extra", json.dumps(AS_JSON["extra"])),
         ],
+        afterwards=READ_STORED.format(file=str(tmp_path / "settings")),
     )
     assert added.statuses == [0, 0, 0], added.outputs
-    # A new process is needed, because this process started before the encryption key of the database existed.
-    python(READ_STORED, str(tmp_path / "settings"))
     found = {each.conn_id: each for each in pickle.loads((tmp_path / "settings").read_bytes())}  # noqa: S301
     for conn_id in ("by_json", "by_uri", "by_flags"):
         assert has_expected_settings(found[conn_id])
