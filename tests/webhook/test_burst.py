@@ -40,6 +40,16 @@ AT_ONCE = 200
 MAX_ROUNDS = 5
 
 
+# Both commands run in one process, because importing Airflow takes longer than the commands themselves.
+PREPARE = """
+import sys
+from airflow.__main__ import main
+for command in (["db", "migrate"], ["dags", "reserialize"]):
+    sys.argv = ["airflow", *command]
+    main()
+"""
+
+
 @pytest.fixture(scope="module", params=["postgresql", "sqlite"])
 def database(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -64,15 +74,10 @@ def _prepared(work: Path, url: str) -> dict[str, str]:
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "PYTHONPATH": str(ROOT),
     }
-    for command in (["db", "migrate"], ["dags", "reserialize"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "airflow", *command],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", PREPARE], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
     return environment
 
 
