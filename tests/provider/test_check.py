@@ -55,6 +55,7 @@ def test_the_check_of_a_documented_service_is_free_and_passes(
     checked = Checked(capsys, "--report", str(tmp_path / "report.md"))
     assert time.monotonic() - began < 60
     assert (checked.status, checked.settings) == (0, {}), checked.output
+    assert "The Connection can be used as it is." in checked.output
     assert "by calls that FACEKI does not charge" in checked.output
     assert faceki_sandbox.ledger == {}
     assert faceki_sandbox.bills == ()
@@ -346,12 +347,6 @@ def run(
     return subprocess.run(
         [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
-
-
-def test_as_a_module(faceki_sandbox: FacekiSandbox) -> None:
-    done = run("-m", "airflow_provider_faceki.check", sandbox=faceki_sandbox)
-    assert done.returncode == 0, done.stderr
-    assert "The Connection can be used as it is." in done.stdout
 
 
 def rows_of(report: Path) -> dict[str, str]:
