@@ -158,24 +158,22 @@ test-lowest: .venv/.ready
 	@.ci/make-venv .venv-lowest .work/lowest.txt 3.12 build test
 	@.venv-lowest/bin/python -m pytest -q -m "unit or integration" $(PARALLEL) $(ELSEWHERE) --ignore=tests/browser tests $(PYTEST_ARGS)
 
-# Four stages run beside each other, because the tests wait more than they compute. The longest stages begin first. They
-# also have the CPU before the others, because a whole Airflow waits for its own processes for most of its time.
-AFTER_THE_LONGEST = nice
+# Three stages run beside each other, because the tests wait more than they compute. The longest stages begin first.
 # Every stage runs, also if another stage has failed. The output of each stage stays in .work/.
 test:
 	@mkdir -p .work && rm -f .work/summary .coverage .coverage.*
 	@$(MAKE) -s -j2 .venv/.ready .venv-2.11/.ready
 	@$(MAKE) -s services || true
-	@status=0; $(MAKE) -s -k -j4 stage-airflow stage-distributed stage-2.11 stage-fast stage-lint stage-docs stage-wheel || status=1; \
+	@status=0; $(MAKE) -s -k -j3 stage-airflow stage-distributed stage-2.11 stage-fast stage-lint stage-docs stage-wheel || status=1; \
 	$(MAKE) -s stage-coverage || status=1; \
 	echo; cat .work/summary; exit $$status
 
 stage-lint:
-	@.ci/stage "lint, types, import rules" $(AFTER_THE_LONGEST) $(MAKE) -s lint
+	@.ci/stage "lint, types, import rules" $(MAKE) -s lint
 
 # One run for both tiers, because each run imports and collects all tests.
 stage-fast:
-	@.ci/stage "unit and sandbox tests" $(AFTER_THE_LONGEST) $(MAKE) -s test-fast $(WITH_COVERAGE)
+	@.ci/stage "unit and sandbox tests" $(MAKE) -s test-fast $(WITH_COVERAGE)
 
 # One worker more than in the other stages, because this stage is the longest.
 stage-airflow:
@@ -184,7 +182,7 @@ stage-airflow:
 
 stage-2.11:
 	@if test -e .venv-2.11/.ready; then \
-	.ci/stage "tests on Airflow 2.11" $(AFTER_THE_LONGEST) $(PY2) -m pytest -q $(IN_ORDER) $(PARALLEL) -m "not any_airflow" $(ON_AIRFLOW_2); \
+	.ci/stage "tests on Airflow 2.11" $(PY2) -m pytest -q $(IN_ORDER) $(PARALLEL) -m "not any_airflow" $(ON_AIRFLOW_2); \
 	else echo "skipped  tests on Airflow 2.11: they need a Python 3.11 or 3.12, and none is here" >>.work/summary; fi
 
 stage-distributed:
@@ -192,10 +190,10 @@ stage-distributed:
 	else echo "skipped  several hosts, Celery, PostgreSQL: no PostgreSQL or Redis, and only root can install them" >>.work/summary; fi
 
 stage-wheel:
-	@.ci/stage "wheel in a fresh environment" $(AFTER_THE_LONGEST) $(PY3) -m pytest -q tests/packaging/test_wheel.py
+	@.ci/stage "wheel in a fresh environment" $(PY3) -m pytest -q tests/packaging/test_wheel.py
 
 stage-docs:
-	@.ci/stage "documentation site" $(AFTER_THE_LONGEST) $(MAKE) -s docs
+	@.ci/stage "documentation site" $(MAKE) -s docs
 
 stage-coverage:
 	@.ci/stage "branch coverage without sandbox" sh -c '$(PY3) -m coverage combine -q && $(PY3) -m coverage report'
