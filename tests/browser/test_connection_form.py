@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.shared import SharedAirflow
@@ -123,6 +123,14 @@ def change_timeout(page: Page, shown: str = "12", conn_id: str = CONN_ID) -> Non
     form.get_by_role("button", name="Save").click()
 
 
+@pytest.fixture(scope="module")
+def empty_form(shared_airflow: SharedAirflow, logged_in: BrowserContext) -> Locator:
+    """The form of a new Connection. Tests only read it, so they share it."""
+    page = logged_in.new_page()
+    page.goto(f"{shared_airflow.api.url}/connections")
+    return open_form(page)
+
+
 @pytest.mark.parametrize(
     ("field", "shown"),
     [
@@ -134,13 +142,14 @@ def change_timeout(page: Page, shown: str = "12", conn_id: str = CONN_ID) -> Non
         pytest.param("#element_webhook_token[type=password]", True, id="webhook token masked"),
     ],
 )
-def test_the_form_shows_what_is_needed_and_hides_the_rest(page: Page, field: str, shown: bool) -> None:
-    assert open_form(page).locator(field).count() == (1 if shown else 0)
+def test_the_form_shows_what_is_needed_and_hides_the_rest(
+    empty_form: Locator, field: str, shown: bool
+) -> None:
+    assert empty_form.locator(field).count() == (1 if shown else 0)
 
 
-def test_every_field_of_our_own_has_a_label_and_help(page: Page) -> None:
-    form = open_form(page)
-    form.get_by_role("button", name="Extra Fields", exact=True).click()
+def test_every_field_of_our_own_has_a_label_and_help(empty_form: Locator) -> None:
+    empty_form.get_by_role("button", name="Extra Fields", exact=True).click()
     for label in ("Token request", "Upload timeout (s)", "Attempts", "Longest wait (s)", "Token store"):
-        expect(form.get_by_text(label, exact=True).first).to_be_visible()
-    assert form.locator("[id$='helper-text']").count() >= 10
+        expect(empty_form.get_by_text(label, exact=True).first).to_be_visible()
+    assert empty_form.locator("[id$='helper-text']").count() >= 10
