@@ -15,8 +15,16 @@ from tests.airflow.planting import Planted, planted
 from tests.airflow.real_run import EVERY
 from tests.airflow.running import AIRFLOW_3, DAGS, EXAMPLES, bundles
 from tests.airflow.whole_airflow import WholeAirflow
+from tests.thorough import THOROUGH
 
-pytestmark = [pytest.mark.airflow, pytest.mark.long]
+pytestmark = [
+    pytest.mark.airflow,
+    pytest.mark.long,
+    pytest.mark.skipif(
+        AIRFLOW_3 and not THOROUGH,
+        reason="only in make test-thorough: each change is tested on Airflow 2.11, and by the logs of a real run",
+    ),
+]
 
 RUNS: tuple[tuple[str, dict[str, object]], ...] = (
     ("example_faceki_kyc_link", {"record_identifier": "accepted-1"}),

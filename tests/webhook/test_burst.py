@@ -20,6 +20,7 @@ import sqlalchemy
 
 from demo.processes import free_port
 from tests.airflow.running import AIRFLOW_3
+from tests.thorough import THOROUGH
 from tests.waiting import wait_until
 from tests.webhook.conftest import LISTENING
 from tests.webhook.postgres import postgres
@@ -50,7 +51,12 @@ for command in (["db", "migrate"], ["dags", "reserialize"]):
 """
 
 
-@pytest.fixture(scope="module", params=["postgresql", "sqlite"])
+ONLY_AT_NIGHT = pytest.mark.skipif(not THOROUGH, reason="only in make test-thorough: the same on SQLite")
+
+
+@pytest.fixture(
+    scope="module", params=["postgresql", pytest.param("sqlite", marks=ONLY_AT_NIGHT, id="sqlite")]
+)
 def database(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, str]]:
