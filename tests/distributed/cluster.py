@@ -26,6 +26,8 @@ from tests.airflow.whole_airflow import PARSE_ONCE, WholeAirflow
 from tests.distributed.host import WORKERS
 
 DEFAULT_QUEUE = "default"
+#: Tasks that a worker runs at the same time.
+WORKER_CONCURRENCY = 4
 TRIGGERERS = ("triggerer-1", "triggerer-2")
 API_SERVERS: Sequence[str] = ("api-server-1", "api-server-2") if AIRFLOW_3 else ()
 #: Seconds without a heartbeat after which Airflow runs a task again on another host.
@@ -109,7 +111,7 @@ class Cluster(WholeAirflow):
             "AIRFLOW__API__SECRET_KEY": "made-up-for-the-tests",
             "AIRFLOW__CELERY__BROKER_URL": f"{broker_url}/0",
             "AIRFLOW__CELERY__RESULT_BACKEND": f"{broker_url}/1",
-            "AIRFLOW__CELERY__WORKER_CONCURRENCY": "4",
+            "AIRFLOW__CELERY__WORKER_CONCURRENCY": str(WORKER_CONCURRENCY),
             "AIRFLOW__OPERATORS__DEFAULT_QUEUE": DEFAULT_QUEUE,
             "AIRFLOW__CELERY__SYNC_PARALLELISM": "1",
             f"AIRFLOW__SCHEDULER__{HEARTBEAT}": "1",

@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_faceki.sandbox.dag_runner import DagResult
 from tests.billing.image_files import image_bytes
-from tests.distributed.cluster import ENDED
+from tests.distributed.cluster import ENDED, WORKER_CONCURRENCY
 from tests.distributed.conftest import EXAMPLES_FOLDER
 from tests.distributed.host import WORKERS
 from tests.distributed.site import FAST_SECONDS, Site
@@ -19,7 +19,8 @@ from tests.distributed.site import FAST_SECONDS, Site
 pytestmark = pytest.mark.airflow
 
 BATCH = [f"example-{number}" for number in range(40)]
-SHARDS = 4
+#: These are more than one worker runs at once, so the other worker gets some of them.
+SHARDS = WORKER_CONCURRENCY + 2
 KNOWN = {"recorded-accepted": "ACCEPTED", "recorded-declined": "DECLINED"}
 LOOKUP_CONF = {"record_identifiers": [*KNOWN, "nobody"]}
 BEGUN: tuple[tuple[str, Mapping[str, object]], ...] = (
