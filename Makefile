@@ -160,13 +160,13 @@ test-lowest: .venv/.ready
 	@.ci/make-venv .venv-lowest .work/lowest.txt 3.12 build test
 	@.venv-lowest/bin/python -m pytest -q -m "unit or integration" $(PARALLEL) $(ELSEWHERE) --ignore=tests/browser tests $(PYTEST_ARGS)
 
-# Four stages run beside each other, because the tests wait more than they compute. The longest stages begin first.
+# Three stages run beside each other, because the tests wait more than they compute. The longest stages begin first.
 # Every stage runs, also if another stage has failed. The output of each stage stays in .work/.
 test:
 	@mkdir -p .work && rm -f .work/summary .coverage .coverage.*
 	@$(MAKE) -s -j2 .venv/.ready .venv-2.11/.ready
 	@$(MAKE) -s services || true
-	@status=0; $(MAKE) -s -k -j4 stage-airflow stage-distributed stage-2.11 stage-fast stage-lint stage-docs stage-wheel || status=1; \
+	@status=0; $(MAKE) -s -k -j3 stage-airflow stage-distributed stage-2.11 stage-fast stage-lint stage-docs stage-wheel || status=1; \
 	$(MAKE) -s stage-coverage || status=1; \
 	echo; cat .work/summary; exit $$status
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
 from dataclasses import dataclass, field
@@ -33,8 +34,7 @@ DECISIONS = {
 }
 PLACES = {**{f"sleeping[{n}]": who for n, who in enumerate(SLEEPING)}}
 PLACES |= {f"deferred[{n}]": who for n, who in enumerate(DEFERRED)}
-#: Number of processes to kill, fewer than there are tasks. Airflow 2.11 runs one task at a time here and needs five
-#: seconds for each.
+#: Number of processes to kill, fewer than there are tasks. Airflow 2.11 runs one task at a time here.
 KILLS = 3 if AIRFLOW_3 else 2
 ENDED = {"success", "failed"}
 
@@ -50,11 +50,11 @@ class Killer:
 
     def strike(self) -> bool:
         """Kill the processes whose delay has passed; return whether enough processes have been killed."""
-        # Only Airflow's processes are looked at. On a busy machine, a look at all processes takes longer than a call.
-        for process in psutil.Process().children(recursive=True):
+        sockets = self._sockets()
+        for process in psutil.Process().children(recursive=True) if sockets else ():
             if len(self.killed) >= KILLS:
                 break
-            if process.pid in self.killed or not self._verifies(process):
+            if process.pid in self.killed or not self._verifies(process, sockets):
                 continue
             # The delays cover the time from before anything is sent until long after FACEKI has begun its processing,
             # which takes ten seconds. So even if a busy machine kills eight seconds late, the process is still alive.
@@ -64,17 +64,28 @@ class Killer:
                 self.killed.append(process.pid)
         return len(self.killed) >= KILLS
 
-    def _verifies(self, process: psutil.Process) -> bool:
+    def _sockets(self) -> set[str]:
+        """Return the names of the sockets that are connected to FACEKI.
+
+        The kernel's list is read once for all processes. It contains thousands of closed connections of other tests, so
+        reading it for each process would take longer than a call.
+        """
+        lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+        found = {line.split()[9] for line in lines if line.split()[2].endswith(f":{self.port:04X}")}
+        # The sandbox's own end of a connection has this port as the local port, so only the remote port is compared.
+        # A connection that no process has any more has the number 0.
+        return {f"socket:[{number}]" for number in found - {"0"}}
+
+    def _verifies(self, process: psutil.Process, sockets: set[str]) -> bool:
         try:
-            lines, parent = process.net_connections("tcp"), process.ppid()
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            parent = process.ppid()
+            opened = {os.readlink(each.path) for each in os.scandir(f"/proc/{process.pid}/fd")}
+        except (psutil.NoSuchProcess, OSError):
+            # The process has ended.
             return False
         # A task that ends forks a process that reports the task to OpenLineage. This process inherits the connection.
         # If it is killed, Airflow does not run the task again.
-        if parent in self.due:
-            return False
-        # The sandbox's own end of a connection has this port as the local port, so only the remote port is compared.
-        return self.port in {getattr(line.raddr, "port", None) for line in lines}
+        return parent not in self.due and not opened.isdisjoint(sockets)
 
 
 @dataclass(frozen=True)
