@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(
         AIRFLOW_3 and not THOROUGH,
-        reason="only in make test-thorough: each change is tested on Airflow 2.11, and by the logs of a real run",
+        reason="only in make test-version and make test-thorough; make test searches the console of Airflow 2.11",
     ),
 ]
 

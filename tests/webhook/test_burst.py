@@ -51,11 +51,13 @@ for command in (["db", "migrate"], ["dags", "reserialize"]):
 """
 
 
-ONLY_AT_NIGHT = pytest.mark.skipif(not THOROUGH, reason="only in make test-thorough: the same on SQLite")
+SKIPPED_IN_MAKE_TEST = pytest.mark.skipif(
+    not THOROUGH, reason="only in make test-version and make test-thorough: the same on SQLite"
+)
 
 
 @pytest.fixture(
-    scope="module", params=["postgresql", pytest.param("sqlite", marks=ONLY_AT_NIGHT, id="sqlite")]
+    scope="module", params=["postgresql", pytest.param("sqlite", marks=SKIPPED_IN_MAKE_TEST, id="sqlite")]
 )
 def database(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
