@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from airflow_provider_faceki.api.errors import FacekiError
-from airflow_provider_faceki.batch.outcomes import Abort, Deferred, Failed
+from airflow_provider_faceki.batch.rows import Abort, Deferred, Failed
 
 #: If this number of rows have failed in the same way, the batch stops, because the cause is probably not in the rows.
 #: The rule applies in two cases:

@@ -23,12 +23,22 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_faceki import __version__, api, metrics, storage
 from airflow_provider_faceki.api.tables import TABLES, table_rows
-from airflow_provider_faceki.batch import outcomes
 from airflow_provider_faceki.batch.airflow_store import AirflowObjectStore, write_file
 from airflow_provider_faceki.batch.journal import Journal, counted_as, hashed_key
 from airflow_provider_faceki.batch.manifest_schema import TABLE_FORMATS
-from airflow_provider_faceki.batch.outcomes import Abort, Deferred, Failed, Outcome, Succeeded
-from airflow_provider_faceki.batch.rows import Row, row_key
+from airflow_provider_faceki.batch.rows import (
+    Abort,
+    Deferred,
+    Failed,
+    Outcome,
+    Row,
+    Succeeded,
+    error_line,
+    is_systemic,
+    is_transient,
+    row_key,
+    triage,
+)
 from airflow_provider_faceki.batch.runner import BatchRunner, Job, ReadRows, raise_if_killed
 from airflow_provider_faceki.batch.store import retry_storage, with_checkpoints
 from airflow_provider_faceki.batch.table_writers import (
@@ -190,7 +200,7 @@ class RecordExport:
         """
         index = self.journal.index
         mark_seen = partial(index.mark_seen, reading=1 + is_second_pass)
-        key, line, is_first = outcomes.triage(row, mark_seen, hashed_key)
+        key, line, is_first = triage(row, mark_seen, hashed_key)
         self._rows += is_first and not is_second_pass
         state = index.state(key)
         if state.is_done or (is_second_pass and not state.is_deferred):
@@ -206,11 +216,11 @@ class RecordExport:
             if not records:
                 raise api.NotFoundError("FACEKI has no such record")
         except api.FacekiError as error:
-            if outcomes.is_systemic(error):
+            if is_systemic(error):
                 return Abort(row, error, sent_by=None)
-            if outcomes.is_transient(error):
+            if is_transient(error):
                 return Deferred(row, error, sent_by=None)
-            return Failed(self._error_line(key, outcomes.error_line(row, error)))
+            return Failed(self._error_line(key, error_line(row, error)))
         rows = [
             [table, self.options.policy.row(table, values)]
             for record in records

@@ -32,17 +32,21 @@ from airflow_provider_faceki.api.errors import (
 from airflow_provider_faceki.api.models import Decision, VerificationRecord, latest
 from airflow_provider_faceki.api.protocol.session import Endpoint
 from airflow_provider_faceki.api.uploads import Image
-from airflow_provider_faceki.batch import outcomes
 from airflow_provider_faceki.batch.lease import Lease, LeaseLostError, LeaseUncheckedError
-from airflow_provider_faceki.batch.outcomes import (
+from airflow_provider_faceki.batch.rows import (
     Abort,
     Deferred,
     Failed,
     Outcome,
     Recorded,
+    Row,
     Succeeded,
+    error_line,
+    is_systemic,
+    is_transient,
+    refusal_of,
+    storage_line,
 )
-from airflow_provider_faceki.batch.rows import Row
 from airflow_provider_faceki.batch.store import Clock, retry_storage
 from airflow_provider_faceki.storage_errors import StorageAccessError, StorageError, without_uri
 
@@ -465,7 +469,7 @@ class RowProcessor:
         except FacekiError as error:
             return _lookup_failed(row, error, sent_by=None)
         unknown = OutcomeUnknownError(f"the row may have been sent and billed, and {problem}")
-        return _failed(outcomes.error_line(row, unknown), is_billed=None)
+        return _failed(error_line(row, unknown), is_billed=None)
 
     def _known_request_ids(self, row: Row) -> frozenset[str]:
         return self.gateway.known_request_ids(row) if self.options.resubmit == "always" else frozenset()
@@ -511,7 +515,7 @@ class RowProcessor:
             # next try. The row gets an error only when this try reads the manifest for the last time, and only if the
             # storage works.
             is_own = is_last and self.gateway.is_storage_healthy(row)
-            return _failed(outcomes.error_line(row, error)) if is_own else Deferred(row, error, sent_by=None)
+            return _failed(error_line(row, error)) if is_own else Deferred(row, error, sent_by=None)
         except FacekiError as error:
             return _refused(row, error, sent_by=self.clock.time() if error.is_ambiguous else None)
         except OSError as error:
@@ -539,7 +543,7 @@ class RowProcessor:
         is_own = (
             is_last and not isinstance(error, StorageAccessError) and self.gateway.is_storage_healthy(row)
         )
-        return _failed(outcomes.storage_line(row, error)) if is_own else Deferred(row, error, sent_by=None)
+        return _failed(storage_line(row, error)) if is_own else Deferred(row, error, sent_by=None)
 
     def _perform(self, endpoint: PerformKycVerification) -> KycVerification:
         for pause in SEND_PAUSES_SECONDS:
@@ -592,18 +596,18 @@ def _not_sent(row: Row, error: FacekiError) -> Outcome:
 
 
 def _refused(row: Row, error: FacekiError, sent_by: float | None) -> Outcome:
-    if outcomes.is_systemic(error):
+    if is_systemic(error):
         return Abort(row, error, sent_by)
-    if outcomes.is_transient(error):
+    if is_transient(error):
         return Deferred(row, error, sent_by)
-    line = {**outcomes.error_line(row, error), "billed": None if sent_by is not None else False}
-    return Failed(line, outcomes.refusal_of(row, error, sent_by))
+    line = {**error_line(row, error), "billed": None if sent_by is not None else False}
+    return Failed(line, refusal_of(row, error, sent_by))
 
 
 def _lookup_failed(row: Row, error: FacekiError, sent_by: float | None) -> Outcome:
     # After a failed lookup, the row gets no error, because FACEKI has possibly verified and billed it. The row is
     # postponed, or the batch stops.
-    return Abort(row, error, sent_by) if outcomes.is_systemic(error) else Deferred(row, error, sent_by)
+    return Abort(row, error, sent_by) if is_systemic(error) else Deferred(row, error, sent_by)
 
 
 def _host_of(place: str) -> _Host:

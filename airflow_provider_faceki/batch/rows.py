@@ -1,12 +1,61 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Rows of a manifest, and the keys under which the journal stores their states."""
+"""Rows of a manifest: their keys in the journal, their possible outcomes, and the JSON line of a row with an error.
+
+If FACEKI reported an error number, this number is the ``code`` in the line. Otherwise the code is a word such as
+``INVALID_INPUT``. ``docs/batch.md`` lists these words. They are not derived from class names, because a class can get a
+new name, but the words must never change.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from airflow_provider_faceki.api.errors import (
+    AuthenticationError,
+    ChargeLimitError,
+    ConfigurationError,
+    FacekiError,
+    InvalidRequestError,
+    LinkError,
+    NotFoundError,
+    OutcomeUnknownError,
+    QuotaError,
+    TlsError,
+    UnexpectedResponseError,
+    ValidationError,
+    VerificationError,
+    WorkflowError,
+)
+from airflow_provider_faceki.api.values import check_identifier, is_missing
+
+#: For each error class: the word that is written as the error code if FACEKI reported no error number, and advice for
+#: the user. The first matching class is used, so a class is listed before its base class.
+_ERRORS: tuple[tuple[type[FacekiError], str, str], ...] = (
+    (
+        OutcomeUnknownError,
+        "OUTCOME_UNKNOWN",
+        "look for it in FACEKI's portal; if it is not there, put the row into a new batch, under a new identifier",
+    ),
+    (
+        ValidationError,
+        "INVALID_INPUT",
+        "correct the row, or the image that it names, and put it into a new batch",
+    ),
+    (InvalidRequestError, "INVALID_REQUEST", "correct the row, and put it into a new batch"),
+    (
+        WorkflowError,
+        "WORKFLOW",
+        "correct the workflow in FACEKI's portal, and put the row into a new batch",
+    ),
+    (VerificationError, "NOT_PASSED", "ask the person for other images"),
+    (LinkError, "LINK", "make another link"),
+    (NotFoundError, "NOT_FOUND", "check the id, or ask again later"),
+    (UnexpectedResponseError, "UNEXPECTED_RESPONSE", "check the URLs and paths in the Connection"),
+)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -23,6 +72,78 @@ class Row:
     values: Mapping[str, str]
     problem: str | None = None
     content_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """Outcome: the row was verified, or its records were fetched. ``line`` is the output line of the row."""
+
+    line: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Outcome: the row has a permanent error. Another try would find the same error.
+
+    :param line: JSON line for the row in the output folder ``errors``.
+    :param refusal: Outcome of the row if a mistake in the whole batch has caused FACEKI's refusal; see
+        ``error_guard.py``. It is ``None`` if the cause is certainly in this row.
+    """
+
+    line: Mapping[str, object]
+    refusal: Abort | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """Outcome: FACEKI has answered the request for the full record of a verified row.
+
+    ``line`` contains the record. If FACEKI has no record, the line contains ``None`` in place of the record.
+    """
+
+    line: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """Outcome: the row has no result and no error yet. It is processed again, later in this try or in the next try.
+
+    :param row: The row.
+    :param error: Exception that prevented the processing. It is ``None`` if the row only has to wait.
+    :param sent_by: Latest Unix time at which the row was possibly sent. Just before a row is sent, an entry for the row
+        is written to the journal. ``None`` means that FACEKI has certainly not verified the row after its last entry.
+    :param is_pending: True if FACEKI already has a verification with the row's identifier, but has not decided it yet.
+        In this case, the row was not sent.
+    """
+
+    row: Row
+    error: Exception | None
+    sent_by: float | None
+    is_pending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Outcome: an error, such as used-up credit, that would affect every further row. The batch stops.
+
+    :param row: The row whose processing caused the error.
+    :param error: Reason why the batch stops.
+    :param sent_by: Latest Unix time at which the row was possibly sent; see :class:`Deferred`.
+    """
+
+    row: Row
+    error: FacekiError
+    sent_by: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """Outcome: the processing of the row raised an unexpected exception. The row was possibly sent."""
+
+    error: Exception
+
+
+Outcome: TypeAlias = Succeeded | Failed | Recorded | Deferred | Abort | Crashed
 
 
 def row_key(number: int, identifier: str | None) -> str:
@@ -48,3 +169,120 @@ def short_hash(content: str | bytes) -> str:
     # all possible contents.
     data = content if isinstance(content, bytes) else content.encode(errors="surrogatepass")
     return hashlib.blake2b(data, digest_size=4).hexdigest()
+
+
+def check_row(row: Row) -> tuple[str, str, str] | None:
+    """Return the error code, the problem and the advice for an invalid row. For a valid row, return ``None``.
+
+    A row is invalid if it cannot be read or has no valid identifier.
+    """
+    if row.problem is not None:
+        return "BAD_ROW", row.problem, "correct the row, and put it into a new batch"
+    identifier = row.values.get("record_identifier")
+    if is_missing(identifier):
+        return "NO_IDENTIFIER", "the row has no identifier", "give each row its own identifier"
+    try:
+        check_identifier("the identifier", identifier)
+    except ValidationError as error:
+        return "BAD_IDENTIFIER", error.message, "give each row its own identifier"
+    return None
+
+
+class Triage(NamedTuple):
+    """Result of the check whether a row can be processed.
+
+    :param key: Key of the row in the journal. It is made from the identifier of the row. If the row cannot be
+        processed, the key is made from the row number, the error code and a hash of the row instead.
+    :param line: Error line if the row cannot be processed, otherwise ``None``. The line never contains an invalid
+        identifier.
+    :param is_first: Whether ``key`` is new in this reading of the manifest. An export counts the rows with new keys.
+        ``is_first`` does not show whether an identifier is repeated: the key of a row that repeats an identifier is
+        made from the row number, so this key is usually new.
+    """
+
+    key: str
+    line: Mapping[str, object] | None
+    is_first: bool
+
+
+def triage(
+    row: Row, mark_seen: Callable[[str], bool], convert_key: Callable[[str], str] = lambda key: key
+) -> Triage:
+    """Check whether a row can be processed. Return its key in the journal, and an error line if it cannot be processed.
+
+    A row cannot be processed if it is unreadable, if its identifier is missing or not valid, or if an earlier row has
+    the same identifier.
+
+    :param row: The row.
+    :param mark_seen: Function that records a key, and returns whether the key is new in this reading of the manifest.
+    :param convert_key: Function that is applied to each key. An export passes a hash function, because an identifier
+        can be a secret link. Default: keys are not changed.
+    """
+    identifier, problem = None, check_row(row)
+    if problem is None:
+        identifier = row.values["record_identifier"]
+        key = convert_key(row_key(row.number, identifier))
+        if mark_seen(key):
+            return Triage(key, None, is_first=True)
+        problem = (
+            "DUPLICATE_IDENTIFIER",
+            "an earlier row has this identifier",
+            "nothing, if it is the same person; otherwise give the row its own identifier",
+        )
+    key = convert_key(invalid_row_key(row, problem[0]))
+    return Triage(key, _line(row.number, identifier, *problem), mark_seen(key))
+
+
+def error_line(row: Row, error: FacekiError) -> Mapping[str, object]:
+    """Return the line that is written to the output folder ``errors`` for a row with an error.
+
+    The error has one of three reasons. FACEKI has refused the row, the row contains an invalid value or image, or the
+    outcome of the row remains unknown.
+    """
+    # If no class in ``_ERRORS`` matches the error, FACEKI has reported an error number that no source explains. The
+    # error line contains this number as its code. Therefore no word such as INVALID_INPUT is needed as the code.
+    unexplained = "", "ask FACEKI what the code means"
+    word, advice = next(
+        ((word, advice) for kind, word, advice in _ERRORS if isinstance(error, kind)), unexplained
+    )
+    code = word if error.code is None else str(error.code)
+    return _line(row.number, row.values.get("record_identifier"), code, error.message, advice)
+
+
+def storage_line(row: Row, error: Exception) -> Mapping[str, object]:
+    """Return the line that is written to the output folder ``errors`` for a row whose image cannot be read."""
+    advice = "check why the storage does not return the image, and put the row into a new batch"
+    return _line(row.number, row.values.get("record_identifier"), "STORAGE", str(error), advice)
+
+
+def refusal_of(row: Row, error: FacekiError, sent_by: float | None) -> Abort | None:
+    """Return an ``Abort`` if FACEKI's refusal of a row possibly applies to every row of the batch.
+
+    For example, FACEKI refuses every row if a setting of the batch is wrong. If only this row can be the cause, return
+    ``None``.
+    """
+    if isinstance(error, WorkflowError) and "workflow_id" in row.values:
+        return None
+    kinds = WorkflowError | InvalidRequestError | NotFoundError
+    return Abort(row, error, sent_by) if isinstance(error, kinds) else None
+
+
+def is_systemic(error: FacekiError) -> bool:
+    """Return whether an error, such as used-up credit, would also occur for the other rows. If so, the batch stops."""
+    kinds = QuotaError | AuthenticationError | ChargeLimitError | ConfigurationError | TlsError
+    return isinstance(error, kinds)
+
+
+def is_transient(error: FacekiError) -> bool:
+    """Return whether a row that failed with ``error`` can succeed later. If so, the row is postponed."""
+    return error.is_transient or isinstance(error, OutcomeUnknownError)
+
+
+def _line(number: int, identifier: str | None, code: str, problem: str, advice: str) -> Mapping[str, object]:
+    return {
+        "row": number,
+        "record_identifier": identifier,
+        "code": code,
+        "problem": problem,
+        "what_to_do": advice,
+    }

@@ -21,16 +21,16 @@ from typing import Self
 from airflow_provider_faceki.api.errors import FacekiError, ValidationError
 from airflow_provider_faceki.batch.error_guard import SystemicErrorGuard
 from airflow_provider_faceki.batch.journal import Journal
-from airflow_provider_faceki.batch.outcomes import (
+from airflow_provider_faceki.batch.rows import (
     Abort,
     Crashed,
     Deferred,
     Failed,
     Outcome,
     Recorded,
+    Row,
     Succeeded,
 )
-from airflow_provider_faceki.batch.rows import Row
 from airflow_provider_faceki.batch.store import Clock, retry_storage
 
 log = logging.getLogger(__name__)

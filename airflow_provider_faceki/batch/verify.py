@@ -22,10 +22,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from airflow_provider_faceki.api.errors import ValidationError
-from airflow_provider_faceki.batch import outcomes
 from airflow_provider_faceki.batch.journal import Journal, RowState
 from airflow_provider_faceki.batch.lease import Lease
-from airflow_provider_faceki.batch.outcomes import Deferred
 from airflow_provider_faceki.batch.row_processor import (
     BatchHook,
     BatchOptions,
@@ -34,7 +32,7 @@ from airflow_provider_faceki.batch.row_processor import (
     VerificationGateway,
     row_of,
 )
-from airflow_provider_faceki.batch.rows import Row, row_key
+from airflow_provider_faceki.batch.rows import Deferred, Row, check_row, row_key, triage
 from airflow_provider_faceki.batch.runner import (
     BatchRunner,
     Job,
@@ -167,7 +165,7 @@ class BatchVerification:
         A row must not be processed if it already has a result or an error. A row that is not valid must not be
         processed either. The error of a row that is not valid is written to the journal.
         """
-        key, line, _ = outcomes.triage(row, self.journal.index.mark_seen)
+        key, line, _ = triage(row, self.journal.index.mark_seen)
         state = self.journal.index.state(key)
         if state.is_done:
             return None
@@ -302,7 +300,7 @@ class BatchVerification:
         )
 
     def _state_if_deferred(self, row: Row) -> RowState | None:
-        if outcomes.check_row(row):
+        if check_row(row):
             return None
         key = row_key(row.number, row.values["record_identifier"])
         state = self.journal.index.state(key)

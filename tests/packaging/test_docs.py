@@ -23,9 +23,9 @@ from airflow_provider_faceki.api.transport import adapter
 from airflow_provider_faceki.batch import (
     error_guard,
     lease,
-    outcomes,
     readers,
     row_processor,
+    rows,
     runner,
     verify,
 )
@@ -91,7 +91,7 @@ def test_the_batch_page_lists_exactly_the_words_for_errors_of_rows() -> None:
     page = (ROOT / "docs/batch.md").read_text()
     table = page.partition("## Error codes of rows")[2].partition("\n## ")[0]
     told = set(re.findall(r"`([A-Z_]+)`", table))
-    of_errors = {word for _, word, _ in outcomes._ERRORS}
+    of_errors = {word for _, word, _ in rows._ERRORS}
     assert told == of_errors | {
         "BAD_ROW",
         "NO_IDENTIFIER",

@@ -13,9 +13,8 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.api.uploads import Multipart
 from airflow_provider_faceki.batch.journal import Journal
 from airflow_provider_faceki.batch.lease import Lease
-from airflow_provider_faceki.batch.outcomes import Crashed, Outcome
 from airflow_provider_faceki.batch.row_processor import BatchOptions
-from airflow_provider_faceki.batch.rows import Row
+from airflow_provider_faceki.batch.rows import Crashed, Outcome, Row
 from airflow_provider_faceki.batch.runner import Job, WorkerPool
 from airflow_provider_faceki.batch.store import Clock, ObjectStore
 from airflow_provider_faceki.batch.verify import BatchVerification

@@ -18,8 +18,7 @@ from airflow_provider_faceki.batch.lease import (
     LeaseLostError,
     LeaseUncheckedError,
 )
-from airflow_provider_faceki.batch.outcomes import Abort, Crashed, Deferred, Failed, Outcome
-from airflow_provider_faceki.batch.rows import Row, row_key
+from airflow_provider_faceki.batch.rows import Abort, Crashed, Deferred, Failed, Outcome, Row, row_key
 from airflow_provider_faceki.batch.runner import (
     MAX_LOGGED_ERRORS,
     Job,
