@@ -86,6 +86,11 @@ class VirtualExecutor:
         return result
 
 
+def block(seconds: float) -> None:
+    """Let the code that runs now take this time, as code that blocks the event loop does."""
+    _running_loop()._jumping.now += seconds
+
+
 def spend(seconds: float) -> None:
     """Let the function that a :class:`VirtualExecutor` runs now take this time, instead of waiting in its thread."""
     _running_loop().spent += seconds

@@ -53,8 +53,9 @@ MAX_BODY_BYTES = 256 * 1024
 #: only after it has sent the whole body would never receive the answer.
 MAX_DISCARDED_BYTES = 4 * 1024 * 1024
 #: Maximum time in seconds until a body has arrived. A request that waits for its body occupies a socket, but no thread.
-#: Therefore slow senders do not block the other requests during this time.
-BODY_TIMEOUT_SECONDS = 5.0
+#: Therefore slow senders do not block the other requests during this time. While other code of Airflow blocks the event
+#: loop, the time does not pass: the body possibly waits in the socket, so its sender is not slow.
+BODY_TIMEOUT_SECONDS = 5
 #: Rate limit of authenticated calls in one process, for all Connections together: maximum number in a burst, and
 #: average number per second.
 CALL_LIMIT = (500.0, 50.0)
@@ -361,22 +362,31 @@ async def _read_body(request: Request) -> bytes:
     from starlette.requests import ClientDisconnect
 
     body, size = bytearray(), 0
-    too_slow = RefusedError(408, "the body did not arrive in time")
+
+    async def receive() -> None:
+        nonlocal size
+        async for piece in request.stream():
+            size += len(piece)
+            if size <= MAX_BODY_BYTES:
+                body.extend(piece)
+            elif size > MAX_DISCARDED_BYTES:
+                break
+
+    receiving = asyncio.ensure_future(receive())
     try:
-        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
-            async for piece in request.stream():
-                size += len(piece)
-                if size <= MAX_BODY_BYTES:
-                    body += piece
-                elif size > MAX_DISCARDED_BYTES:
-                    break
-    except TimeoutError:
-        if size <= MAX_BODY_BYTES:
-            raise too_slow from None
-    except ClientDisconnect:
-        raise too_slow from None
+        for _ in range(BODY_TIMEOUT_SECONDS):
+            # However long the event loop is blocked, it ends one of these waits only.
+            if (await asyncio.wait({receiving}, timeout=1.0))[0]:
+                break
+    finally:
+        receiving.cancel()
+    error = receiving.exception() if receiving.done() else TimeoutError()
     if size > MAX_BODY_BYTES:
         raise RefusedError(413, f"more than {MAX_BODY_BYTES} bytes")
+    if isinstance(error, TimeoutError | ClientDisconnect):
+        raise RefusedError(408, "the body did not arrive in time")
+    if error is not None:
+        raise error
     return bytes(body)
 
 

@@ -23,7 +23,7 @@ from airflow_provider_faceki.api import WebhookNotification
 from airflow_provider_faceki.webhook import app, auth, events
 from airflow_provider_faceki.webhook.auth import DENY_ALL, Credentials
 from airflow_provider_faceki.webhook.events import Outcome
-from tests.virtual_time import VirtualTime, elapsed, run
+from tests.virtual_time import VirtualTime, block, elapsed, run
 from tests.webhook.served import PREVIOUS, SECRET, TOKEN, WEAK, connection, webhook_body
 
 pytest.importorskip("starlette", reason="the receiver needs starlette")
@@ -32,8 +32,16 @@ WRONG = "wrong-" + TOKEN
 UNAUTHORIZED = {"detail": "unauthorized"}
 OK = Credentials((hashlib.sha256(TOKEN.encode()).digest(),), max_per_day=9)
 SIGNED = replace(OK, hmac_secret=SECRET.encode(), hmac_header="X-Signature")
-#: Part of a body: bytes, a pause in seconds, or None if the sender disconnects.
-Piece = bytes | float | None
+
+
+class Blocked(NamedTuple):
+    """Seconds for which other code blocks the event loop. What has arrived meanwhile is read after them."""
+
+    seconds: float
+
+
+#: Part of a body: bytes, a pause in seconds, a blocked event loop, or None if the sender disconnects.
+Piece = bytes | float | Blocked | None
 
 
 class Answer(NamedTuple):
@@ -121,6 +129,12 @@ class Webhooks:
                 if isinstance(piece, bytes):
                     self.pieces_read += 1
                     return {"type": "http.request", "body": piece, "more_body": True}
+                if isinstance(piece, Blocked):
+                    block(piece.seconds)
+                    # The loop reads the socket in one turn, and wakes the reader in the next one.
+                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)
+                    continue
                 await asyncio.sleep(piece)
             return {"type": "http.request", "body": b"", "more_body": False}
 
@@ -449,6 +463,8 @@ def _padded(size: int) -> bytes:
         pytest.param([_padded(app.MAX_BODY_BYTES + 1)], 413, 0.0, id="one byte more"),
         pytest.param([bytes(app.MAX_BODY_BYTES), b"x"], 413, 0.0, id="too large in two pieces"),
         pytest.param([b"{", 4.0, json.dumps(webhook_body()).encode()[1:]], 200, 4.0, id="slow"),
+        pytest.param([b"{", Blocked(9.0), json.dumps(webhook_body()).encode()[1:]], 200, 9.0, id="blocked"),
+        pytest.param([b"{", Blocked(9.0), 6.0, b"}"], 408, 13.0, id="blocked and too slow"),
         pytest.param([b"{", 6.0, b"}"], 408, 5.0, id="too slow"),
         pytest.param([b"{", 1.0] * 10, 408, 5.0, id="endless"),
         pytest.param([bytes(app.MAX_BODY_BYTES + 1), 6.0, b"x"], 413, 5.0, id="too large and too slow"),
