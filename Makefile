@@ -1,6 +1,9 @@
 # Needs make, sh, git and a Python >= 3.11 with pip and venv; everything else is set up inside this folder.
 .POSIX:
 
+# In order of preference. If several are installed, `make test` runs Airflow 3.3 on a new one and 2.11 on an old one.
+NEW_PYTHONS = 3.13 3.12 3.14 3.11
+OLD_PYTHONS = 3.11 3.12
 PY3 = .venv/bin/python
 PY2 = .venv-2.11/bin/python
 PYTEST_ARGS =
@@ -57,11 +60,11 @@ help:
 setup: .venv/.ready
 
 .venv/.ready: pyproject.toml constraints/airflow-3.3.txt
-	@.ci/make-venv .venv constraints/airflow-3.3.txt 3.14 build test distributed lint browser docs
+	@.ci/make-venv .venv constraints/airflow-3.3.txt "$(NEW_PYTHONS)" build test distributed lint browser docs
 
 # Airflow 2.11 does not run on Python 3.13: where nothing older is installed, its stage is left out and says so.
 .venv-2.11/.ready: pyproject.toml constraints/airflow-2.11.txt
-	@if .ci/find-python 3.12 >/dev/null; then .ci/make-venv .venv-2.11 constraints/airflow-2.11.txt 3.12 build test distributed; fi
+	@if .ci/find-python $(OLD_PYTHONS) >/dev/null; then .ci/make-venv .venv-2.11 constraints/airflow-2.11.txt "$(OLD_PYTHONS)" build test distributed; fi
 
 demo: .venv/.ready
 	@$(PY3) -m demo.run_demo
@@ -116,10 +119,11 @@ test-fast: .venv/.ready
 
 # What is too long for each change; CI runs it at night. The tests with generated data have many more examples, which
 # differ in each run; tasks are killed at many random moments; the commands of the tutorials run as they are printed;
-# webhooks arrive in bursts with SQLite too; `airflow dags test` prints no secret on 3.3 either.
+# webhooks arrive in bursts with SQLite too; `airflow dags test` prints no secret on 3.3 either; the pins of all versions
+# of Airflow combine with other providers.
 test-thorough: .venv/.ready
 	@FACEKI_TESTS_THOROUGH=1 $(PYTEST) $(IN_ORDER) tests/billing/test_killed.py tests/packaging/test_page_commands.py \
-		tests/webhook/test_burst.py tests/airflow/test_leaks_dags_test.py $(PYTEST_ARGS)
+		tests/webhook/test_burst.py tests/airflow/test_leaks_dags_test.py tests/packaging/test_constraints.py $(PYTEST_ARGS)
 	@$(PYTEST) -m "unit and hypothesis" --hypothesis-profile thorough $(PARALLEL) tests $(PYTEST_ARGS)
 
 # Without Chromium, the tests of tests/browser are skipped, and pytest prints the reason.
@@ -157,7 +161,7 @@ test-lowest: .venv/.ready
 	@mkdir -p .work && printf '%s\n' 'universal_pathlib<0.3' 'numpy<2' >.work/lowest.in
 	@$(RESOLVE) --resolution lowest-direct -c .work/lowest.in --all-extras pyproject.toml -o .work/lowest-direct.txt
 	@$(RESOLVE) -c .work/lowest-direct.txt --all-extras --group build --group test pyproject.toml -o .work/lowest.txt
-	@.ci/make-venv .venv-lowest .work/lowest.txt 3.12 build test
+	@.ci/make-venv .venv-lowest .work/lowest.txt "$(OLD_PYTHONS)" build test
 	@.venv-lowest/bin/python -m pytest -q -m "unit or integration" $(PARALLEL) $(ELSEWHERE) --ignore=tests/browser tests $(PYTEST_ARGS)
 
 # Three stages run beside each other, because the tests wait more than they compute. The longest stages begin first.

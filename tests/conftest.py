@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,9 @@ TIER_FIXTURES = {
     "integration": {"faceki_sandbox", "sandbox"},
 }
 
+
+#: What ends the shared Airflow.
+RUNNING = pytest.StashKey[ExitStack]()
 
 #: Fixtures that take long to make. All files that use one of them run in the same process, so it is made once. The
 #: pattern finds these files by their text, because pytest-xdist distributes the tests before it knows their fixtures.
@@ -239,13 +243,29 @@ def airflow_db(airflow_home: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_airflow(
-    tmp_path_factory: pytest.TempPathFactory, _object_store_server: ObjectStore
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    _object_store_server: ObjectStore,
 ) -> Iterator[SharedAirflow]:
     """The complete Airflow of all tests that end none of its services."""
     from tests.airflow.shared import shared
 
-    with shared(tmp_path_factory.mktemp("shared_airflow"), _object_store_server) as found:
-        yield found
+    with ExitStack() as running:
+        request.config.stash[RUNNING] = running
+        yield running.enter_context(shared(tmp_path_factory.mktemp("shared_airflow"), _object_store_server))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    """End the shared Airflow after the last test that uses it, because its services need CPU time while they wait."""
+    try:
+        return (yield)
+    finally:
+        still_used = nextitem is not None and "shared_airflow" in _one_process_fixtures(nextitem.path)
+        if not still_used and (running := item.config.stash.get(RUNNING, None)):
+            running.close()
 
 
 @pytest.fixture(scope="session")
