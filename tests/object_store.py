@@ -29,16 +29,19 @@ BUCKET = "kyc"
 # A killed test process does not stop the server. The server ends itself when the pipe to its standard input is closed,
 # which also happens when the test process is killed, and at the latest after three hours.
 _SERVER = """
-import signal, sys, threading
+import signal, sys, threading, time
 signal.alarm(3 * 3600)
+from moto.s3.models import S3Backend
 from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
-sys.setswitchinterval(float(sys.argv[1]))
-lock, put_object = threading.Lock(), S3Response.put_object
+lock, put_object, write = threading.Lock(), S3Response.put_object, S3Backend.put_object
 def put_one_object(self):
     with lock:
         return put_object(self)
-S3Response.put_object = put_one_object
+def write_late(self, *args, **kwargs):
+    time.sleep(float(sys.argv[1]))
+    return write(self, *args, **kwargs)
+S3Response.put_object, S3Backend.put_object = put_one_object, write_late
 server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
 server.start()
 print(server.get_host_and_port()[1], flush=True)
@@ -116,13 +119,13 @@ class ObjectStore:
 
 
 @contextmanager
-def s3_server(switch_interval_seconds: float = sys.getswitchinterval()) -> Iterator[int]:
+def s3_server(write_delay_seconds: float = 0.0) -> Iterator[int]:
     """Run an S3 server in a process of its own, and return its port.
 
-    :param switch_interval_seconds: Time after which Python switches between the threads of the server.
+    :param write_delay_seconds: Time between the check of a request that writes an object, and the write.
     """
     server = subprocess.Popen(
-        [sys.executable, "-c", _SERVER, str(switch_interval_seconds)],
+        [sys.executable, "-c", _SERVER, str(write_delay_seconds)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
