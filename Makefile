@@ -55,6 +55,7 @@ help:
 	@echo "make setup             only the virtual environment, .venv"
 	@echo "make chromium          install Chromium for the browser tests (Debian, as root; elsewhere it only looks)"
 	@echo "make services          install PostgreSQL and Redis for the distributed tests (Debian, as root; elsewhere it only looks)"
+	@echo "make nginx             unpack an nginx into .work/ for the tests of the documented rule for it (Debian)"
 	@echo "make clean             remove everything that was made here"
 
 setup: .venv/.ready
@@ -126,9 +127,11 @@ test-thorough: .venv/.ready
 		tests/webhook/test_burst.py tests/airflow/test_leaks_dags_test.py tests/packaging/test_constraints.py $(PYTEST_ARGS)
 	@$(PYTEST) -m "unit and hypothesis" --hypothesis-profile thorough $(PARALLEL) tests $(PYTEST_ARGS)
 
-# Without Chromium, the tests of tests/browser are skipped, and pytest prints the reason.
+# Without Chromium, the tests of tests/browser are skipped; without nginx, those of the documented rule for it. pytest
+# prints the reason.
 test-airflow: .venv/.ready
 	@$(MAKE) -s chromium || true
+	@$(MAKE) -s nginx || true
 	@$(PYTEST) -m "airflow or process" $(IN_ORDER) $(PARALLEL) $(ELSEWHERE) tests $(PYTEST_ARGS)
 
 # All tests share one set of hosts, so they run in one process. If PostgreSQL or Redis is missing and cannot be installed,
@@ -184,6 +187,7 @@ stage-fast:
 # One worker more than in the other stages, because this stage is the longest.
 stage-airflow:
 	@$(MAKE) -s chromium || echo "skipped  tests in a browser: no Chromium, and only root can install it" >>.work/summary
+	@$(MAKE) -s nginx || echo "skipped  tests of the rule for nginx: no nginx, and only Debian's can be fetched" >>.work/summary
 	@.ci/stage "tests on a whole Airflow 3.3" $(MAKE) -s test-airflow WORKERS=4 $(WITH_COVERAGE)
 
 stage-2.11:
@@ -210,9 +214,12 @@ chromium:
 services:
 	@.ci/find-services
 
+nginx:
+	@.ci/find-nginx
+
 clean:
 	rm -rf .venv .venv-* .work dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
 .PHONY: help setup demo ui bench plots docs pictures diagrams dist lint lint-workflows test test-unit test-integration test-fast test-thorough test-airflow test-version test-versions \
-	test-lowest test-distributed test-distributed-2.11 chromium services clean \
+	test-lowest test-distributed test-distributed-2.11 chromium services nginx clean \
 	stage-lint stage-docs stage-fast stage-airflow stage-2.11 stage-distributed stage-wheel stage-coverage

@@ -22,7 +22,11 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.process
 
-PAGE = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "webhooks.md").read_text()
+#: The folders in which an nginx is searched. `make test` unpacks one into the last of them if there is none.
+FOLDERS = (os.environ.get("PATH", os.defpath), "/usr/sbin", str(ROOT / ".work" / "nginx" / "usr" / "sbin"))
+NGINX = shutil.which("nginx", path=os.pathsep.join(FOLDERS))
 TOKEN = "secret-token-that-was-made-up-0123456789"
 TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 PATH = f"/faceki/webhook/faceki_default/{TOKEN}"
@@ -63,9 +67,8 @@ class Proxy:
 @pytest.fixture(scope="module")
 def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     """Start nginx with the documented rule, and with its usual log for all other requests."""
-    command = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if command is None:
-        pytest.skip("no nginx: on Debian root installs it with `apt-get install nginx`")
+    if NGINX is None:
+        pytest.skip("no nginx: on Debian `make nginx` unpacks one into .work/")
     folder, port, upstream, seen = tmp_path_factory.mktemp("nginx"), free_port(), free_port(), list[str]()
     (rule,) = re.findall(r"```nginx\n(.*?)```", PAGE, re.DOTALL)
     outside, inside = rule.replace("/var/log/nginx/", f"{folder}/").split("# In `server`.")
@@ -100,7 +103,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     server = HTTPServer(("127.0.0.1", upstream), Airflow)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    process = subprocess.Popen([command, "-p", str(folder), "-c", str(config)], stderr=subprocess.PIPE)
+    process = subprocess.Popen([NGINX, "-p", str(folder), "-c", str(config)], stderr=subprocess.PIPE)
     proxy = Proxy(port, folder, seen)
     try:
         deadline = time.monotonic() + 300
@@ -161,8 +164,8 @@ def test_airflow_that_cannot_be_reached_is_not_logged_with_the_token(nginx: Prox
     port = free_port()
     text = config.read_text().replace(f"127.0.0.1:{nginx.port}", f"127.0.0.1:{port}")
     other.write_text(re.sub(r"(upstream airflow \{ server 127\.0\.0\.1:)\d+", rf"\g<1>{down}", text))
-    command = shutil.which("nginx") or "/usr/sbin/nginx"
-    process = subprocess.Popen([command, "-p", str(nginx.folder), "-c", str(other)])
+    assert NGINX is not None
+    process = subprocess.Popen([NGINX, "-p", str(nginx.folder), "-c", str(other)])
     try:
         proxy, deadline = Proxy(port, nginx.folder, []), time.monotonic() + 300
         while True:
