@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import posix
 import signal
+import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -16,27 +19,39 @@ MAX_SECONDS = 120.0
 
 def fork(work: Callable[[], object]) -> int:
     """Run ``work`` in a child process and return the process id. If ``work`` returns true, the exit code is 0."""
+    faulthandler.register(signal.SIGUSR1, file=2)
+    # A child that coverage traces waits forever if another thread of its parent held coverage's lock at the fork. The
+    # first traced line is in ``os.fork`` itself, where the at-fork functions of the package run.
+    tracer = sys.gettrace()
+    sys.settrace(None)
     child = os.fork()
     if child:
+        sys.settrace(tracer)
         return child
+    threading.settrace(None)  # for the threads that the child starts
     code = 2
     try:
         code = 0 if work() else 1
     except Exception:  # noqa: BLE001 - the exit code reports each exception to the parent
         traceback.print_exc()
     finally:
-        # Coverage replaces ``os._exit``. Its function waits for a lock that a thread of the parent possibly held.
+        # Coverage replaces ``os._exit`` too. Its function waits for the same kind of lock.
         posix._exit(code)
 
 
 def exit_code(child: int) -> int | None:
-    """Return the exit code of a child. If the child does not end in time, kill it and return ``None``."""
+    """Return the exit code of a child. If the child does not end in time, kill it and return ``None``.
+
+    A child that is killed first writes to standard error where it waits.
+    """
     deadline = time.monotonic() + MAX_SECONDS
     while time.monotonic() < deadline:
         found, status = os.waitpid(child, os.WNOHANG)
         if found:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.01)
+    os.kill(child, signal.SIGUSR1)
+    time.sleep(1)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return None
