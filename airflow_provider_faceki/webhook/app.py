@@ -32,6 +32,7 @@ from airflow_provider_faceki.api.protocol.webhook import (
 from airflow_provider_faceki.api.service import Service
 from airflow_provider_faceki.assets import faceki_verifications
 from airflow_provider_faceki.webhook import auth, events
+from airflow_provider_faceki.webhook.deadlines import ends_within
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -53,9 +54,8 @@ MAX_BODY_BYTES = 256 * 1024
 #: only after it has sent the whole body would never receive the answer.
 MAX_DISCARDED_BYTES = 4 * 1024 * 1024
 #: Maximum time in seconds until a body has arrived. A request that waits for its body occupies a socket, but no thread.
-#: Therefore slow senders do not block the other requests during this time. While other code of Airflow blocks the event
-#: loop, the time does not pass: the body possibly waits in the socket, so its sender is not slow.
-BODY_TIMEOUT_SECONDS = 5
+#: Therefore slow senders do not block the other requests during this time.
+BODY_TIMEOUT_SECONDS = 5.0
 #: Rate limit of authenticated calls in one process, for all Connections together: maximum number in a burst, and
 #: average number per second.
 CALL_LIMIT = (500.0, 50.0)
@@ -374,10 +374,7 @@ async def _read_body(request: Request) -> bytes:
 
     receiving = asyncio.ensure_future(receive())
     try:
-        for _ in range(BODY_TIMEOUT_SECONDS):
-            # However long the event loop is blocked, it ends one of these waits only.
-            if (await asyncio.wait({receiving}, timeout=1.0))[0]:
-                break
+        await ends_within(receiving, BODY_TIMEOUT_SECONDS)
     finally:
         receiving.cancel()
     error = receiving.exception() if receiving.done() else TimeoutError()

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.assets import fits_uri
+from airflow_provider_faceki.webhook.deadlines import ends_within
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.connection.settings import StoredConnection, WebhookSettings
@@ -196,7 +197,10 @@ class Authenticator:
         pool = self._expected_pool if expected else self._unknown_pool
         try:
             lookup = asyncio.get_running_loop().run_in_executor(pool, self._load, conn_id)
-            credentials = await asyncio.wait_for(lookup, LOOKUP_TIMEOUT_SECONDS)
+            if not await ends_within(lookup, LOOKUP_TIMEOUT_SECONDS):
+                lookup.cancel()
+                raise TimeoutError
+            credentials = lookup.result()
         finally:
             del self._lookups[conn_id]
         if expected and (seconds := self._clock() - began) >= self.slowest_lookup_seconds:
@@ -245,10 +249,10 @@ class ReferencedConnections:
 
     async def _refresh(self) -> None:
         reading = asyncio.get_running_loop().run_in_executor(self._pool, self._read)
-        done, _ = await asyncio.wait({reading}, timeout=LOOKUP_TIMEOUT_SECONDS)
-        if not done:
+        in_time = await ends_within(reading, LOOKUP_TIMEOUT_SECONDS)
+        if not in_time:
             reading.cancel()
-        error = reading.exception() if done else TimeoutError()
+        error = reading.exception() if in_time else TimeoutError()
         if error is None:
             self._conn_ids = reading.result()
         elif not self._failed:

@@ -30,6 +30,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_faceki.assets import faceki_verifications
+from airflow_provider_faceki.webhook.deadlines import ends_within
 
 if TYPE_CHECKING:
     from airflow.models.asset import AssetModel
@@ -114,8 +115,7 @@ class EventWriter:
         self._waiting.append(_Pending(conn_id, notification, max_per_day, outcome))
         if self._draining is None:
             self._draining = asyncio.create_task(self._drain())
-        await asyncio.wait({outcome}, timeout=STORE_TIMEOUT_SECONDS)
-        if not outcome.done():
+        if not await ends_within(outcome, STORE_TIMEOUT_SECONDS):
             outcome.cancel()
             raise TimeoutError
         return outcome.result()

@@ -347,6 +347,18 @@ def test_a_lookup_has_a_time_limit(webhooks: Webhooks) -> None:
     assert (answer.status, answer.seconds) == (503, auth.LOOKUP_TIMEOUT_SECONDS)
 
 
+@pytest.mark.parametrize("slow", ["backend", "store"])
+def test_a_blocked_event_loop_uses_up_no_time_limit(webhooks: Webhooks, slow: str) -> None:
+    getattr(webhooks, slow).seconds = 2.0
+
+    async def send() -> Answer:
+        asyncio.get_running_loop().call_later(1.0, block, 90.0)
+        return await webhooks.post()
+
+    answer = run(send())
+    assert (answer.status, answer.seconds) == (200, 91.0)
+
+
 def test_wrong_tokens_have_a_rate_limit_and_right_ones_pass(
     webhooks: Webhooks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
