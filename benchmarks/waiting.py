@@ -44,7 +44,7 @@ class Stopwatch:
 
     @property
     def is_new(self) -> bool:
-        """Whether the running asyncio task has not recorded a pause by :meth:`sleeping` yet."""
+        """True until the running asyncio task calls :meth:`sleeping` for the first time."""
         return asyncio.current_task() not in self._due
 
     def sleeping(self, seconds: float) -> None:

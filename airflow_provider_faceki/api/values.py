@@ -261,7 +261,9 @@ def as_code_name(value: object) -> str | None:
 
 
 def parse_json(text: str | bytes) -> Json:
-    """Parse a JSON text from FACEKI. A number that is too large for a float becomes text.
+    """Parse a JSON text from FACEKI.
+
+    A number with a fraction or an exponent that is too large for a float, such as 1e999, is returned as text.
 
     :raises ValueError: if the text is not JSON, contains NaN or Infinity, contains an integer with thousands of digits,
         or is nested deeper than :data:`MAX_JSON_DEPTH` levels.

@@ -94,8 +94,7 @@ class SystemicErrorGuard:
         Call this method in two cases:
 
         - A row was sent. Its images were readable, so the storage works.
-        - A row got an error. This is a sign that the storage works, because a row whose images cannot be read is
-          postponed while the storage fails, and gets no error.
+        - A row got an error. While the storage fails, rows are postponed and get no error. So the storage works.
         """
         self._storage_worked = True
         self._storage_failures.clear()

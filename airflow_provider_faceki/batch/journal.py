@@ -124,8 +124,8 @@ class SegmentLog:
                     document = json.loads(line)
                 except ValueError:
                     # An incompletely written line is ignored. If it contained the result of a row, this row counts as
-                    # unfinished. Therefore the batch processes the row again. By default, it asks FACEKI for the record
-                    # of the row.
+                    # unfinished, and the batch processes it again. By default, the batch first asks FACEKI whether a
+                    # record of the row exists, and sends the row only if there is none.
                     continue
                 if isinstance(document, dict):
                     yield document

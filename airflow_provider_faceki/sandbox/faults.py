@@ -2,7 +2,7 @@
 """Faults: errors that a test queues and that the sandbox then injects into its answers.
 
 At most one fault is applied to a request: the first fault in the queue that matches the request. A fault with `skip=3`
-ignores its first three matching requests. The next matching fault in the queue is applied to these requests.
+does not match its first three requests. One of the later faults in the queue can match them.
 """
 
 from __future__ import annotations

@@ -289,7 +289,8 @@ class Receiver:
         try:
             credentials = await self._authenticator.look_up(conn_id, expected, within)
             if credentials is auth.TOO_LATE and not self._referenced.is_known:
-                # A DAG possibly uses the asset of this Connection. Therefore the webhook is not refused for good.
+                # A DAG possibly uses the asset of this Connection. Therefore the answer is 503, so that the sender can
+                # send the webhook again. The answer 401 would be final.
                 raise auth.LookupFailed("TimeoutError")
             return credentials
         except auth.LookupFailed as failed:

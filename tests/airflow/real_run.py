@@ -33,7 +33,7 @@ BEFORE, MEANWHILE, AFTER = PEOPLE[:7], PEOPLE[7:17], PEOPLE[17:]
 
 
 def decision_of(person: str) -> str:
-    """Return the decision about one of the people of `many_waits`."""
+    """Return the decision that the sandbox takes about one of the persons in :data:`PEOPLE`."""
     return DECISIONS[PEOPLE.index(person) % 2]
 
 

@@ -257,9 +257,11 @@ class WholeAirflow:
     def wait_for_ended_processes(self) -> None:
         """Wait until the scheduler has noticed the processes that have ended.
 
-        A task that has deferred itself fails if it is queued again before that ("reported that the task instance
-        finished with state success, but ..."). Airflow has this knowledge only in the scheduler's memory. A line of the
-        scheduler's log shows it, but not for tasks that wait for a person, which Airflow 3.3 ends several times.
+        If a task has deferred itself, its process ends. If the task is queued again before the scheduler has noticed
+        this end, the task fails ("reported that the task instance finished with state success, but ...").
+
+        The wait has a fixed length. Only the scheduler's memory contains what the scheduler has noticed. It also writes
+        one log line for each end, but for a task that waits for a person, Airflow 3.3 writes several lines.
         """
         time.sleep(PROCESS_END_SECONDS)
 

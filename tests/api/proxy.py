@@ -45,7 +45,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = forward
 
     def lose(self) -> None:
-        """Close or reset the connection, because the upstream response was lost."""
+        """Close or reset the connection to the client. The client then loses the rest of the server's response."""
         if self.server.resets:
             reset(self.connection)
         self.close_connection = True

@@ -254,7 +254,7 @@ def test_a_failed_fetch_releases_the_lock(answer: Payload | FacekiError, kind: t
     assert type(caught.value) is kind
     assert driver.events == [*COLD, "release"]
     assert driver.store.is_free
-    # The error is not ambiguous, because the request that needs the token was not sent.
+    # The request that needs the token was not sent, so FACEKI has certainly not executed it.
     assert not caught.value.is_ambiguous
     if isinstance(answer, ResponseError):
         assert caught.value.__suppress_context__

@@ -113,7 +113,7 @@ def names(count: int) -> list[str]:
 
 
 def begin(harness: BatchHarness, *identifiers: str, at: float | None = None) -> None:
-    """Write the intents that a try leaves behind if it is killed directly after writing them."""
+    """Write journal lines that announce that these rows will be sent, as a try does that is killed before it sends."""
     folder = harness.out / "_journal" / "intents"
     folder.mkdir(parents=True, exist_ok=True)
     lines = [{"record_identifier": name, "at": time.time() if at is None else at} for name in identifiers]

@@ -28,8 +28,9 @@ from airflow_provider_faceki.charged_call import ChargedCallState
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from tests.billing.tries import FileStateStore, Tries
 
-# These objects are created before any fork. Otherwise each try would spend most of its time on loading: the first file
-# loads Airflow's plugins, and the first operator and the first Connection load many of its models.
+# Each try is a fork of this process. These objects are created before the first fork, because they load modules: the
+# first opened file loads Airflow's plugins, and the first operator and the first Connection load many of Airflow's
+# models. Otherwise each try would load them again, which would take most of its time.
 LOADED = (client, token_file, verification, Connection(conn_id="first", conn_type="faceki"))
 FacekiKycVerificationOperator(task_id="first", selfie="/", documents=["/"])
 storage.open_binary(__file__).close()
@@ -75,7 +76,7 @@ class Task:
 
     @property
     def died_at(self) -> float | None:
-        """The Unix time at which a try killed itself, or None if none did."""
+        """The Unix time at which the latest try killed itself. If no try has killed itself, the value is ``None``."""
         place = self.folder / "died"
         return float(place.read_text()) if place.exists() else None
 
@@ -148,7 +149,7 @@ def _run(task: Task, try_number: int, death: Death | None) -> None:
         task.store if task.remembers else None,
     )
     tries.ti.try_number = try_number - 1
-    # The output is redirected to a file, because it would hide the test's own output.
+    # The output of this process goes to a file. Otherwise it would be mixed with the output of the test.
     with open(task.folder / f"try-{try_number}.log", "w") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)

@@ -90,7 +90,6 @@ def test_mapped_reports(flows: Flows) -> None:
 
 def test_mapped_images(flows: Flows) -> None:
     done, _, _ = flows
-    # The first image is also the selfie in the tasks before the branches.
     for index, who in enumerate(("accepted-1", "declined-2")):
         assert who in [summary["record_identifier"] for summary in done.xcom(f"match[{index}]")]
         assert done.xcom(f"analyze[{index}]")["gender"] == "Female"

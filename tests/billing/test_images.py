@@ -43,7 +43,7 @@ LIMIT = 20_000
 
 @pytest.fixture
 def store(tmp_path: Path) -> FileStateStore:
-    """Airflow's state store; a single try does not have to be compared with an older Airflow."""
+    """Airflow's state store. Each test makes one try only, so it needs no comparison with a try without a store."""
     return FileStateStore(tmp_path / "store.json")
 
 

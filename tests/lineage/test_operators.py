@@ -216,7 +216,8 @@ def test_the_address_of_the_record(make: Make, harness: BatchHarness, faceki_san
     assert pushed[RECORD_URL_KEY].startswith("https://portal.example/")
     # The outputs of this test are local files, which have no web address.
     assert OUTPUT_URL_KEY not in pushed
-    # Airflow 3's worker passes the running task instance. It would log an error for an XCom that does not exist.
+    # Airflow 3's worker passes the running task instance. The links then read the operator's attributes and not XCom,
+    # because a read of an XCom that does not exist would log an error.
     running: Any = found["ti"]
     assert FacekiRecordLink().get_link(operator, ti_key=running) == pushed[RECORD_URL_KEY]
     assert FacekiOutputLink().get_link(operator, ti_key=running) == ""

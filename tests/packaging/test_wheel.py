@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The wheel is complete. The tests build it, install it with its declared dependencies, and use it elsewhere."""
+"""Tests of the wheel: build it, install it with its declared dependencies, and use it outside the source tree."""
 
 from __future__ import annotations
 

@@ -186,8 +186,8 @@ def _find_records(answer: Payload) -> tuple[VerificationRecord, ...] | None:
 def _with_decision(item: dict[str, Json], document: Json, *, is_alone: bool) -> VerificationRecord:
     """Return ``item`` as a record.
 
-    If ``item`` is the only record in the answer and has no field ``decision``, the field ``decision`` of the answer's
-    outer object is added to the record.
+    Some answers contain the decision beside the record and not inside it. If ``item`` is the only record in the answer
+    and has no field ``decision``, this field of the answer is added to the record.
     """
     record = VerificationRecord(item)
     if (

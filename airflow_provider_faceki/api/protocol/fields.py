@@ -84,9 +84,9 @@ def find_objects(
 ) -> list[dict[str, Json]] | None:
     """Search a JSON document and return the objects for which ``is_wanted`` returns true.
 
-    An object inside a wanted object is not returned. Deeper levels than :data:`MAX_WRAPPINGS` are not searched. If a
-    list contains a value that neither is nor contains a wanted object, none of its objects is returned. Empty objects
-    in a list are ignored.
+    An object inside a wanted object is not returned. Deeper levels than :data:`MAX_WRAPPINGS` are not searched. Of a
+    list, either all wanted objects are returned or none: each value in the list must be a wanted object, contain one,
+    or be an empty object.
 
     :param is_wanted: Function that receives a JSON object and returns whether it is wanted.
     :returns: The wanted objects. If no object is found, the result is one of these two:
