@@ -2,9 +2,9 @@
 """Store the state of a charged call across the tries of a task instance, so that the call is not charged twice.
 
 The state consists of an intent and the result of the call. The intent is written before the call is sent, as in a
-write-ahead log. It means that the call was possibly sent. Airflow clears XCom before each try, so XCom cannot store
-this state. In Airflow 3.3 and later, Airflow's task state store contains the state. Before Airflow 3.3, a try number
-above 1 is the only sign of an earlier call.
+write-ahead log. A stored intent means that the call was possibly sent. Airflow clears XCom before each try, so XCom
+cannot store this state. In Airflow 3.3 and later, Airflow's task state store contains the state. Before Airflow 3.3, a
+try number above 1 is the only sign of an earlier call.
 
 The intent also prevents two executions of one task instance from sending the call at the same time (a fence). The store
 has no compare-and-set, so the fence uses Fischer's algorithm for mutual exclusion. An execution writes an intent with a
@@ -18,8 +18,8 @@ An execution works in this order:
 4. It writes its own intent.
 
 If the intents of steps 1 and 3 differ, another execution has possibly sent the call after step 2. In this case the
-execution does not send the call. The intent remains in the store after the call has finished. Therefore the comparison
-detects a call of another execution even if this call has already finished.
+execution does not send the call. When a call has finished, a mark replaces its intent in the store. Therefore the
+comparison detects a call of another execution even if this call has already finished.
 
 While a verification is sent, the execution renews the time in its intent, and checks that its nonce is still stored.
 Other executions wait for the record of the verification, and their waiting time starts at the time in the intent.
@@ -214,7 +214,7 @@ class ChargedCallState:
         # FACEKI finishes a call at most ``resubmit_after`` seconds after the last byte of the call is sent. Nobody
         # knows when the last byte was sent, so the seconds are counted from the latest possible time:
         #
-        # - Usually the start of this try, because an earlier try sends nothing after it; see MAX_SUSPENSION_SECONDS.
+        # - Usually the start of this try. An earlier try sends nothing after this start; see MAX_SUSPENSION_SECONDS.
         #   The time in the intent (the note that the call is about to be sent) can be too early: if the earlier try was
         #   suspended after it wrote the intent, it possibly sent the last byte much later.
         # - If the intent is newer than the start of this try, another execution of the same try has written it. In this
@@ -263,7 +263,7 @@ class ChargedCallState:
 
         Before the call, :meth:`acquire` has stored a note that the call is about to be sent. If the call fails and
         FACEKI has certainly not processed it, the note is removed, so that the next try sends the call. After a
-        :class:`FenceError`, the note is not removed, because it possibly belongs to another execution by now.
+        :class:`FenceError`, the note is not removed, because another execution has possibly replaced the note.
 
         :raises AirflowException: in three cases, in which FACEKI has not received the complete call:
 
@@ -301,8 +301,11 @@ class ChargedCallState:
         Every ten seconds, the method also renews the time in the intent (the stored note that the call is about to be
         sent).
 
-        :raises FenceError: in three cases: this process was suspended so long that the next try has possibly sent the
-            verification, the stored intent belongs to another execution, or the intent cannot be renewed in time.
+        :raises FenceError: in three cases:
+
+            - This process was suspended so long that the next try has possibly sent the verification.
+            - The stored intent belongs to another execution.
+            - The intent cannot be renewed in time.
         """
         now = time.clock_gettime(_CLOCK)
         if now - self._checked_at > self._max_pause:
@@ -342,8 +345,8 @@ class ChargedCallState:
         """Remove the stored note that the call is about to be sent, so that the next try is allowed to send the call.
 
         Call this method if FACEKI has not processed the call, or if a second call does no harm. A note of another
-        execution is not removed. After a successful call, use :meth:`finish`. If the task fails for good, use
-        :meth:`give_up`.
+        execution is not removed. After a successful call, use :meth:`finish`. Before the task fails without a further
+        try, use :meth:`give_up`.
         """
         if self._store is not None and self._mine is not None:
             if self._load(self._pending_key) == self._mine:

@@ -94,8 +94,8 @@ def is_poll_retryable(error: api.FacekiError) -> bool:
     Polling continues in two cases:
 
     - Another try of the task can succeed and is safe.
-    - A proxy or firewall, and not FACEKI, possibly refused the poll. It possibly accepts a later poll, and FACEKI does
-      not charge for polls.
+    - A proxy or firewall, and not FACEKI, possibly refused the poll. The proxy or firewall possibly accepts a later
+      poll, and FACEKI does not charge for polls.
     """
     return is_task_retryable(error) or is_gateway_error(error)
 

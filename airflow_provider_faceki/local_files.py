@@ -5,7 +5,7 @@ Only the owner can read the written files, because they can contain personal dat
 
 On Linux, most filesystems support files without a name (``O_TMPFILE``). On such a filesystem, a new file gets its name
 when it is complete, so a killed task leaves no file behind. On other filesystems, and during the replacement of an
-existing file, the file has the temporary name ``.faceki-….part``. A killed task can leave a file with this name.
+existing file, the new file has the temporary name ``.faceki-….part``. A killed task can leave a file with this name.
 
 A process locks its temporary file while it writes the file. When a later process writes to the same folder for the
 first time, it deletes each temporary file that is not locked and older than a minute. On a filesystem without locks, it
@@ -27,7 +27,7 @@ from typing import BinaryIO
 
 _PART_PREFIX, _PART_SUFFIX = ".faceki-", ".part"
 #: A temporary file is considered abandoned if no process has locked it, and it is older than this number of seconds. A
-#: younger file is left alone, because the process that writes it possibly locks it only a moment later.
+#: younger file is not deleted, because the process that has created the file possibly has not locked it yet.
 _MIN_PART_AGE_SECONDS = 60.0
 #: Maximum number of folders for which this process remembers that it has already deleted abandoned temporary files.
 _MAX_SWEPT_FOLDERS = 10_000
@@ -57,8 +57,8 @@ def open_regular(path: str, *, follows_links: bool = True) -> BinaryIO:
 def _open_without_links(path: str, flags: int) -> int:
     """Open the file at an absolute path, and refuse each symbolic link in the path.
 
-    Each folder is opened relative to its parent folder. So nobody can replace a folder by a link while this function
-    works.
+    Each folder is opened relative to its open parent folder. If somebody replaces a folder by a link while this
+    function works, the link is therefore not followed.
     """
     *names, last = filter(None, path.split("/"))
     folder = os.open("/", _FOLDER_FLAGS)

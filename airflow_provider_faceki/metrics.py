@@ -82,8 +82,8 @@ def count_row(outcome: str, line: Mapping[str, object]) -> None:
     :param line: Line about the row in the batch's journal, which is the file that says which rows are finished.
     """
     incr("batch_rows", outcome=outcome)
-    # The line about a failed row, and the line about an exported row, contain no field ``decision``, so no decision is
-    # counted for these rows.
+    # The line about a failed row, and the line about a row whose records a batch has only fetched, contain no field
+    # ``decision``. So no decision is counted for these rows.
     if "decision" in line:
         incr_decision(line["decision"])
 

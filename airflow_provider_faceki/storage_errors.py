@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Errors of storages, and the form in which an error text shows a URI.
 
-The core of a batch must work without Airflow. It uses this module, so this module does not import Airflow.
+The core of a batch uses this module and must work without Airflow. Therefore this module does not import Airflow.
 
 The errors are::
 
@@ -22,7 +22,7 @@ from typing import Self
 
 from airflow_provider_faceki.api.errors import ValidationError
 
-# A path in an error text is cut after this number of characters, because S3 does not allow longer keys.
+# A longer path in an error text is cut after this number of characters, which is the maximum length of an S3 key.
 _MAX_SHOWN_CHARACTERS = 1024
 
 

@@ -53,8 +53,8 @@ class ObjectStorageTokenBackend:
     object already exists, so only one of several hosts fetches a token. On other storages, two hosts that start at the
     same time possibly fetch one token each, which does no harm.
 
-    :param uri: URI of the folder that contains the tokens. If it contains an ``@``, the part before it is the id of the
-        storage's Connection.
+    :param uri: URI of the folder that contains the tokens. If the URI contains an ``@``, the text before the ``@`` is
+        the id of the storage's Connection.
     """
 
     def __init__(self, uri: str) -> None:

@@ -2,10 +2,10 @@
 """Throughput, memory and overhead of a batch task.
 
 The throughput is compared with the theoretical maximum of a server that needs 300 ms for each verification. Each
-throughput and each memory comes from a fresh process (``benchmarks/batching.py``). The time of a batch includes
+throughput and each memory is measured in a fresh process (``benchmarks/batching.py``). The time of a batch includes
 everything from reading the manifest to writing the last result. It also includes the token request and the request for
-the rules of the workflow, which take as long as two rows. To make their share small, a batch whose throughput has a
-target has 50 seconds of work.
+the rules of the workflow. These two requests take as long as two rows. To make their share of the time small, a batch
+whose throughput has a target has 50 seconds of work.
 
 The memory is measured while the batch fetches records from a server without latency. The time of one row is compared
 with the time of one mapped task, in a complete Airflow installation (``benchmarks/scheduled.py``).

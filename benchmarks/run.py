@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / ".work" / "benchmarks"
-#: The file with the results of the last run of each benchmark, if this run did not fail.
+#: The file with the results of the last run of each benchmark. If a benchmark fails, its old results are removed.
 RESULTS = WORK / "results.json"
 
 #: The time limit in seconds, by the name of the benchmark. Each benchmark is a module with a function ``measure``.

@@ -23,7 +23,7 @@ from benchmarks.server_process import server_process
 
 CONN_ID = "benchmark_s3"
 BUCKET = "benchmark"
-#: Suffix of the request kind, for each request for a file or a folder in the journal of a batch.
+#: Text that is added to the kind of a request, if the request is for a file or a folder in the journal of a batch.
 JOURNAL = " in _journal"
 _COUNTERS_PATH = "/-/counters"
 _TIMEOUT_SECONDS = 30.0
@@ -46,7 +46,7 @@ class S3:
         return boto3.client("s3", endpoint_url=self.url, region_name="us-east-1", **keys)
 
     def counters(self) -> Counter[str]:
-        """Return the number of requests since the last call, by kind (PUT, GET, HEAD, LIST and others).
+        """Return the number of requests since the last call of this method, by kind (PUT, GET, HEAD, LIST and others).
 
         Requests for files of a journal are counted separately. Their kind ends with :data:`JOURNAL`.
         """
@@ -75,7 +75,8 @@ def s3() -> Iterator[S3]:
 def _kind(environ: dict[str, Any]) -> str:
     method, query = str(environ["REQUEST_METHOD"]), str(environ.get("QUERY_STRING", ""))
     kind = "LIST" if method == "GET" and "list-type" in query else method
-    # The name of a listed folder is in the query, every other name is in the path.
+    # In a LIST request, the name of the folder is in the query. In all other requests, the name is in the path.
+    # Therefore both are searched.
     return kind + JOURNAL if "/_journal/" in unquote(f"{environ['PATH_INFO']}?{query}") else kind
 
 

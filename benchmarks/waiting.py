@@ -138,8 +138,8 @@ def _ours(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitabl
         @staticmethod
         async def sleep(seconds: float) -> None:
             # The trigger sleeps once before its first poll. Because of this sleep, triggers that start at the same time
-            # do not poll at the same time. The benchmark skips this sleep, because it spreads the starts itself, in the
-            # same way for each program that it compares.
+            # do not poll at the same time. The benchmark skips this sleep, because the function `_main` distributes the
+            # starts of all compared programs in the same way.
             seconds = 0.0 if watch.is_new else seconds
             watch.sleeping(seconds)
             await sleep(seconds)

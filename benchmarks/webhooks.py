@@ -108,7 +108,7 @@ def _burst(database: str, port: int) -> Row:
 
 
 def _to_processes(database: str, airflow: WholeAirflow) -> list[Row]:
-    """Send one burst to several receivers at once. The rows are the median and the 95th percentile of its answers."""
+    """Send one burst to several receivers at once. Return the median and the 95th percentile of the answer times."""
     with _receivers(airflow) as ports:
         asyncio.run(_send_at_once(ports))
         took = asyncio.run(_send_at_once([ports[number % len(ports)] for number in range(MANY)]))

@@ -55,7 +55,7 @@ def create_database(path: Path) -> None:
 
     With the log, a process that reads does not block a process that writes. Without the log, a reading process blocks a
     writing process. On a busy machine, Airflow's processes then get errors because the database is locked. SQLite
-    stores this mode in the file of the database, so it applies to all later connections.
+    stores this setting in the database file. Therefore all later connections use the log too.
     """
     with closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA journal_mode = WAL")
@@ -94,8 +94,8 @@ class Airflow:
             # `parallelism` is the number of workers. With its default of 32, the start of all workers would take longer
             # than the run of the examples.
             "AIRFLOW__CORE__PARALLELISM": "4",
-            # Airflow disables the connection test by default, because with it a user can make the server connect to
-            # any host. The demonstration is local, so this is acceptable.
+            # Airflow disables the connection test by default, because with this test a user can make the server connect
+            # to any host. The demonstration is local, so the test is acceptable here.
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             # On a busy machine, the first response of the API server to a task can take longer than Airflow's default
@@ -135,7 +135,7 @@ class Airflow:
 
         On a busy machine, Airflow's database is possibly locked for a moment. Therefore a failed call is repeated, up
         to `API_TRIES` tries in total. Two kinds of calls are not repeated: a call that Airflow refused with a status
-        below 500, and a POST, because a failed POST can have had an effect.
+        below 500, and a POST, because a POST that fails has possibly had an effect already.
 
         :param repeat_post: repeat a POST too, because a second effect does no harm.
         """

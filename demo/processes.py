@@ -88,7 +88,7 @@ class Processes:
         log = self.logs / f"{name}.log"
         with log.open("wb") as output:
             # In its own session, the command does not receive the SIGINT of Ctrl-C. Only the current process receives
-            # it and then ends all commands.
+            # this signal, and then ends all commands.
             self._started[name] = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -125,10 +125,11 @@ class Processes:
 def _end_descendants(others: Sequence[psutil.Process]) -> None:
     """End the descendants of this process, except `others` and their descendants.
 
-    They get SIGTERM first. The descendants that still run after `GRACE_SECONDS` get SIGKILL.
+    In the first step, these descendants get SIGTERM. In the second step, after at most `GRACE_SECONDS`, the descendants
+    that still run get SIGKILL. If a descendant ends in the first step, its children become children of this process, so
+    the second step finds them.
 
-    If a descendant ends in the first step, its children become children of this process, so the second step finds
-    them. The components of Airflow are ended directly, because `airflow standalone` leaves them running on SIGTERM.
+    Each component of Airflow gets its own signal, because `airflow standalone` does not end its components on SIGTERM.
     """
     for send, limit in ((psutil.Process.terminate, GRACE_SECONDS), (psutil.Process.kill, KILL_SECONDS)):
         kept = {process for each in others for process in family(each)}

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sys
 
-# If another process writes to the database, SQLite by default waits 5 s and then raises an error. The error ends the
-# scheduler, the triggerer and the DAG processor. It occurs, for example, if a slow disk makes a write longer than 5 s.
+# If another process writes to the database, SQLite by default waits 5 s and then raises an error. On a slow disk, for
+# example, a write can take longer than 5 s. The error would end the scheduler, the triggerer and the DAG processor.
 # Therefore these three processes wait 120 s. The API server waits only 5 s, because it can have a deadlock: one request
 # waits for the database and blocks the event loop, and the request that has locked the database waits for the event
 # loop. Only the error after the waiting time ends this deadlock.

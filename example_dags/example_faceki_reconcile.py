@@ -6,13 +6,14 @@ FACEKI does not guarantee that a webhook arrives, or that it is sent again after
 every hour:
 
 1. It fetches FACEKI's records for each open case.
-2. If a record has a decision for which the asset `faceki://faceki_default/verifications` has no event, it emits this
-   event. Then [example_faceki_webhook](/dags/example_faceki_webhook) runs in the same way as after a webhook.
+2. If a record has a decision for which the asset `faceki://faceki_default/verifications` has no event, the DAG emits
+   the missing event. Then [example_faceki_webhook](/dags/example_faceki_webhook) runs in the same way as after a
+   webhook.
 3. It closes the cases with a final decision.
 
 A case is open as long as the folder `OPEN` contains a file with the record identifier as its name. Create this file
-when you create the link: `write_json(f"{OPEN}/{record_identifier}", {})`. Only the name of the file is used, so the
-file must not contain personal data. Do not use an e-mail address or other personal data as the identifier.
+when you create the link: `write_json(f"{OPEN}/{record_identifier}", {})`. Only the name of the file is used. Do not
+write personal data into the file, and do not use an e-mail address or other personal data as the identifier.
 
 On Airflow 3.2, the events of this DAG start no run, because a task cannot set the partition of an event. In Airflow 3.3
 and later, a task can set the partition. Airflow 3.0 and 3.1 have no partitions, and the DAG emits plain events.

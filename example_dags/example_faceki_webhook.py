@@ -7,8 +7,8 @@ If `[faceki] webhook_enabled` and the Connection's `webhook_token` are set, each
 the asset `faceki://faceki_default/verifications`. This event starts a run of this DAG.
 [example_faceki_reconcile](/dags/example_faceki_reconcile) finds the decisions for which no webhook arrived.
 
-The webhook is not signed, so it is possibly forged. The DAG therefore uses only its request id, and fetches the record
-with this id from FACEKI. If FACEKI has no such record, the webhook was forged, and the tasks are skipped.
+The webhook is not signed, so it is possibly forged. The DAG therefore uses only the webhook's request id, and fetches
+the record with this id from FACEKI. If FACEKI has no such record, the webhook was forged, and the tasks are skipped.
 
 With Airflow 3.2 and later, each verification is a partition of the asset and gets its own run.
 

@@ -51,8 +51,8 @@ def _isolate_environment() -> None:
         if name.startswith(("AIRFLOW_", "_AIRFLOW_")) or name.lower().endswith("_proxy"):
             del os.environ[name]
     if "PYTEST_XDIST_WORKER" in os.environ:
-        # Coverage measures the test process, but not the processes that it starts. Otherwise the start of each process
-        # of Airflow would need 3 s of CPU time and not 2 s.
+        # Turn coverage off in the processes that the tests start. Coverage still measures the test process. With
+        # coverage, the start of each process of Airflow would need 3 s of CPU time instead of 2 s.
         os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
     os.environ.update(
         AIRFLOW_HOME=str(AIRFLOW_HOME),
@@ -74,7 +74,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Exclude the collected tests from garbage collections, which would search half a gigabyte again and again."""
+    """Exclude the collected tests from garbage collection. Otherwise each run would search half a gigabyte."""
     gc.disable()
     try:
         return (yield)
@@ -83,11 +83,13 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
-# Python collects garbage several times before it ends, although the memory is freed anyway.
+# Python collects garbage several times before it exits. Exclude all objects from these runs, because the exit of the
+# process frees the memory anyway.
 atexit.register(gc.freeze)
 
 
-#: For each tier, the fixtures whose use puts a test into it. Earlier tiers win.
+#: Tiers of tests. If a test uses one of the fixtures, it belongs to the tier. If several tiers match, the first one
+#: wins.
 TIER_FIXTURES = {
     "airflow": {"airflow_db", "_faceki_airflow_home", "shared_airflow"},
     "process": {"_object_store_server"},
@@ -95,11 +97,12 @@ TIER_FIXTURES = {
 }
 
 
-#: What ends the shared Airflow.
+#: Key of the exit stack that stops the shared Airflow.
 RUNNING = pytest.StashKey[ExitStack]()
 
-#: Fixtures that take long to make. All files that use one of them run in the same process, so it is made once. The
-#: pattern finds these files by their text, because pytest-xdist distributes the tests before it knows their fixtures.
+#: Fixtures that take long to create. All files that use the same fixture run in one process, so that the fixture is
+#: created once. The pattern finds these files by their text, because pytest-xdist distributes the tests before it knows
+#: their fixtures.
 ONE_PROCESS_FIXTURES = {
     "shared_airflow": re.compile(r"\bshared_airflow\b"),
     "airflow_db": re.compile(r"\b(airflow_db|airflow: Path|listening: Path|served: Served)\b"),
@@ -107,7 +110,10 @@ ONE_PROCESS_FIXTURES = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test the marker of its tier, unless it has one: by the fixtures it uses. Let long files begin first."""
+    """Give each test the marker of its tier, and let long files begin first.
+
+    The tier is the first one in :data:`TIER_FIXTURES` that matches a marker or a fixture of the test, otherwise `unit`.
+    """
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         tiers = (
@@ -120,7 +126,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 raise pytest.UsageError(
                     f"{item.nodeid} uses {fixture}, so the text of its file must match {pattern}"
                 )
-    # A process that begins many tests, or a long file, at the end would work alone.
+    # Large groups of tests and long files come first. If one of them began last, its process would still work while all
+    # other processes have nothing to do.
     items.sort(key=_order)
 
 
@@ -157,8 +164,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Let no unit test start a process.
 
-    An audit hook would see every way to start one. With it, coverage cannot trace two threads that start together:
-    Python 3.11 runs the hook while it installs a trace function, and refuses another one meanwhile.
+    The usual functions are replaced. An audit hook would see every way to start a process, but it disturbs coverage:
+    Python 3.11 runs the hook while it installs the trace function of one thread. If another thread starts at the same
+    time, Python refuses the trace function of that thread.
     """
     if not item.get_closest_marker("unit"):
         return (yield)
@@ -180,10 +188,11 @@ def _tls_contexts() -> dict[tuple[str, str | None], ssl.SSLContext]:
 
 @pytest.fixture(autouse=True)
 def _own_masked_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each test begin without masked secrets, and forget its own.
+    """Let each test begin without masked secrets. Its own secrets are forgotten after the test.
 
-    Airflow keeps the secrets of a process until its end. Airflow 2.11 also masks secrets of one character, which could
-    be found in any text of a later test. Each new secret makes Airflow compile the pattern of all secrets again.
+    Otherwise Airflow would keep all secrets until the process ends. Airflow 2.11 also masks secrets of one character,
+    so almost any text of a later test could be masked. In addition, Airflow compiles the pattern of all secrets again
+    for each new secret, which would become slower with each test.
     """
     for name in MASKERS:
         if name in sys.modules:
@@ -194,7 +203,7 @@ def _own_masked_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _own_charged_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each test begin without charged calls. They are counted by process, and all tests run in one process."""
+    """Let each test begin without charged calls. The provider counts them per process, not per test."""
     if charge_limit := sys.modules.get("airflow_provider_faceki.charge_limit"):
         monkeypatch.setattr(charge_limit, "_unknown_outcomes", Counter())
         monkeypatch.setattr(charge_limit, "_made", Counter())
@@ -206,7 +215,7 @@ def _shared_certificates(
     monkeypatch: pytest.MonkeyPatch,
     _tls_contexts: dict[tuple[str, str | None], ssl.SSLContext],
 ) -> None:
-    """Load the CA bundle once for all integration tests. Each test has its own account, which would load it again."""
+    """Load the CA bundle once for all integration tests. Otherwise the client of each test would load it again."""
     if not request.node.get_closest_marker("integration"):
         return
 
@@ -247,7 +256,7 @@ def shared_airflow(
     tmp_path_factory: pytest.TempPathFactory,
     _object_store_server: ObjectStore,
 ) -> Iterator[SharedAirflow]:
-    """The complete Airflow of all tests that end none of its services."""
+    """A complete Airflow. All tests share it, except the tests that stop a service of Airflow."""
     from tests.airflow.shared import shared
 
     with ExitStack() as running:
@@ -259,7 +268,7 @@ def shared_airflow(
 def pytest_runtest_teardown(
     item: pytest.Item, nextitem: pytest.Item | None
 ) -> Generator[None, object, object]:
-    """End the shared Airflow after the last test that uses it, because its services need CPU time while they wait."""
+    """Stop the shared Airflow after the last test that uses it, because idle Airflow services need CPU time."""
     try:
         return (yield)
     finally:

@@ -13,15 +13,17 @@ import time
 import traceback
 from collections.abc import Callable
 
-#: A busy machine possibly needs many seconds. A child that hangs needs forever.
+#: Time limit for a child process. On a busy machine a child possibly needs many seconds, but only a child that hangs
+#: exceeds this limit.
 MAX_SECONDS = 120.0
 
 
 def fork(work: Callable[[], object]) -> int:
     """Run ``work`` in a child process and return the process id. If ``work`` returns true, the exit code is 0."""
     faulthandler.register(signal.SIGUSR1, file=2)
-    # A child that coverage traces waits forever if another thread of its parent held coverage's lock at the fork. The
-    # first traced line is in ``os.fork`` itself, where the at-fork functions of the package run.
+    # Turn off coverage in the child. Otherwise the child waits forever if another thread of the parent held coverage's
+    # lock at the fork. Coverage must already be off at the call of ``os.fork``, because this call runs the at-fork
+    # functions of the package in the child.
     tracer = sys.gettrace()
     sys.settrace(None)
     child = os.fork()
@@ -35,14 +37,14 @@ def fork(work: Callable[[], object]) -> int:
     except Exception:  # noqa: BLE001 - the exit code reports each exception to the parent
         traceback.print_exc()
     finally:
-        # Coverage replaces ``os._exit`` too. Its function waits for the same kind of lock.
+        # This is the original function. Coverage replaces ``os._exit`` by a function that waits for a similar lock.
         posix._exit(code)
 
 
 def exit_code(child: int) -> int | None:
     """Return the exit code of a child. If the child does not end in time, kill it and return ``None``.
 
-    A child that is killed first writes to standard error where it waits.
+    Before the child is killed, it writes its stack to standard error, which shows where it hangs.
     """
     deadline = time.monotonic() + MAX_SECONDS
     while time.monotonic() < deadline:

@@ -22,12 +22,14 @@ CONN_ID = "s3_store"
 FAULTY_CONN_ID = "s3_faulty"
 BUCKET = "kyc"
 
-# moto's own command does not report which free port it uses. In moto, the creation of an object that must not exist yet
-# consists of two steps. Two requests at the same time can both pass the first step, so that both create the object. S3
-# never does this. Therefore the server writes one object after the other.
+# This script replaces moto's own command, which does not report the free port that it uses.
 #
-# A killed test process does not stop the server. The server ends itself when the pipe to its standard input is closed,
-# which also happens when the test process is killed, and at the latest after three hours.
+# A request can demand that the object does not exist yet. moto handles such a request in two steps: it checks, and then
+# writes. Two requests at the same time could both pass the check and create the object, which S3 never allows.
+# Therefore the script handles one write request after the other.
+#
+# The server ends itself when the pipe to its standard input is closed. Thus it also ends if the test process is killed
+# and cannot stop it. At the latest, it ends after three hours.
 _SERVER = """
 import signal, sys, threading, time
 signal.alarm(3 * 3600)
@@ -122,7 +124,7 @@ class ObjectStore:
 def s3_server(write_delay_seconds: float = 0.0) -> Iterator[int]:
     """Run an S3 server in a process of its own, and return its port.
 
-    :param write_delay_seconds: Time between the check of a request that writes an object, and the write.
+    :param write_delay_seconds: Seconds between the check and the write of a request that writes an object.
     """
     server = subprocess.Popen(
         [sys.executable, "-c", _SERVER, str(write_delay_seconds)],

@@ -55,7 +55,7 @@ class HeldDelays:
 @pytest.fixture
 def held_delays(monkeypatch: pytest.MonkeyPatch) -> Iterator[HeldDelays]:
     """Hold all delays of the sandbox until the test ends them."""
-    # The import is here, because it needs the packages of the sandbox's web server.
+    # The import is inside the fixture, because the module needs the packages of the sandbox's web server.
     from airflow_provider_faceki.sandbox import pipeline
 
     delays = HeldDelays()

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """An event loop with a virtual clock: if all tasks wait, the clock jumps to the end of the shortest wait.
 
-A test of a wait of three days then takes no time, and its seconds are exact. No other thread may take part, because the
-clock would not wait for this thread. :class:`VirtualExecutor` replaces the threads of the tested code.
+A test of a wait of three days then takes no time, and its seconds are exact. The tested code must not use other
+threads, because the clock would not wait for them. :class:`VirtualExecutor` replaces such threads.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ class VirtualTime:
 
 
 class VirtualExecutor:
-    """Replacement for ``ThreadPoolExecutor``, which calls each function on the event loop.
+    """Replacement for ``ThreadPoolExecutor`` that calls each function on the event loop.
 
-    A call begins after as many virtual seconds as the attribute ``seconds`` of the function says. Without it, it begins
-    at once. Its result is available after the seconds that the function has passed to :func:`spend`.
+    The attribute ``seconds`` of a function is the number of virtual seconds until its call begins. Without this
+    attribute, the call begins at once. If the function calls :func:`spend`, its result is available later.
     """
 
     def __init__(self, max_workers: int, thread_name_prefix: str) -> None:
@@ -87,12 +87,12 @@ class VirtualExecutor:
 
 
 def block(seconds: float) -> None:
-    """Let the code that runs now take this time, as code that blocks the event loop does."""
+    """Simulate code that blocks the event loop for this number of virtual seconds."""
     _running_loop()._jumping.now += seconds
 
 
 def spend(seconds: float) -> None:
-    """Let the function that a :class:`VirtualExecutor` runs now take this time, instead of waiting in its thread."""
+    """Delay the result of the function that a :class:`VirtualExecutor` runs now by this number of virtual seconds."""
     _running_loop().spent += seconds
 
 

@@ -43,10 +43,10 @@ def patch_sleep(monkeypatch: pytest.MonkeyPatch, record: Callable[[float], None]
 
 
 class LoopTurns:
-    """The turns of an event loop. Threads wait for further turns, so a blocked loop shows without measuring time.
+    """The turns of an event loop. A thread can wait for further turns, which a blocked loop does not make.
 
-    :param deadline: Seconds after which a loop without a turn counts as blocked. They are fewer than the 60 s that the
-        tests give to a request and to an operation of a storage, so a blocked loop fails with its own message.
+    :param deadline: Seconds after which a loop without a turn counts as blocked. In the tests, requests and storage
+        operations time out after 60 s. The deadline is earlier, so that a blocked loop is reported as such.
     """
 
     def __init__(self, deadline: float = 50.0) -> None:
@@ -76,7 +76,10 @@ class LoopTurns:
             assert not self._stood_still, f"the event loop made no turn for {self._deadline:.0f} s"
 
     def wait_for_more(self, number: int = 3) -> None:
-        """Wait in a thread until the loop has made this number of further turns, unless it stands still."""
+        """Wait in a thread until the loop has made this number of further turns, or until the deadline.
+
+        If an earlier call has reached its deadline, return at once.
+        """
         with self._turned:
             expected = self._turns + number
             if not self._stood_still:

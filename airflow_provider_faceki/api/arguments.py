@@ -18,9 +18,9 @@ from airflow_provider_faceki.api.errors import ValidationError
 
 #: After FACEKI's answer to a verification was lost, the record of the verification is looked up for this number of
 #: seconds. By default, the call itself waits at most two minutes for the answer, like FACEKI's own apps. FACEKI usually
-#: finishes the verification in this time, so the record usually appears within the next 60 seconds. The verification
-#: operator has the same default. The constant is defined in this module, so that parsing a DAG file does not import the
-#: code of the verification call.
+#: finishes the verification within these two minutes. Therefore the record usually appears within the next 60 seconds.
+#: The verification operator has the same default. The constant is defined in this module, so that parsing a DAG file
+#: does not import the code of the verification call.
 DEFAULT_LOOKUP_TIMEOUT_SECONDS = 60.0
 #: Maximum length of a URL or path in characters. The length is limited, because many servers refuse a longer URL with
 #: HTTP 414.

@@ -43,7 +43,8 @@ T = TypeVar("T")
 class _SharedValue:
     """Base class of the clients. ``copy`` returns the client itself, and ``pickle`` raises an error.
 
-    A client is immutable, so a copy is not needed. A client contains a client secret, so it must not be pickled.
+    A client is immutable, so a copy is not needed. A client contains a client secret, and a pickle would contain this
+    secret in plain text. Therefore a client cannot be pickled.
     """
 
     def __copy__(self) -> Self:
@@ -64,7 +65,7 @@ class FacekiClient(_SharedValue):
     """Synchronous client of FACEKI. Its calls block the caller's thread.
 
     :param client_id: Client id from the FACEKI portal, Integrations → Client ID.
-    :param client_secret: Client secret from the same page.
+    :param client_secret: Client secret from the same page of the FACEKI portal.
     :param auth_flow: Form of the request that fetches an access token.
     :param service: URLs, paths and field names of the FACEKI installation.
     :param transport: Timeouts, TLS and proxy settings.

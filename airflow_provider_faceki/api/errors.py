@@ -61,7 +61,7 @@ class FacekiError(Exception):
 
     #: Whether the same request can succeed if it is sent again later without any change.
     is_transient: bool = False
-    #: Default of :attr:`is_ambiguous` for this class.
+    #: Default of :attr:`is_ambiguous` (whether FACEKI has possibly acted on the request) for this class.
     _is_ambiguous_default: bool = False
 
     def __init__(
@@ -89,11 +89,11 @@ class FacekiError(Exception):
 
     @property
     def needs_consent(self) -> bool:
-        """Whether only a person can decide to repeat the call.
+        """Whether a human has to decide if the call is sent again, because the provider must not repeat the call.
 
-        This property is true if FACEKI possibly acted on the call (``is_ambiguous``), and if a second call could have a
-        second effect or cost (``idempotent`` is false). Only a :class:`RawCall` can be such a call. The provider does
-        not repeat it, because it cannot look up whether FACEKI acted on a :class:`RawCall`.
+        The value is true if FACEKI possibly acted on the call (``is_ambiguous``), and if a second call could have a
+        second effect or cost (``idempotent`` is false). Only a :class:`RawCall` can be such a call, because the
+        provider cannot look up whether FACEKI acted on a :class:`RawCall`.
         """
         return self.is_ambiguous and not self.idempotent
 
@@ -129,7 +129,7 @@ class ConfigurationError(FacekiError):
 
 
 class ValidationError(FacekiError, ValueError):
-    """An argument is invalid, or a file cannot be sent. FACEKI received no complete request, so it did not act."""
+    """An argument is invalid, or a file cannot be sent. FACEKI received no complete request, so FACEKI did not act."""
 
 
 class ChargeLimitError(FacekiError):
@@ -167,11 +167,10 @@ class OutcomeUnknownError(FacekiError):
 class ResponseError(FacekiError):
     """FACEKI answered, and the answer reports a failure or cannot be used."""
 
-    #: Whether the JSON body of the answer reports the failure. ``False`` means that only the HTTP status reports the
-    #: failure. For a :class:`NotFoundError`, the conditions are stricter, because web servers and proxies also send
-    #: JSON with HTTP status 404. The value is then ``True`` only if the body has code 8013, or if it has one of
-    #: FACEKI's own JSON formats (envelopes) and contains a code. The module :mod:`.protocol.envelope` describes the
-    #: envelopes.
+    #: Whether the JSON body of the answer reports the failure. Otherwise, for example if only the HTTP status reports
+    #: the failure, the value is ``False``. Web servers and proxies also send JSON with HTTP status 404. Therefore the
+    #: value for a :class:`NotFoundError` is ``True`` only if the body has code 8013, or if the body is one of FACEKI's
+    #: own JSON formats (envelopes) and contains a code. The module :mod:`.protocol.envelope` describes the envelopes.
     is_stated: bool = False
     #: Whether a refused access token is a possible cause of the failure. In this case, the client can send the request
     #: once more with a new token.

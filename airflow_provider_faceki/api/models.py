@@ -95,7 +95,7 @@ class Decision(StrEnum):
         """Whether the decision is final. Every decision except REVIEW is final.
 
         Undocumented decisions are final too. If they were not final, a task that waits for a final decision could wait
-        forever. A DAG can forward an undocumented decision to a person.
+        forever. A DAG can forward an undocumented decision to a human reviewer.
         """
         return self is not Decision.REVIEW
 
@@ -145,8 +145,8 @@ class VerificationRecord:
     and times. One of these ids, :attr:`record_identifier`, is chosen by the caller, so it is possibly personal data.
 
     :param document: The record as FACEKI sent it, including unknown fields. FACEKI sends ages and dates as text, which
-        is often empty. Country codes have two letters in fields whose name ends with ``_iso``. They have three letters
-        in fields whose name ends with ``_iso2``, although this name suggests two.
+        is often empty. Country codes have two letters in fields whose name ends with ``_iso``, and three letters in
+        fields whose name ends with ``_iso2``.
     """
 
     document: Mapping[str, Json]
@@ -309,7 +309,8 @@ class VerificationRecord:
 
         :param name: Filter: ``request_id``, ``record_identifier``, ``link`` or ``face_id``.
         :param value: Value of the filter.
-        :returns: ``None`` if the record contains no readable id that can be compared with the value of the filter.
+        :returns: ``True`` or ``False``, or ``None`` if the record contains no readable id that can be compared with the
+            value.
         """
         sent = self._sent(name)
         if not isinstance(sent, str | int) or isinstance(sent, bool) or (is_missing(sent) and sent != value):
@@ -354,8 +355,8 @@ def final_record(
     """Return the newest record if its decision is final. Otherwise return ``None``, so that the caller waits longer.
 
     :param records: FACEKI's records of the verification. The iterable is empty if no record exists yet.
-    :param wait_for_review: Whether the caller waits until a person has decided about a REVIEW. With ``False``, the
-        decision REVIEW is treated as final.
+    :param wait_for_review: Whether the caller waits until a human reviewer has replaced the decision REVIEW. With
+        ``False``, the decision REVIEW is treated as final.
     """
     newest = latest(records)
     if newest is None or newest.decision is None:

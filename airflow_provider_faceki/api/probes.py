@@ -187,7 +187,7 @@ class _Recorder:
 
 @dataclass(frozen=True, repr=False)
 class _ProbeClient(FacekiClient):
-    """Client with a fixed access token. It repeats a request only once, and only if FACEKI refuses the token."""
+    """Client with a fixed access token. If FACEKI refuses the token, the client repeats the request once."""
 
     token: AccessToken | None = None
     recorder: _Recorder | None = None
@@ -284,8 +284,8 @@ class Diagnosis:
     def other_auth_flow(self, *, in_url: bool = True) -> AuthFlow | None:
         """Try all forms of the token request except the configured form, and return the first form that works.
 
-        A form works if FACEKI returns a token. All later test requests use this form and this token. If no form works,
-        return ``None``.
+        A form works if FACEKI returns a token. All later test requests use the form that works and its token. If no
+        form works, return ``None``.
 
         :param in_url: Whether the form with the secret in the URL is tried too.
         """
@@ -369,11 +369,11 @@ class Diagnosis:
         return question(f"otherwise; nothing found is: {found[1]}", Level.CHANGE, found[0])
 
     def _first_that_works(self, name: str, services: Iterable[Service]) -> tuple[dict[str, str], str] | None:
-        """Fetch records with each item of ``services`` in turn, until an item works. All later test requests use it.
+        """Fetch records with each item of ``services`` in turn, until an item works.
 
-        The result has two parts: the settings in which the working item differs from the settings before this call, and
-        the description of FACEKI's answer. If no item works, or if the remaining requests are reserved for the filters
-        (see :data:`_NEEDED_RECORDS_REQUESTS`), the result is ``None``.
+        All later test requests use this item. The result has two parts: the settings in which the working item differs
+        from the settings before this call, and the description of FACEKI's answer. If no item works, or if the
+        remaining requests are reserved for the filters (see :data:`_NEEDED_RECORDS_REQUESTS`), the result is ``None``.
 
         :param name: Filter of the records, such as ``request_id``.
         :param services: Items to try. Each item contains all settings of an installation, such as paths and field

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Settings of a FACEKI installation, such as URLs, paths and field names.
 
-They are settings because FACEKI's documentation of these values is incomplete or contradictory.
+These values are settings, because FACEKI's documentation of the values is incomplete or contradictory.
 """
 
 from __future__ import annotations

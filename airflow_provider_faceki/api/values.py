@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Validation of single values, such as identifiers and codes. Parsing of JSON, and its conversion for a database.
+"""Functions that validate values, such as identifiers and codes, parse JSON, and convert JSON for a database.
 
 The ``as_…`` functions return only numbers, and printable texts of limited length. They never return FACEKI's free text.
 
@@ -263,7 +263,7 @@ def as_code_name(value: object) -> str | None:
 def parse_json(text: str | bytes) -> Json:
     """Parse a JSON text from FACEKI.
 
-    A number with a fraction or an exponent that is too large for a float, such as 1e999, is returned as text.
+    A number such as 1e999, which is too large for a float, is returned as text.
 
     :raises ValueError: if the text is not JSON, contains NaN or Infinity, contains an integer with thousands of digits,
         or is nested deeper than :data:`MAX_JSON_DEPTH` levels.

@@ -1,12 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Guard that distinguishes systemic errors, which concern the whole batch, from errors of single rows.
 
-FACEKI refuses a row if it answers with an error instead of a decision. A mistake in the batch or in its Connection can
-make FACEKI refuse every row. Therefore the guard first collects the refusals and does not report them as errors of
-their rows:
+A refused row is a row that FACEKI answers with an error instead of a decision. A mistake in the batch or in its
+Connection can make FACEKI refuse every row. Therefore the guard first collects the refusals. They are not errors yet:
 
-- If a row succeeds, or if the batch ends without being stopped, the rows themselves are the cause. The collected
-  refusals become errors of their rows.
+- If a row succeeds, or if the batch ends without being stopped, the refused rows themselves are the cause. Each
+  collected refusal becomes the error of its row.
 - If many rows are refused with the same error and no row succeeds, the batch is the cause. The batch stops, and none of
   these rows gets an error.
 
@@ -31,8 +30,8 @@ from airflow_provider_faceki.batch.rows import Abort, Deferred, Failed
 #: - The storage of the images has failed in the same way for this number of rows, and it has worked for no row in this
 #:   try (execution of the task).
 MIN_ALIKE = 20
-#: If the storage of the images has worked for a row in this try (execution of the task), the batch stops only after the
-#: storage has failed in the same way for this number of rows. Each success of the storage restarts the count.
+#: This number replaces ``MIN_ALIKE`` for failures of the image storage, as soon as the storage has worked for a row in
+#: this try (execution of the task). Each success of the storage restarts the count.
 MIN_ALIKE_LATER = 50
 
 

@@ -5,8 +5,8 @@ The fetched data is first written to a journal in ``_journal/<run>`` below ``out
 continues with this journal. When all records are fetched, one file for each table and one file for the errors are
 written. The file names contain the name of the run.
 
-Each file is replaced atomically, so a reader sees either the old file or the new file of this run. If a run is
-repeated, it replaces or deletes only its own files.
+Each file is replaced atomically, so a reader sees either the old file or the new file of this run. A repeated run
+replaces or deletes only the files that this run wrote earlier, and no files of other runs.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class ExportOptions:
     :param format: ``ndjson`` or ``parquet``.
     :param run: Name of this run in file names. It consists of letters, digits and ``-``.
     :param partition: Folder below the folder of each table, such as ``date=2026-01-31``. This run writes its file for
-        the table to this folder. If it is empty, the file is written directly to the folder of the table.
+        the table to this folder. An empty text means that the file is written directly to the folder of the table.
     :param partitions: All partitions in which an earlier try of this run possibly wrote files.
     :param max_error_rate: Share of error rows (0 to 1) above which the export stops early.
     """
@@ -237,8 +237,8 @@ class RecordExport:
         shown = self.options.policy.row("verifications", {by: line["record_identifier"]})
         named = {by: shown[by]} if by in shown else {}
         error = {"row": content.pop("row"), **named, **content}
-        # These values are in ``error``, and a copy of them is at the top level of the journal line. The batch runner
-        # reads the copy to log the error, and the journal reads the copy to count the errors by code.
+        # The row number, the code and the problem are in ``error``. The journal line also contains a copy of them
+        # outside ``error``: the batch runner logs the copy, and the journal counts the errors by the code in the copy.
         shown = {name: line[name] for name in ("row", "code", "problem")}
         return {**self._head(key), "error": error, **shown}
 

@@ -3,7 +3,7 @@
 
 A log consists of segments. A segment is a file that is written once and never changed, which is possible in any
 storage. Before a row is sent, an entry for the row is written to the log ``intents``. This entry is called an intent.
-If FACEKI has certainly not verified the row after its intent, an entry in the log ``cancelled`` cancels the intent. The
+If FACEKI has certainly not verified the row since then, an entry in the log ``cancelled`` cancels the intent. The
 folders under ``output_path`` are::
 
     results/part-….ndjson               one line for each verified row: a summary
@@ -115,7 +115,7 @@ class SegmentLog:
             self._segment = None
 
     def lines(self) -> Iterator[Mapping[str, object]]:
-        """Yield the lines that all tries have written to the storage. Files that ``tombstones`` names are omitted."""
+        """Yield the lines that all tries have written to the storage, but not those of files in ``tombstones``."""
         for uri in self._uris():
             if _name(uri) in self.tombstones:
                 continue
@@ -150,8 +150,8 @@ class RowState(NamedTuple):
     """State of a manifest row according to the journal.
 
     :param is_done: Whether the row has a result or an error.
-    :param sent_since: Unix time before which the row was certainly not sent, from the first intent of the row (a note
-        that the row is about to be sent). It is ``None`` if there is no intent, or if all intents are cancelled.
+    :param sent_since: Unix time before which the row was certainly not sent. It is the time of the row's first intent
+        (a note that the row is about to be sent). ``None`` if there is no intent, or if all intents are cancelled.
     :param is_deferred: Whether this try has postponed the row to its second reading of the manifest.
     :param intents: Number of intents of the row that are not cancelled.
     :param was_seen: Whether this try has read the row from the manifest, in its first or second reading.
@@ -226,7 +226,7 @@ class RowIndex:
         """Record that the row was read from the manifest. If this reading has already found the row, return ``False``.
 
         :param key: Key of the row.
-        :param reading: Number of the current reading. A try reads the manifest once (1), or a second time (2).
+        :param reading: 1 if this try reads the manifest for the first time, 2 if it reads it for the second time.
         """
         return self._raise_to("seen", key, reading)
 
@@ -238,7 +238,7 @@ class RowIndex:
         return self._count("deferred = 1 AND done = 0 AND seen < 2")
 
     def count_missing(self) -> int:
-        """Return the number of possibly sent rows that have no result and no error, and that the manifest lacks."""
+        """Return the number of possibly sent rows that have no result and no error, and are not in the manifest."""
         return self._count("intents > 0 AND done = 0 AND seen = 0")
 
     def count_open(self) -> int:
@@ -250,7 +250,10 @@ class RowIndex:
         return int(found.fetchone()[0])
 
     def _raise_to(self, column: str, key: str, value: int = 1) -> bool:
-        """Set a database column of the row to ``value``. If it already has this or a higher value, return ``False``."""
+        """Set a database column of the row to ``value``, and return ``True``.
+
+        If the column already has this or a higher value, change nothing, and return ``False``.
+        """
         changed = self._database.execute(
             f"INSERT INTO rows (key, {column}) VALUES (?, ?) ON CONFLICT (key) DO UPDATE "  # noqa: S608 - constants only
             f"SET {column} = excluded.{column} WHERE {column} < excluded.{column}",
@@ -398,8 +401,8 @@ class Journal:
     def flush(self) -> None:
         """Write the buffered results, errors, records and cancelled intents to the storage.
 
-        An intent is a note that a row is about to be sent. New intents are written by :meth:`flush_intents`. If the
-        writing fails, the lines stay in the buffer.
+        If the storage fails, the lines stay in the buffer. This method does not write new intents (notes that a row is
+        about to be sent). :meth:`flush_intents` writes them.
 
         :raises OSError: if the storage failed. The next call can succeed.
         """

@@ -35,8 +35,8 @@ from airflow_provider_faceki.batch.store import Clock, ObjectStore, retry_storag
 
 T = TypeVar("T")
 
-#: Before a try sends a row, it must know that no newer try has the lease (the right to send rows). It checks the lease
-#: again only if its last successful check is older than this number of seconds.
+#: Maximum age in seconds of the last successful check of the lease (the right to send rows) when a row is sent. If the
+#: check is older, the try first checks again that no newer try has the lease.
 MAX_UNCHECKED_SECONDS = 5.0
 
 

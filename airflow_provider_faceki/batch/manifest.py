@@ -59,7 +59,8 @@ def read_manifest(
     :param columns: Mapping from names in ``COLUMNS`` to the column names in the file.
     :param conn_id: Id of the Connection for the storage of the manifest.
     :param format: ``ndjson``, ``csv`` or ``parquet``. Default: derived from the suffix of the file.
-    :param required: Names in ``COLUMNS`` that a file with a header must contain.
+    :param required: Names in ``COLUMNS`` whose columns a CSV or Parquet file must contain. For NDJSON, nothing is
+        checked.
     :raises ValidationError: if the manifest as a whole is not readable.
     :raises ConfigurationError: if it is a Parquet file, and pyarrow is not installed.
     :raises OSError: if the storage failed.

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Read the sizes of the pages of a Parquet column from the headers of the pages.
 
-These sizes show whether a file would need too much memory, because pyarrow decompresses a whole page at once, and
-allocates as many bytes as the header of the page says. Such a file is refused before pyarrow reads it. The sizes in the
+pyarrow decompresses a whole page at once, and allocates as many bytes as the header of the page says. So these sizes
+show whether a file would need too much memory. Such a file is refused before pyarrow reads its values. The sizes in the
 footer of the file are not used, because the footer of a malicious file can contain wrong sizes.
 
 The format of the headers is described at https://parquet.apache.org/docs/file-format/data-pages/ and
@@ -66,7 +66,8 @@ def read_pages(file: BinaryIO, start: int, size: int) -> Iterator[Page]:
             raise PageError
         if decompressed < 0 or compressed < 0:
             raise PageError
-        # The encoding is in field 5 of a data page header of version 1, and in field 8 of a header of version 2.
+        # In the header of a data page of version 1, field 5 is a struct whose field 2 is the encoding. In the header of
+        # a data page of version 2, field 8 is a struct whose field 4 is the encoding.
         is_delta = {_field(header.get(5), 2), _field(header.get(8), 4)} & _DELTA_ENCODINGS
         yield Page(max(decompressed, compressed), kind == _DICTIONARY_PAGE, bool(is_delta))
         start += length + compressed

@@ -15,8 +15,8 @@ from airflow_provider_faceki.api.errors import ConfigurationError, ValidationErr
 from airflow_provider_faceki.batch.parquet_pages import PageError, read_pages
 from airflow_provider_faceki.storage_errors import StorageError
 
-#: Maximum length of a line in bytes. A row of URIs has a few hundred bytes, so a longer line means that the file has
-#: another format.
+#: Maximum length of a line in bytes. A longer line is an unreadable row. The maximum is much larger than a row of URIs,
+#: which has a few hundred bytes.
 MAX_LINE_BYTES = 1024 * 1024
 #: If more than this number of consecutive bytes contain no row, reading stops with an error. Such bytes are one endless
 #: line, or blank lines.
@@ -133,7 +133,7 @@ def read_parquet(file: BinaryIO, columns: Collection[str], required: Collection[
             yield from _batch_rows(batch)
     except StorageError:
         # pyarrow raises OSError for a corrupt file, and raises the errors of the storage unchanged. StorageError is an
-        # OSError too, so it is caught first.
+        # OSError too. It is raised again here, so that the code below does not report it as a corrupt file.
         raise
     # UnicodeDecodeError: the name of a column is not UTF-8.
     except (pyarrow.ArrowException, OSError, PageError, UnicodeDecodeError):

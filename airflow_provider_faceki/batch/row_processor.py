@@ -57,7 +57,7 @@ LoadImage = Callable[[str, str], Image]
 _Host: TypeAlias = "tuple[str, str] | None"
 
 #: Pauses in seconds before a row is sent again after an incomplete request. While a row is sent, each read of an image
-#: also checks whether a newer try has started. The sending stops before the end of the request in two cases:
+#: also checks whether a newer try has started. In two cases, the sending stops before the end and is then repeated:
 #:
 #: - An image cannot be read to its end, or its size has changed.
 #: - The check for a newer try fails, because the storage of ``output_path`` fails.
@@ -232,7 +232,7 @@ class VerificationGateway:
     def records_testable_from(self) -> float:
         """Return the Unix time from which it can be tested whether FACEKI stores records of the workflows.
 
-        The test looks up one row of each workflow that got the decision ACCEPTED in this try. FACEKI is assumed to
+        For each workflow, the test looks up one row that got the decision ACCEPTED in this try. FACEKI is assumed to
         store the record of such a row within ``resubmit_after`` seconds. If the record is missing after this time,
         FACEKI stores no records of the workflow. If no row has the decision ACCEPTED yet, there is nothing to test, and
         the result is 0.
@@ -288,8 +288,8 @@ class VerificationGateway:
                 identifier, accepted_at = self._accepted.get(workflow_id, ("", self.clock.time()))
                 if self.clock.time() < accepted_at + self.options.resubmit_after or not identifier:
                     # The test is not possible yet: no row of the workflow has the decision ACCEPTED, or FACEKI possibly
-                    # needs more time to store the record of this row. `True` means that nothing shows that FACEKI
-                    # stores no records.
+                    # needs more time to store the record of this row. Until the test is possible, the batch assumes
+                    # that FACEKI stores records.
                     return True
                 found = self.hook.call(FindKycVerification(record_identifier=identifier))
                 self._shows_records[workflow_id] = found is not None
@@ -366,9 +366,9 @@ class RowProcessor:
     def still_open(self, row: Row) -> Deferred:
         """Return an outcome that postpones a row that an earlier try possibly sent.
 
-        The outcome contains the latest time at which the row was possibly sent. The start of this try is used as this
-        time: an earlier try that still runs checks every few seconds whether a newer try has started, and then sends no
-        further row; see ``lease.py``.
+        The outcome contains the latest time at which the row was possibly sent, which is the start of this try. If an
+        earlier try still runs, it notices within seconds that this try has started, and sends no further row; see
+        ``lease.py``.
         """
         return Deferred(row, None, sent_by=self.started)
 
@@ -553,8 +553,8 @@ class RowProcessor:
                 raise
             except ValidationError:
                 # The sending stopped before the end of the request, so FACEKI cannot process the request, and the row
-                # can be sent again. An image could not be read to its end, its size had changed, or a read of an image
-                # could not check whether a newer try has started.
+                # can be sent again. There are three possible reasons: an image could not be read to its end, the size
+                # of an image had changed, or it could not be checked whether a newer try has started.
                 self.clock.sleep(pause)
         return self._perform_once(endpoint)
 

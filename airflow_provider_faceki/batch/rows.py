@@ -86,8 +86,8 @@ class Failed:
     """Outcome: the row has a permanent error. Another try would find the same error.
 
     :param line: JSON line for the row in the output folder ``errors``.
-    :param refusal: Outcome of the row if a mistake in the whole batch has caused FACEKI's refusal; see
-        ``error_guard.py``. It is ``None`` if the cause is certainly in this row.
+    :param refusal: Outcome that replaces this one if the cause of FACEKI's refusal turns out to be a mistake in the
+        whole batch; see ``error_guard.py``. It is ``None`` if only this row can be the cause.
     """
 
     line: Mapping[str, object]
@@ -111,7 +111,7 @@ class Deferred:
     :param row: The row.
     :param error: Exception that prevented the processing. It is ``None`` if the row only has to wait.
     :param sent_by: Latest Unix time at which the row was possibly sent. Just before a row is sent, an entry for the row
-        is written to the journal. ``None`` means that FACEKI has certainly not verified the row after its last entry.
+        is written to the journal. ``None`` means that FACEKI has certainly not verified the row since the last entry.
     :param is_pending: True if FACEKI already has a verification with the row's identifier, but has not decided it yet.
         In this case, the row was not sent.
     """
@@ -165,8 +165,8 @@ def invalid_row_key(row: Row, code: str) -> str:
 
 def short_hash(content: str | bytes) -> str:
     """Return a short hash of a row's content. Two rows with different contents almost always have different hashes."""
-    # The hash is so short that many contents have the same hash. Therefore nobody can find out the content by trying
-    # all possible contents.
+    # The hash has only 32 bits. Two given rows almost never have the same hash. But among all possible contents, very
+    # many have the same hash. Therefore nobody can find out the content by trying all possible contents.
     data = content if isinstance(content, bytes) else content.encode(errors="surrogatepass")
     return hashlib.blake2b(data, digest_size=4).hexdigest()
 

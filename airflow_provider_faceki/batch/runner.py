@@ -389,8 +389,8 @@ class BatchRunner:
         error = outcome.error if isinstance(outcome, Deferred) else None
         if isinstance(error, OSError):
             # An OSError means that a storage has failed, usually the storage of an image. Therefore it is not counted
-            # as a failure of FACEKI. An input/output error (EIO) usually concerns a single file, so it does not count
-            # as a failure of the whole storage. Every other error of a storage possibly concerns all its files.
+            # as a failure of FACEKI. Every error that possibly concerns all files of the storage is counted as a
+            # failure of the storage. An input/output error (EIO) usually concerns a single file, so it is not counted.
             if getattr(error, "reason", None) != os.strerror(errno.EIO):
                 self._guard.storage_failed(error)
             return

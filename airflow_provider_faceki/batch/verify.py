@@ -181,8 +181,9 @@ class BatchVerification:
         the remaining rows are counted in ``over_ceiling`` and not submitted.
 
         :param rows: Rows to send. This method empties the list.
-        :param since_by_identifier: For each row that was possibly sent before: the Unix time before which the row was
-            certainly not sent, by the identifier of the row. ``None`` in the first reading of the manifest.
+        :param since_by_identifier: Mapping with the rows that were possibly sent before. The key is the row's
+            identifier. The value is a Unix time before which the row was certainly not sent. ``None`` in the first
+            reading of the manifest.
         """
         counted = since_by_identifier or {}
         # The limit ``max_verifications`` does not apply to a row that was possibly sent before, because this row is
@@ -217,8 +218,8 @@ class BatchVerification:
     def _count_charged(self) -> int:
         """Return the number of rows, over all tries, that were billed or possibly billed.
 
-        The method starts from ``journal.charged``. This number contains each sent row without a result or an error in
-        the journal. Some of these rows were not billed: FACEKI has refused them, and ``error_guard.py`` keeps their
+        The method starts from ``journal.charged``. This number includes the sent rows that have no result and no error
+        in the journal. Some of them were not billed: FACEKI has refused them, and ``error_guard.py`` keeps their
         errors in memory until it knows whether the whole batch is the cause. The method subtracts a refused row if both
         conditions are true:
 

@@ -28,8 +28,8 @@ from airflow_provider_faceki.connection.schema import (
     FieldSpec,
 )
 
-#: Maximum length of a text in characters. The length is limited, so that the text fits into an HTTP header. Ids, keys
-#: and addresses are shorter.
+#: Maximum length of a text in characters. The length is limited, so that the text fits into an HTTP header. Real ids,
+#: keys and addresses are shorter than this limit.
 MAX_TEXT_LENGTH = 2048
 
 _NUMBER = re.compile(r"[+-]?\d{1,20}(\.\d{1,20})?([eE][+-]?\d{1,3})?", re.ASCII)
@@ -169,7 +169,7 @@ def choice(value: object, spec: FieldSpec) -> str:
 
 
 def words(value: object, spec: FieldSpec) -> tuple[str, ...]:
-    """Check that each word of a list is an allowed value, in upper or lower case. A text is split at its commas."""
+    """Check that each word is an allowed value, in upper or lower case. The value is a list, or text with commas."""
     allowed = f"some of {', '.join(spec.choices)}, as a list or with commas"
     found = value.split(",") if isinstance(value, str) else value
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
@@ -235,7 +235,7 @@ def base_url(value: object, _: FieldSpec) -> str:
 
 
 def url_with_defaults(value: object, default_scheme: str | None, default_port: int | None) -> str:
-    """Check a base URL and return it. If it has no scheme or no port, the default of this part is added."""
+    """Check a base URL and return it. The defaults are used for a missing scheme and for a missing port."""
     allowed = (
         "https://host, optionally with a port and a path; http:// only for localhost, 127.x.x.x and [::1]"
     )

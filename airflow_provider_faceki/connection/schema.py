@@ -30,8 +30,8 @@ DEFAULT_CONN_ID = "faceki_default"
 HOOK_NAME = "FACEKI"
 HOOK_CLASS = "airflow_provider_faceki.hooks.faceki.FacekiHook"
 
-#: Names of the token stores for one machine and for one process. Any other value of the field ``token_store`` is the
-#: location of a token store that several machines share.
+#: Names of token stores: ``file`` is shared by all processes of one machine, ``memory`` belongs to one process. Any
+#: other value of the field ``token_store`` is the location of a token store that several machines share.
 TOKEN_STORES = ("file", "memory")
 
 #: Minimum length in characters of a webhook token and of a hash secret. 32 random base64 characters contain 192 bits,
@@ -54,7 +54,8 @@ class FieldSpec(NamedTuple):
     :param limits: Smallest and largest allowed number.
     :param choices: The allowed values.
     :param secret: Whether the value is masked in the form, in errors and in logs.
-    :param column: Standard field of the Connection that stores the value. ``None`` means that the extra stores it.
+    :param column: Standard field of the Connection that stores the value. ``None`` means that the value is stored in
+        the Connection's extra.
     :param placeholder: Its meaning depends on the field:
 
         - A standard field of the Connection: text that the form shows while the field is empty.

@@ -118,7 +118,7 @@ class WebhookSettings:
 
 
 def webhook_settings(conn_id: str, conn: StoredConnection) -> WebhookSettings | None:
-    """Return the webhook settings of a Connection, or ``None`` if it has no webhook token.
+    """Return the webhook settings of a Connection. If the Connection has no webhook token, return ``None``.
 
     Only the webhook fields are checked, because the API server does not use the other fields, and a check of the other
     fields could fail on the API server's machine. For example, the CA bundle can be missing on this machine.

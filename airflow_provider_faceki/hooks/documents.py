@@ -57,7 +57,7 @@ def _document(load: Callable[[str, Any], Image], name: str, item: object) -> Doc
 
 
 def _is_no_place(side: object) -> bool:
-    # The result is `True` for a number, a list or a mapping, because it cannot be an image or the location of an image.
-    # The caller then refuses the document. Whether a text is a valid location is checked later, when the image is
+    # The result is `True` for a number, a list or a mapping. Such a value is neither an image nor the location of an
+    # image, so the caller refuses the document. Whether a text is a valid location is checked later, when the image is
     # loaded.
     return isinstance(side, int | float | Sequence | Mapping) and not isinstance(side, str | bytes)

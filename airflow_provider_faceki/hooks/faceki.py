@@ -91,8 +91,8 @@ class FacekiHook(BaseHook):
         """Return the FACEKI client, which is independent of Airflow. Errors are as for :attr:`settings`."""
         client = self._cached_connection.client
         # Airflow can look up a Connection only on certain threads. One of them is the main thread, on which a task
-        # runs. Therefore the next lines look up the Connection of the shared token store only on the main thread, if it
-        # is not looked up yet or an earlier lookup failed.
+        # runs. Therefore the next lines look up the Connection of the shared token store only on the main thread. If
+        # an earlier lookup has succeeded, it is not repeated.
         if threading.current_thread() is threading.main_thread():
             _connect_token_backend(client)
         return client
@@ -297,7 +297,7 @@ class FacekiHook(BaseHook):
         :param name: Name of the image in error messages, such as ``selfie``.
         :param conn_id: Connection for the storage. Default: the Connection in the URI. If the URI contains no
             Connection, none is used.
-        :raises ValidationError: if the image is missing, empty, too large, or of another file type.
+        :raises ValidationError: if the image is missing, empty, too large, or not JPEG, PNG, WEBP or HEIC.
         :raises OSError: if the storage fails.
         """
         from airflow_provider_faceki import storage
@@ -348,14 +348,13 @@ class FacekiHook(BaseHook):
         return True, f"FACEKI issued a token that is valid for {token.lifetime:.0f} s."
 
     def _suggest_auth_flow(self) -> str:
-        """Try other forms of the token request than the configured form, and return a sentence for the error message.
+        """Try the forms of the token request that are not configured, and return a sentence for the error message.
 
-        One form has the secret in the URL. This URL form is not tried. The result depends on the other forms:
+        The form with the secret in the URL (the URL form) is never tried. The result depends on the other forms:
 
-        - One of them works: the sentence names it.
-        - None of them works: the sentence says that the URL form was not tried.
-        - None of them works, and the URL form is the configured form, which has already failed: the result is an empty
-          text.
+        - One of them works: the sentence names this form.
+        - None of them works, and the URL form is not configured: the sentence says that the URL form was not tried.
+        - None of them works, and the URL form is configured, so it has already failed: the result is an empty text.
         """
         from airflow_provider_faceki.api.probes import Diagnosis
 
@@ -404,8 +403,8 @@ class FacekiHook(BaseHook):
         if getattr(client.token_backend, "needs_connect", False):
             from asgiref.sync import sync_to_async
 
-            # This lookup of a Connection blocks. In a triggerer, Airflow allows such lookups only on the threads that
-            # `sync_to_async` of asgiref uses.
+            # The next line looks up a Connection, which blocks the thread. In a triggerer, Airflow allows such lookups
+            # only on the threads of asgiref's `sync_to_async`. Therefore the lookup runs on one of these threads.
             await sync_to_async(_connect_token_backend)(client)
         return client.as_async()
 

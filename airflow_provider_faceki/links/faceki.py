@@ -57,7 +57,10 @@ class FacekiHostedPageLink(_AddressLink):
 
 
 class FacekiRecordLink(_AddressLink):
-    """Link to the record in FACEKI's portal. The Connection must contain the address of the portal's record pages."""
+    """Link to the record in FACEKI's portal.
+
+    If the Connection does not contain the address of the portal's record pages, the link is empty.
+    """
 
     name = "FACEKI record"
     key = RECORD_URL_KEY

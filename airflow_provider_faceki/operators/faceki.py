@@ -404,8 +404,8 @@ class FacekiFetchRecordsOperator(FacekiOperator):
 class FacekiApiOperator(FacekiOperator):
     """Make any FACEKI API call that has no operator of its own.
 
-    A call that is not idempotent is sent again only if FACEKI certainly did not act on it. For such a call, the task
-    fails without a retry in these cases:
+    A call that is not idempotent is sent again only if FACEKI certainly did not act on it. After a call that is not
+    idempotent, the task fails without a retry in these cases:
 
     - It is unknown whether FACEKI acted on the call, for example because the answer is lost.
     - The answer cannot be written to ``output_path``.

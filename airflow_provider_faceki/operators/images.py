@@ -45,7 +45,8 @@ def load_image(
     :param conn_id: Connection for the storage of the image.
     :param resize_to: Maximum length of the longer side in pixels. Default: the image is not reduced.
     :param policy: Policy that defines from which folders images are accepted. Default: any folder.
-    :raises ValidationError: if the image is missing, empty, too large, of another file type, or not allowed.
+    :raises ValidationError: if the image is missing, empty, too large, not JPEG, PNG, WEBP or HEIC, or if ``policy``
+        does not allow it.
     :raises ConfigurationError: if ``resize_to`` is set and Pillow is not installed.
     :raises OSError: if the storage fails.
     """
@@ -144,9 +145,9 @@ class FacekiFaceMatchOperator(_ImageOperator):
     """Search for a face among the people who were verified before. Each call is charged.
 
     If the answer to a call is lost, the result of the call cannot be looked up later. Therefore the operator does not
-    send the call again. The task fails and is not retried. The same happens if an earlier try was killed during the
-    call, on Airflow 3.3 and later. Before Airflow 3.3, no state survives a killed task, so a retry possibly sends and
-    charges the call a second time. To prevent this, set ``retries=0``.
+    send the call again. The task fails and is not retried. If a try is killed during the call, the retry on Airflow 3.3
+    and later also fails without sending the call. Before Airflow 3.3, no state survives a killed task, so a retry
+    possibly sends and charges the call a second time. To prevent this second call, set ``retries=0``.
 
     Found records are not lost if they cannot be written to ``output_path``:
 
@@ -203,9 +204,9 @@ class FacekiFaceMatchOperator(_ImageOperator):
             self.push_output_link(context, self.output_path, self.output_conn_id)
         records, is_kept = self._found_before(context), True
         if records is None:
-            # No saved result belongs to this image. Each finished search saves its result, so no earlier try has
-            # finished a search for this image. If an earlier try has finished a search, it was for another image.
-            # ``is_new_after_finish=True`` means that such a finished search does not prevent this search.
+            # No result is saved for this image, although each finished search saves its result. So every search that an
+            # earlier try has finished was for another image. ``is_new_after_finish=True`` means that such a finished
+            # search does not prevent this search.
             endpoint = api.FaceMatch(self._image)
             records = self.call_charged(context, endpoint, is_new_after_finish=True)
             is_kept = self._keep(context, records)
@@ -316,8 +317,8 @@ class FacekiCheckImageOperator(_ImageOperator):
 
     XCom: ``{"objects", "quality", "is_live", "liveness_score"}``. ``objects`` is the list of the objects that FACEKI
     found in the image. FACEKI publishes no thresholds for these values. FACEKI's React SDK requires a quality of at
-    least 110 (front sides) or 80 (back sides), and a liveness score of at least 0.87. Its Android and React Native
-    SDKs require a liveness score above 0.7.
+    least 110 (front sides) or 80 (back sides), and a liveness score of at least 0.87. FACEKI's SDKs for Android and
+    React Native require a liveness score above 0.7.
 
     :param image: URI of the image, in any storage that Airflow supports.
     :param image_conn_id: Connection for the storage of the image. Default: the Connection in the URI, if there is

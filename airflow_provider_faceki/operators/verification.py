@@ -42,9 +42,8 @@ from airflow_provider_faceki.triggers.poll_log import format_duration
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: Default of ``resubmit_after`` in seconds. The default is 120 seconds plus 30 seconds. FACEKI's own apps wait 120
-#: seconds for the answer to a verification. If the record does not exist 30 seconds after that, it is unlikely to
-#: appear.
+#: Default of ``resubmit_after`` in seconds: 120 plus 30. FACEKI's own apps wait 120 seconds for the answer to a
+#: verification. A record that does not exist 30 seconds after that is unlikely to appear later.
 DEFAULT_RESUBMIT_AFTER_SECONDS = 150.0
 #: Initial and maximum seconds between two polls for the record of a verification that an earlier try possibly sent. A
 #: task that waits in the worker always uses the initial value.
@@ -96,9 +95,9 @@ class FacekiKycVerificationOperator(_ImageOperator):
         what happens:
 
         - The URL does not exist, or its answer is unreadable: the check is skipped.
-        - The service fails (HTTP 5xx) or does not answer: the check is skipped. Exception: if an earlier try possibly
-          sent the verification, and it would now be sent again, this try fails, and Airflow can retry the task, because
-          the task must first know whether the workflow stores records; see ``resubmit``.
+        - The service fails (HTTP 5xx) or does not answer: the check is skipped. Exception: before the task sends a
+          possibly sent verification again, it must know whether the workflow stores records; see ``resubmit``. In this
+          case, this try fails, and Airflow can retry the task.
         - Too many requests (HTTP 429): this try fails, and Airflow can retry the task.
         - An error about credentials, credit or the workflow: the task fails without a retry.
     :param resize_to: Maximum length in pixels of the longer side. Larger images are reduced to this length, which

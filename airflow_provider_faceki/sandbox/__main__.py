@@ -247,8 +247,8 @@ class LineLog:
     def _write_all(self) -> None:
         while True:
             line = self._lines.get()
-            # The file descriptor can be a pipe that its reader has closed. Then this log line is lost, but the server
-            # must continue.
+            # The file descriptor can be a pipe that its reader has closed. The error of the write is then ignored: this
+            # log line is lost, but the server continues.
             with suppress(OSError):
                 os.write(self._descriptor, f"{line}\n".encode())
             self._lines.task_done()

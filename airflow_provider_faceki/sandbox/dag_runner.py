@@ -23,8 +23,8 @@ from typing import Any
 MIGRATION_TIMEOUT_SECONDS = 300
 _BUNDLE = "faceki_tests"
 
-#: Maps a table of Airflow's database to a query that replaces the table, because Airflow 3.4 stores these tables in
-#: another form. The query returns the columns that `DagResult` reads, with the names that they have before Airflow 3.4.
+#: Maps the name of a table of Airflow's database to a query. From Airflow 3.4 on, these tables have another form, so
+#: `DagResult` reads the query instead of the table. The query gives the columns their names from before Airflow 3.4.
 _TABLES_FROM_3_4 = {
     "task_instance": "SELECT *, region_index AS map_index FROM task_instance WHERE working_set",
     "xcom": (

@@ -36,9 +36,11 @@ Change = Callable[[Any], object]
 class Dialect:
     """A dialect: one possible form of FACEKI's API that differs from the documentation.
 
-    The functions in `answers`, `failures` and `responses` change the answers of the sandbox. Three answers are never
-    changed: `dead_token`, an answer that an injected fault (a simulated error) puts in the place of the route's answer,
-    and the answer to a request whose body is too large or is not a valid form.
+    The functions in `answers`, `failures` and `responses` change the answers of the sandbox, except these answers:
+
+    - The answer `dead_token`.
+    - The answer of a fault (an injected error), if the fault replaces the answer of the route.
+    - The answer to a request whose body is too large or is not a valid form.
 
     :param summary: a description of the differences in a few words.
     :param answers: maps a route name to the function that changes the route's successful JSON answers.
@@ -62,7 +64,7 @@ class Dialect:
         This status is an assumption, because FACEKI does not document the answer.
     :param webhook: a function that changes the body of a webhook.
     :param webhook_as_form: whether a webhook is sent URL-encoded as a form instead of as JSON.
-    :param needs_workflow: whether a request that creates a link is refused if it contains no workflow.
+    :param needs_workflow: whether a request that creates a link must contain a workflow id.
     :param connection: the fields that must be set in the Connection's extra, so that the provider works with this
         dialect.
     """

@@ -48,8 +48,8 @@ def _prefix(value: object) -> object:
 def _retry_after(value: object) -> object:
     if isinstance(value, str) and value.isascii() and value.isprintable():
         return value
-    # `math.isfinite` raises an exception for an integer that is too large for a float. The comparison with `math.inf`
-    # works for an integer of any size.
+    # `math.isfinite` is not used, because it raises an exception for an integer that is too large for a float. The
+    # comparison with `math.inf` works for an integer of any size.
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf:
         return value
     raise ValueError("seconds or an HTTP date")
@@ -80,7 +80,7 @@ class Fault:
     - `cut_off`: The Content-Length matches the complete body, but the connection closes after half of the body.
     - `content_type`: The body is correct, but the header `Content-Type` has the value `content_type`.
     - `reset`: The connection is reset before the body of the request is read. If an earlier fault in the queue depends
-      on the record identifier, the body is read first, because it can contain the record identifier.
+      on the record identifier, the body is read first, because the body can contain the record identifier.
     - `reset_after_body`: The connection is reset after the body of the request is read. The request is not processed.
     - `process_then_reset`: The request is processed and billed. Then the connection is reset without an answer.
     - `reset_then_process`: The body of the request is read and the connection is reset. The request is processed

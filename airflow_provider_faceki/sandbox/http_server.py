@@ -252,7 +252,8 @@ def http_server(
     :raises OSError: if the certificate or its key cannot be read.
     """
 
-    # The server does not exist yet: it needs the config, and the config needs the application.
+    # The server is created after this function, because the server needs the config, the config needs the application,
+    # and the application needs this function. The function uses the variable `server` only when it is called.
     def abort(client: tuple[str, int] | None, reset: bool) -> None:
         server.abort(client, reset)
 

@@ -143,9 +143,10 @@ def error(envelope: Envelope, code: int, status: int = 200) -> Response:
 def unauthorized(status: int) -> Response:
     """Return the error with the code 1, which is FACEKI's code for an invalid token and for an unknown URL.
 
-    :param status: the HTTP status. For an unknown URL, it is 404. For a missing or invalid token, it is the value of
-        the setting `refusal_status`. For a request that asks for a token in a way that the settings do not accept, it
-        is 404.
+    :param status: the HTTP status:
+
+        - 404 for an unknown URL, and for a token request in a form that the settings do not accept.
+        - The value of the setting `refusal_status` for a missing or invalid token.
     """
     return json_response({"status": False, "code": 1, "message": name_of(1)}, status)
 

@@ -3,7 +3,7 @@
 
 The steps have this order: wait for the seconds of the setting `latency`, read the request, take a fault (a simulated
 error) from the queue, check the token, call the function of the route, send the response. A fault can replace or change
-the later steps.
+the later steps. A fault of the kind `reset` is usually taken before the request is read.
 
 The function of a route computes the answer in one synchronous step. The backend's lock is held during this step. The
 lock is never held during a sleep or during network I/O.
@@ -108,8 +108,8 @@ class RequestPipeline:
     async def handle(self, route: Route, request: HTTPRequest) -> HTTPResponse:
         """Answer a request to a route.
 
-        If the dialect (a simulated difference from FACEKI's documentation) replaces this path by another path, the
-        answer is HTTP 404.
+        If the dialect (a simulated difference from FACEKI's documentation) gives this route another path, the answer at
+        the documented path is HTTP 404.
         """
         return await self._handle_counted(
             MOVED if route.name in self._backend.dialect.paths else route, request

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 # When the clock module is imported, it reads the system time and stores a reference to the original `asyncio.sleep`.
-# The import is at the top of this file, so that this happens before a test can freeze the time.
+# Both must happen before a test freezes the time. Therefore the import is at the top of this file.
 from airflow_provider_faceki.sandbox.backend import clock as _clock  # noqa: F401
 
 if TYPE_CHECKING:
@@ -53,12 +53,12 @@ def faceki_sandbox(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
     if problem := missing_packages():
         pytest.fail(f"faceki_sandbox: {problem}", pytrace=False)
-    # The server is no parameter of this fixture, because it must start after the check of the packages.
+    # The server must start after the check of the packages. Therefore its fixture is requested here and is not a
+    # parameter of this fixture.
     sandbox: FacekiSandbox = request.getfixturevalue("_faceki_sandbox_server")
-    # The reset below sets the counters to 0. A late request of an earlier test must not be counted after the reset. A
-    # request that began before the reset is not counted after it. So all late requests must begin before the reset. The
-    # call of `get` ensures this: it opens a new connection, and the server accepts connections in the order of their
-    # arrival. When `get` returns, all earlier requests have begun.
+    # A late request of an earlier test must not be counted in this test. If a request began before the reset below, it
+    # is not counted after the reset. Therefore the call of `get` waits until all earlier requests have begun: `get`
+    # opens a new connection, and the server accepts connections in the order of their arrival.
     ControlClient(sandbox.url).get("counters")
     sandbox.reset()
     # The provider stores tokens separately for each client id. Each test has its own client id, so that no test uses a

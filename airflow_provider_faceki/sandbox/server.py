@@ -161,8 +161,8 @@ class FacekiSandbox(Backend):
     async def _answer_links(self) -> None:
         """Call `answer_due_links` every `AUTO_ANSWER_INTERVAL_SECONDS`.
 
-        The call simulates that a person uses a link, for each link that is as old as the setting `auto_answer`. Without
-        this method, the sandbox would do so only at the next request.
+        `answer_due_links` simulates that persons use the links that are as old as the setting `auto_answer`. Each
+        request also calls `answer_due_links`. Without this method, nothing would be simulated between two requests.
         """
         while True:
             await real_sleep(AUTO_ANSWER_INTERVAL_SECONDS)

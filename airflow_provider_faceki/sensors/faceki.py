@@ -190,7 +190,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
             raise error(f"FACEKI has not decided within {limit}{last}")
         # ``raise_for_status`` raises an error if the triggerer could not poll FACEKI. It is not called in two cases:
         #
-        # - The poll of this worker failed and was tolerated. The error would say that this worker can poll FACEKI.
+        # - The poll of this worker failed and was tolerated. The error would wrongly say that this worker can poll.
         # - Too many polls of the triggerer failed, and ``silent_fail`` is set. ``silent_fail`` tolerates failed polls.
         if not self._poll_failure and not (given.status == "failed" and self.silent_fail):
             raise_for_status(given, self.faceki_conn_id)
@@ -302,7 +302,10 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         return context.get("task_state_store") if self.reschedule and not self.deferrable else None
 
     def _first_poke(self, context: Context) -> float | None:
-        """Return the Unix time of a rescheduled sensor's first poke. During the first poke, return ``None``."""
+        """Return the Unix time of a rescheduled sensor's first poke.
+
+        Return ``None`` during the first poke, in the other modes, and if Airflow does not offer this time to tasks.
+        """
         get_first = getattr(context.get("ti"), "get_first_reschedule_date", None)
         if not self.reschedule or get_first is None:
             return None

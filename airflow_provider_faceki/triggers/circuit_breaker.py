@@ -55,9 +55,9 @@ class CircuitBreaker:
             self.open_seconds, self._next_probe = MIN_OPEN_SECONDS, now + MIN_OPEN_SECONDS
             return True
         if self._is_half_open:
-            # Only while a probe is running, a failure doubles the time for which polls are blocked. The first failure
-            # after the start of the probe is treated as the failure of the probe. Any other failure comes from a poll
-            # that began before the polls were blocked, and does not change the blocking time.
+            # A probe is running. The first failure after its start is treated as the failure of the probe, and doubles
+            # the time for which polls are blocked. While polls are blocked and no probe is running, a failure comes
+            # from a poll that began before the blocking, and does not change the blocking time.
             self._is_half_open = False
             self.open_seconds = min(self.open_seconds * 2, MAX_OPEN_SECONDS)
             self._next_probe = now + self.open_seconds

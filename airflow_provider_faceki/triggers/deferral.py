@@ -61,8 +61,8 @@ def raise_for_status(event: DecisionEvent, conn_id: str) -> None:
     """Raise an error if the event reports that the triggerer could not poll FACEKI.
 
     Call this function only after this worker has polled FACEKI and received a response, because the messages of the
-    errors say that the worker can call FACEKI. Without the error, the task would defer again, and the triggerer would
-    fail again. Airflow applies the task's ``retries`` to the errors.
+    errors say that the worker can call FACEKI. If no error were raised, the task would defer again, and the triggerer
+    would fail again. Airflow applies the task's ``retries`` to the errors.
 
     :raises ConfigurationError: if the triggerer cannot call FACEKI with its current Connection.
     :raises TransportError: if too many consecutive polls of the triggerer failed.

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Log the polls of a task that waits for FACEKI.
 
-At most one short line is logged per minute. A hint is added if no record appears, or if a record has no decision.
+About one short line is logged per minute. Two longer lines are logged at most once: a warning with a hint if no record
+appears, and the names of the record's fields if a record has no decision.
 """
 
 from __future__ import annotations
@@ -89,8 +90,8 @@ class PollLog:
 
         :param records: Records that the poll returned.
         :param next_in: Seconds until the next poll. It is ``None`` if the time is not known.
-        :param may_warn: Function that is called before this warning. If it returns ``False``, the warning is not
-            logged, because another process has already logged it during this wait.
+        :param may_warn: Function that is called before the warning that there is no record. If it returns ``False``,
+            the warning is not logged, because another process has already logged it during this wait.
         """
         self._polls += 1
         now = time.time()

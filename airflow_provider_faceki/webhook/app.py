@@ -67,20 +67,22 @@ CALL_LIMIT = (500.0, 50.0)
 #:   (``faceki://<conn_id>/verifications``), or if an earlier request contained the Connection's correct token. Every
 #:   other Connection is unexpected.
 REFUSAL_LIMIT = (60.0, 2.0)
-#: A Connection is expected if a DAG uses its asset, or if an earlier request contained the Connection's correct token.
-#: Every other Connection is unexpected. Three kinds of refusals are delayed, so that their time does not reveal whether
-#: a Connection was looked up:
+#: Three kinds of refusals are delayed, so that their time does not reveal whether a Connection was looked up:
 #:
 #: - The token or the signature is wrong.
 #: - The request is above REFUSAL_LIMIT.
 #: - The lookup of an unexpected Connection failed.
 #:
 #: A delayed refusal is sent a whole multiple of this number of seconds after the arrival of the request. The multiple
-#: is longer than the slowest measured lookup of the last hour. Only lookups of expected Connections are measured.
+#: is longer than the slowest measured lookup of the last hour. Only lookups of expected Connections are measured. A
+#: Connection is expected if a DAG uses its asset, or if an earlier request contained the Connection's correct token.
+#: Every other Connection is unexpected.
 REFUSAL_SECONDS = 1.0
-#: Seconds in the Retry-After header of the status 503. The status is sent if the database or a secrets backend failed
-#: or was too slow, or if no active DAG is scheduled on the asset of the webhook's Connection. It is also sent if it is
-#: not known yet on which assets DAGs are scheduled, and the lookup of the Connection is too slow.
+#: Seconds in the Retry-After header of the status 503. This status is sent in three cases:
+#:
+#: - The database or a secrets backend failed or was too slow.
+#: - No active DAG is scheduled on the asset of the webhook's Connection.
+#: - The lookup of the Connection is too slow, and the receiver does not know yet whether a DAG uses this asset.
 RETRY_AFTER_SECONDS = 30
 #: Seconds in the Retry-After header if a Connection has reached its limit of webhooks per day.
 OVER_LIMIT_RETRY_AFTER_SECONDS = 3600
@@ -263,7 +265,8 @@ class Receiver:
         right, the count is undone.
 
         :raises RefusedError: with the HTTP status 401 if the token is wrong, or 429 if the rate limit is reached. With
-            503 if the lookup failed, or if it was too late and it is not known which Connections are expected.
+            503 if the lookup failed, or if it took too long and the receiver does not know which Connections are
+            expected.
         """
         credentials, charged = self._authenticator.cached(conn_id), False
         if credentials is None:

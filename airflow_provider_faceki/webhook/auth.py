@@ -301,9 +301,10 @@ def load_credentials(conn_id: str) -> Credentials:
 def _find_connection(conn_id: str) -> StoredConnection | None:
     """Return the Connection from the first secrets backend that contains it, in Airflow's order.
 
-    Return ``None`` if no backend contains the Connection, or if a backend denies the access. Airflow's own function is
-    not used, because it also reports "not found" if a backend or the database is unavailable. The sender of a webhook
-    would then receive the status 401 and would not send the webhook again.
+    Return ``None`` if no backend contains the Connection, or if a backend denies the access. If a backend fails, for
+    example because the database is unavailable, and no other backend contains the Connection, raise the error of the
+    failed backend. Airflow's own function is not used, because it reports "not found" in this case. The sender of a
+    webhook would then receive the status 401 and would not send the webhook again.
     """
     from airflow.configuration import ensure_secrets_loaded
 

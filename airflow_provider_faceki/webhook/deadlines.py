@@ -11,12 +11,12 @@ from typing import Any
 async def ends_within(future: asyncio.Future[Any], seconds: float) -> bool:
     """Wait for a future, and return whether it ended in time. The future is not cancelled.
 
-    While other code of Airflow blocks the event loop, the time does not pass, because the result possibly waits in a
-    socket or in another thread. Therefore the wait consists of waits of at most one second each. However long the event
-    loop is blocked, this ends only one of them.
+    While other code of Airflow blocks the event loop, the future cannot end, even if its result has already arrived in
+    a socket or in another thread. Therefore a blockage of any length counts as one second at most: the function waits
+    in steps of at most one second, and a blockage ends only the current step.
 
     :param future: Future or task.
-    :param seconds: Maximum wait.
+    :param seconds: Maximum wait in seconds. Blockages can make the wait longer.
     """
     steps = math.ceil(seconds)
     for _ in range(steps):

@@ -7,8 +7,9 @@ Airflow's asset manager creates the events, in a database session of the API ser
 database row of the asset, for two reasons:
 
 - No other webhook receiver can write an event of the asset between the search for an earlier event and the write.
-- On SQLite, the lock of the row is the write lock of the whole database. Without it, the asset manager would try to
-  acquire the write lock itself. If this failed, the asset manager would continue, and the event would be lost.
+- On SQLite, the lock of the row is the write lock of the whole database. If the transaction did not hold this lock, the
+  asset manager would try to acquire it. After a failed attempt, the asset manager rolls back the transaction, which
+  contains the new event, and continues. So the event would be lost.
 
 Only one transaction at a time can hold the lock of an asset, and each commit takes time. To store more events per
 second, up to ``MAX_GROUP_SIZE`` waiting notifications of a Connection are stored together in one transaction.

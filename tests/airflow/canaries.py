@@ -45,10 +45,14 @@ class Canaries:
 
 
 def _encoded_forms(word: str) -> set[bytes]:
-    """Return the encoded forms of a word in lower case, because names are in capitals in a machine-readable zone."""
+    """Return the encoded forms of a word, in lower case.
+
+    The search ignores upper and lower case, because the machine-readable zone of a document has names in capitals.
+    """
     plain = word.encode()
     forms = {plain, quote(word, safe="").encode(), json.dumps(word)[1:-1].encode(), repr(word)[1:-1].encode()}
-    # In the Base64 of a longer text, a word has one of three forms, apart from the characters at both ends.
+    # In the Base64 form of a longer text, a word has one of three forms. The characters at both ends of this form also
+    # depend on the neighbours of the word, so they are cut off.
     for shift in range(3):
         coded = base64.b64encode(b"\0" * shift + plain)
         forms.add(coded[4 if shift else 0 : len(coded) - 4])

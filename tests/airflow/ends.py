@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Expected end state of each task of `every_path` and `every_image`.
 
-If a task ended in another state, the leak tests would not prove anything about it.
+If a task ended in another state, it would not have run the path whose output the leak tests search.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ _JPEG = b"\xff\xd8\xff\xe0"
 
 
 def images(folder: Path) -> None:
-    """Write images: some with only an image header, a real image, a text file, and one named after the person."""
+    """Write four files with only a JPEG header (one is named after the person), a text file, and a real image."""
     folder.mkdir(parents=True)
     for number, name in enumerate(("selfie", "front", "back", _NAME)):
         content = _JPEG + f"{number} {_WORDS} ".encode() * 100

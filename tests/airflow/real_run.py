@@ -28,7 +28,8 @@ HOOK_DAG = "hook_link"
 WAITS_DAG = "many_waits"
 ENDED = {"success", "failed"}
 DECISIONS = ("ACCEPTED", "DECLINED")
-#: People whose decision is made before the triggerer is killed, while it is dead, and after a new one has taken over.
+#: Persons whose decision is made before the triggerer is killed, while no triggerer runs, and after a new triggerer has
+#: taken over the waits.
 BEFORE, MEANWHILE, AFTER = PEOPLE[:7], PEOPLE[7:17], PEOPLE[17:]
 
 
@@ -39,11 +40,12 @@ def decision_of(person: str) -> str:
 
 @dataclass
 class ManyWaits:
-    """The run of `many_waits`, with its own sandbox. On Airflow 2.11, it does not run."""
+    """The run of the DAG `many_waits`, with its own sandbox. On Airflow 2.11, this DAG is not run."""
 
     faceki: SandboxProcess
     run: DagResult
-    #: States of the waits when the triggerer died, and the number of polls that FACEKI received while it was dead.
+    #: The number of waits in each state when the triggerer was killed. `polls_while_dead` is the number of polls that
+    #: the sandbox received while no triggerer was running.
     at_death: Counter[str] = field(default_factory=Counter)
     polls_while_dead: int = 0
 
@@ -73,7 +75,7 @@ class RealRun:
     records: Path
     accepted: DagResult
     declined: DagResult
-    #: Copy of Airflow's database, made while both waits were in the triggerer.
+    #: Copy of Airflow's database, made while the waits of the runs `accepted` and `declined` were deferred.
     waiting: Path
     many: ManyWaits
 
@@ -87,7 +89,7 @@ class RealRun:
 def real_run(folder: Path) -> Iterator[RealRun]:
     """Run all DAGs.
 
-    On Airflow 2.11 only the link DAG is run, because there it runs one task after the other.
+    On Airflow 2.11 only the link DAG is run, because Airflow 2.11 runs only one task at a time with SQLite.
     """
     records = folder / "records"
     settings = {
@@ -134,7 +136,8 @@ def _run_all(run: RealRun) -> None:
     # These decisions are made while no triggerer is running.
     control.post("decide", link=run.declined.xcom("make_link")["link"], decision="DECLINED")
     many.decide(MEANWHILE)
-    # This is longer than the longest pause between two polls of a running wait.
+    # The longest pause between two polls of a wait is shorter than 5 s. So if a wait were still running, the sandbox
+    # would receive a poll now.
     time.sleep(5)
     many.polls_while_dead = many.polls - seen
     airflow.start("triggerer")

@@ -21,15 +21,16 @@ DAGS = Path(__file__).parent / "dags"
 
 AIRFLOW_VERSION = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
 AIRFLOW_3 = AIRFLOW_VERSION >= (3, 0)
-#: Whether a task can store state over its pokes and tries.
+#: Whether Airflow has a task state store: a task instance can store values that outlive its pokes and tries.
 HAS_STATE_STORE = AIRFLOW_VERSION >= (3, 3)
 #: Whether an asset event can have a partition key, and a DAG can have a run for each key.
 HAS_PARTITIONS = AIRFLOW_VERSION >= (3, 2)
-#: Whether a task can set the partition of an event.
+#: Whether a task can set the partition key of its asset event.
 TASKS_SET_PARTITIONS = AIRFLOW_VERSION >= (3, 3)
 
 if AIRFLOW_VERSION >= (3, 4):
-    # Airflow 3.4 reads the DAG bundles once in a process. Here each test module has its own bundles.
+    # Airflow 3.4 reads the DAG bundles once in a process and keeps them in a cache. Each test module here has its own
+    # bundles, so the cache is switched off.
     manager: Any = import_module("airflow.dag_processing.bundles.manager")
     manager._load_bundle_config_snapshot = manager._load_bundle_config_snapshot.__wrapped__
 
@@ -61,7 +62,10 @@ def reading(database: Path) -> Iterator[sqlite3.Connection]:
 
 
 def load(folder: Path, dag_id: str) -> Any:
-    """Return the DAG `dag_id`, parsed as Airflow parses it. If a file cannot be parsed, raise the import errors."""
+    """Return the DAG `dag_id`, parsed as Airflow parses it.
+
+    :raises AssertionError: If a file of the folder has import errors.
+    """
     if AIRFLOW_VERSION >= (3, 2):
         from airflow.dag_processing.dagbag import BundleDagBag
 

@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""One complete Airflow for all tests that end none of its services: its DAGs, its Connections, its sandboxes.
+"""One complete Airflow, with its DAGs, Connections and sandboxes, for all tests that do not stop any of its services.
 
-A test gets it from the fixture `shared_airflow`. Each group of tests has its own sandbox, so the groups do not count
-each other's requests. The example DAGs use the Connection ``faceki_default``, which leads to the sandbox ``default``.
+A test gets this Airflow from the fixture `shared_airflow`. Each group of tests has its own sandbox, so the groups do
+not count each other's requests. The example DAGs use the Connection ``faceki_default``, which leads to the sandbox
+``default``.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from tests.webhook.served import PREVIOUS, SECRET, TOKEN, WEAK
 TESTS = Path(__file__).resolve().parents[1]
 #: Folders with the DAGs of the groups of tests.
 DAGS = (TESTS / "lineage" / "dags", TESTS / "batch" / "dags", TESTS / "billing" / "billed_dags")
-#: DAGs that need the partitions of Airflow 3.2.
+#: Folders with DAGs that need the asset partitions of Airflow 3.2 and later.
 DAGS_WITH_PARTITIONS = (TESTS / "webhook" / "running", EXAMPLES) if HAS_PARTITIONS else ()
-#: Names of the batches that are killed, run out of credit, or are ended by a user. Each has its own sandbox.
+#: Names of three batches: the first is killed, the second runs out of credit, and a user ends the third. Each has its
+#: own sandbox.
 BATCHES = ("killed", "poor", "ended")
 USER, PASSWORD = "ada", secrets.token_urlsafe(16)
 PORTAL = "https://portal.example/records"
@@ -40,7 +42,7 @@ STORE_LOGIN, STORE_PASSWORD = "canary-login", "canary-of-the-store"
 
 @dataclass
 class RestApi(Airflow):
-    """Client of Airflow's REST API that logs in like the only user."""
+    """Client of Airflow's REST API that logs in as the only user."""
 
     def _new_token(self) -> str:
         login = {"username": USER, "password": PASSWORD}
@@ -66,7 +68,7 @@ class SharedAirflow:
     folder: Path
     #: File to which the OpenLineage provider writes its events.
     events: Path
-    #: Before Airflow 3, no API server is running.
+    #: Not usable before Airflow 3, because no API server is running there.
     api: RestApi
 
     def begin(self, *runs: tuple[str, str, Mapping[str, object]]) -> None:
@@ -76,7 +78,7 @@ class SharedAirflow:
             commands = (self.airflow.trigger(*run) for run in runs)
             self.airflow.tell(*(("dags", "unpause", dag_id) for dag_id in dag_ids), *commands)
             return
-        # The command line would import Airflow, which takes longer.
+        # The command line is not used here, because each command would first import Airflow, which takes longer.
         for dag_id in dag_ids:
             self.api.unpause(dag_id)
         for dag_id, run_id, conf in runs:
@@ -93,7 +95,7 @@ class SharedAirflow:
 
 @contextmanager
 def shared(folder: Path, store: ObjectStore) -> Iterator[SharedAirflow]:
-    """Start the sandboxes and Airflow, and end them at the end."""
+    """Start the sandboxes and Airflow, and end them when the `with` block ends."""
     with ExitStack() as stack:
         names = ("default", "lineage", *BATCHES)
         sandboxes = {name: stack.enter_context(SandboxProcess()) for name in names}
@@ -167,7 +169,8 @@ def _access(folder: Path) -> dict[str, str]:
 def _lineage(events: Path, store: ObjectStore) -> dict[str, str]:
     transport = {"type": "file", "log_file_path": str(events), "append": True}
     return {
-        # The libraries of AWS read this variable, so the Connection is the same as for AWS itself.
+        # The libraries of AWS read this variable. So the Connection needs no endpoint, and is the same as for AWS
+        # itself.
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{store.port}",
         "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(transport),
         "AIRFLOW__OPENLINEAGE__NAMESPACE": "tested",

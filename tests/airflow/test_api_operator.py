@@ -223,7 +223,7 @@ def _full(*_: object) -> str:
 
 
 class _Killed(BaseException):
-    """Stands for the end of the process, after which no code of the task runs."""
+    """Exception that simulates a killed process. No ``except Exception`` of the task catches it."""
 
 
 def _die(*_: object) -> str:
@@ -231,7 +231,10 @@ def _die(*_: object) -> str:
 
 
 def _try(store: StateStore, number: int, max_tries: int = 2, **more: Any) -> Any:
-    """Run a try of a task that creates a link, and return its result. A cleared task has another ``max_tries``."""
+    """Run a try of a task that creates a link, and return the result of the task.
+
+    Airflow raises ``max_tries`` when a task is cleared, so a higher ``max_tries`` simulates a cleared task.
+    """
     arguments = {"method": "POST", "path": LINK, "json": {"workflowId": DEFAULT_WORKFLOW}, **more}
     operator = FacekiApiOperator(task_id="call", **arguments)
     ti = TaskInstance(try_number=number, max_tries=max_tries)
@@ -251,14 +254,14 @@ def test_a_call_of_a_killed_try_is_not_repeated_by_itself(
     with pytest.raises(AirflowFailException, match="an earlier try .* clear the task"):
         _try(store, 2, output_path=out)
     assert faceki_sandbox.counters.requests["link"] == 1
-    # Airflow has not received the failure, so it retries the task.
+    # If Airflow has not received the failure, it retries the task. The retry does not send the call.
     with pytest.raises(AirflowFailException, match="an earlier try .* clear the task"):
         _try(store, 3, output_path=out)
     assert faceki_sandbox.counters.requests["link"] == 1
     # A person clears the task.
     assert _try(store, 4, max_tries=5, output_path=out) == out
     assert faceki_sandbox.counters.requests["link"] == 2
-    # Airflow could not store the return value, so it retries the task.
+    # If Airflow could not store the return value, it retries the task. The retry does not send the call.
     with pytest.raises(AirflowFailException, match="an earlier try .* clear the task"):
         _try(store, 5, max_tries=5, output_path=out)
     assert faceki_sandbox.counters.requests["link"] == 2

@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Output of `airflow dags test` at level DEBUG, where Airflow masks nothing: every path and each example."""
+"""Leak tests for the output of `airflow dags test` at level DEBUG, which Airflow does not mask.
+
+The runs are each example DAG, and `every_path` and `every_image`.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ RUNS: tuple[tuple[str, dict[str, object]], ...] = (
     ("example_faceki_fetch_records", {}),
     ("example_faceki_hook_taskflow", {}),
     ("example_faceki_verification", {}),
-    # One shard: the last row is an error, and a shard without any success fails.
+    # The batch has only one shard, because the last row is an error, and a shard with only this row would fail.
     ("example_faceki_batch", {"shards": 1}),
 )
 #: Lines that Airflow itself prints at level DEBUG, and that a provider cannot prevent. In Airflow 3, `dags test` runs
@@ -79,7 +82,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Printed]:
         )
         airflow.printed.mkdir(parents=True)
         airflow.tell(["db", "migrate"])
-        # The manifest of the batch names images that lie beside its folder, not in it.
+        # The images of the batch are not in the folder of its manifest, so the DAG must get their folder in its conf.
         images = {"example_faceki_batch": {"images": made.environment["EVERY_PATH_GIVEN"]}}
         examples = [(dag_id, {**conf, **images.get(dag_id, {})}) for dag_id, conf in RUNS]
         for folder_of_dags, runs in ((EXAMPLES, examples), (DAGS, [(dag_id, made.conf) for dag_id in EVERY])):
@@ -108,9 +111,9 @@ def test_no_link(printed: Printed) -> None:
 
 
 def test_the_excluded_log_lines_are_still_printed_by_airflow(printed: Printed) -> None:
-    """If Airflow stops printing these lines, this test fails, and the exceptions above must be removed.
+    """Airflow 3 still prints secrets in lines that match `AIRFLOWS_OWN_MESSAGES`. Airflow 2.11 does not.
 
-    Airflow 2.11 does not print them.
+    If Airflow 3 stops printing them, this test fails, and the pattern must be removed.
     """
     left_out = [line for line in printed.text.splitlines() if AIRFLOWS_OWN_MESSAGES.search(line)]
     found = set().union(*(NOWHERE.found_in(line) for line in left_out))

@@ -94,7 +94,8 @@ def test_faults(
     connect(canary, auth_flow=form, token_store="memory")
     link = canary.create_link("customer-1")
     canary.decide(link, "ACCEPTED")
-    # The new client id prevents that the cached token of an earlier test is used, which would avoid the fault.
+    # An earlier test has possibly cached a token. With that token, no token request would be sent, so a fault of the
+    # token request could not occur. The new client id prevents the use of that token.
     canary.settings.client_id = f"{CLIENT_ID}-{len(caplog.records)}-{link}"
     connect(canary, auth_flow=form, token_store="memory")
     canary.add_fault(**fault, route=route, count=None)

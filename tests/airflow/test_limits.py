@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A deferred wait ends at the earlier of its own limit and execution_timeout, and the error names it."""
+"""A deferred wait ends at the earlier of its own limit and execution_timeout, and the error names that limit."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""DAGs in a complete Airflow of separate processes: how they end, and that no output contains a secret or a person."""
+"""DAGs in a complete Airflow of separate processes: how they end, and that no output holds secrets or personal data."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LINK_TABLES = {"xcom", "rendered_task_instance_fields", "trigger"}
 TRIGGERS = (
     "SELECT classpath, kwargs FROM trigger t JOIN task_instance i ON i.trigger_id = t.id WHERE i.dag_id = ?"
 )
-#: Airflow 3.4 has other names for two of these tables.
+#: New names of two of these tables in Airflow 3.4, and their names in earlier versions.
 NAMES_BEFORE_3_4 = {"xcom_v2": "xcom", "rtif_v2": "rendered_task_instance_fields"}
 
 #: The line with the link that a Python task returns.
@@ -96,7 +96,8 @@ def test_many_waits_use_one_token(real: RealRun) -> None:
 def test_one_token_for_all_processes(real: RealRun) -> None:
     forms = {"generate_token": 1}
     if AIRFLOW_3:
-        # The token store treats a different authentication flow as a different account.
+        # Some tasks use another authentication flow. The token store treats this flow as another account, so these
+        # tasks need a second token.
         forms["access_token_query"] = 1
     assert real.counters["tokens_by_form"] == forms
     assert real.counters["refused"] == 0
@@ -119,7 +120,7 @@ def test_the_stored_trigger_arguments_are_scalars(real: RealRun) -> None:
 
 @only_airflow_3
 def test_scheduled_examples_start_by_themselves(real: RealRun) -> None:
-    # If an hour begins during the test, the hourly DAG has two runs.
+    # If an hour begins during the test, the hourly DAG has two runs, so all runs of each DAG are checked.
     for dag_id in SCHEDULED:
         assert {run.state for run in real.airflow.runs(dag_id)} == {"success"}
 
@@ -170,8 +171,9 @@ def test_no_link_in_any_log(real: RealRun) -> None:
         if path.endswith(".log")
         for hit in searched.lines_in(content)
     ]
-    # The LocalExecutor prints each line of a task log again, and masks nothing. docs/taskflow.md describes this. If
-    # Airflow masks this line too, this test fails, and the exception must be removed.
+    # The LocalExecutor prints each line of a task log again, without masking (see docs/taskflow.md). So the line with
+    # the returned link is excluded from this search. If Airflow masks this line in future, this test fails, and the
+    # exclusion must be removed.
     printed = [(path, line) for path, _, line in told if RETURNED_LINK.search(line)]
     assert [Path(path).name for path, _ in printed] == (
         ["scheduler.log"] if AIRFLOW_VERSION >= (3, 2) else []

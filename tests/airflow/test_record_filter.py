@@ -66,7 +66,7 @@ def test_shapes_of_a_link(faceki_sandbox: FacekiSandbox, kind: Any, shape: Any) 
     ("link", "masked"),
     [
         pytest.param("l-123", ["l-123"], id="id"),
-        # On Airflow 2.11, a short text would be masked inside other words.
+        # A short text is not masked at all, because Airflow 2.11 would also mask it inside other words.
         pytest.param("l-12", [], id="too short"),
     ],
 )

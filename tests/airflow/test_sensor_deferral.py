@@ -117,7 +117,7 @@ def test_without_a_decision_the_wait_goes_on_to_the_same_deadline(
 
 def test_a_later_try_waits_anew(faceki_sandbox: FacekiSandbox) -> None:
     # If a resumed task is cleared while it runs, Airflow 3 gives its next try the event, the arguments and the start
-    # time of the earlier try.
+    # time of the earlier try. The next try must ignore this old deadline.
     ti = TaskInstance(try_number=2, start_date=datetime.now(UTC) - timedelta(hours=1))
     old = {"deadline": time.time() - 1, "parameter": "timeout", "try_number": 1}
     waiting = sensor(execution_timeout=timedelta(seconds=60))
@@ -145,7 +145,9 @@ def test_a_timeout_error_names_the_failure_of_the_last_poll(
 
 @pytest.mark.parametrize("lost", [pytest.param(None, id="lost"), pytest.param("soon", id="unreadable")])
 def test_a_timeout_event_counts_without_a_deadline(faceki_sandbox: FacekiSandbox, lost: object) -> None:
-    # dag.test() passes only the event. In Airflow 3.0 to 3.2 the task's start moves with each deferral.
+    # dag.test() passes only the event, without the deadline. In Airflow 3.0 to 3.2 the deadline cannot be computed
+    # again either, because each deferral changes the start time of the task. So a timeout event alone must end the
+    # wait.
     with pytest.raises(AirflowSensorTimeout):
         sensor().execute_complete(context(), {"status": "timeout"}, deadline=lost)
     again = deferred(sensor().execute_complete, context(), None, deadline=lost)
@@ -233,7 +235,7 @@ def test_execution_timeout_during_a_poll(
 
 @pytest.mark.parametrize("status", ["failed", "refused"])
 def test_only_never_fail_skips_an_error_of_the_triggerer(faceki_sandbox: FacekiSandbox, status: str) -> None:
-    # A retry can resolve this failure, and a poking sensor does not skip such a failure either.
+    # A retry can resolve this failure, so soft_fail does not skip it. In poke mode, the sensor does the same.
     how = ("execute_complete", {"event": {"status": status}, "deadline": time.time() + 50})
     with pytest.raises(api.FacekiError, match="triggerer"):
         sensor(soft_fail=True).resume_execution(*how, context())
@@ -279,7 +281,8 @@ def test_silent_fail_tolerates_every_failure(faceki_sandbox: FacekiSandbox, conn
     silent = sensor(silent_fail=True, max_failures=0)
     deferred(silent.execute, context())
     told = deferred(silent.execute_complete, context(), {"status": "failed"}, deadline=time.time() + 50)
-    # A trigger that gave up would be created again at once, in an endless loop.
+    # The new trigger must practically never give up. Otherwise the sensor would create a further trigger at once, in an
+    # endless loop.
     assert told.trigger.serialize()[1]["max_failures"] >= 10**6
 
 
@@ -290,7 +293,7 @@ def test_silent_fail_keeps_waiting_if_the_worker_fails_as_well(
     faceki_sandbox.add_fault("status", status=503, route="records")
     silent, deadline = sensor(silent_fail=True), time.time() + 50
     deferred(silent.execute_complete, context(), {"status": "refused"}, deadline=deadline)
-    # Only now the worker can poll FACEKI, so the error of the triggerer is its own.
+    # At this second event, the worker can poll FACEKI. So only the triggerer has an error, and the sensor raises it.
     with pytest.raises(api.ConfigurationError, match="this worker can"):
         silent.execute_complete(context(), {"status": "refused"}, deadline=deadline)
 

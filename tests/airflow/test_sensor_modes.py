@@ -21,14 +21,14 @@ pytestmark = pytest.mark.long
 MODES = ("poke", "reschedule", "deferred")
 #: Outcome -> the decision in XCom.
 GOOD = {"accepted": "ACCEPTED", "late": "ACCEPTED", "review_returned": "REVIEW", "borne": "ACCEPTED"}
-#: Outcome -> the state without and with soft_fail.
+#: Outcome -> the state without and with soft_fail. An empty text means that there is no such sensor.
 BAD = {
     "declined_fails": ("failed", "skipped"),
     "never": ("failed", "skipped"),
     "review_awaited": ("failed", ""),
     "expired_link": ("failed", "skipped"),
     "wrong_secret": ("failed", "skipped"),
-    # Airflow never skips a failure that a retry can resolve, and the sensor does the same.
+    # Like Airflow's own sensors, this sensor does not skip a failure that a retry can resolve, even with soft_fail.
     "not_borne": ("failed", "failed"),
 }
 ENDS = [(outcome, soft) for outcome, ends in BAD.items() for soft in (False, True) if ends[soft]]
@@ -121,7 +121,7 @@ def test_same_timeout(waited: tuple[DagResult, FacekiSandbox], outcome: str, mod
 def test_a_dead_link_is_not_waited_for(
     ended: tuple[DagResult, FacekiSandbox, dict[str, str]], mode: str
 ) -> None:
-    # The link is not read from the rendered fields, because Airflow 2.11 masks all values there that any test has
-    # registered for masking.
+    # The link is read from the conf and not from the rendered fields. In the rendered fields, Airflow 2.11 masks each
+    # value that any test has registered for masking.
     _, sandbox, links = ended
     assert len(sandbox.polls(link=links[named("expired_link", mode)])) == 1

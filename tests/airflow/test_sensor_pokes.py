@@ -246,7 +246,7 @@ def test_a_record_without_a_decision_is_described_once_by_a_poking_sensor(
 
 
 class Rescheduled(TaskInstance):
-    """Task instance of a sensor whose first poll was so many seconds ago."""
+    """Task instance of a sensor whose first poll was ``seconds`` ago."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -270,7 +270,7 @@ def test_a_rescheduled_wait_without_a_record_warns_once(
 
     early, late = Rescheduled(NO_RECORD_WARNING_SECONDS - 60), Rescheduled(NO_RECORD_WARNING_SECONDS + 60)
     assert [poll(each, task_state_store=stored) for each in (early, late, late, late)] == [0, 1, 0, 0]
-    # The store outlives the wait. After the task has been cleared, the next wait warns again.
+    # The state store outlives the wait. Nevertheless, the next wait (after the task has been cleared) warns again.
     assert poll(Rescheduled(NO_RECORD_WARNING_SECONDS + 1), task_state_store=stored) == 1
     # Without a store, nothing is known of the earlier polls.
     assert [poll(late), poll(late)] == [1, 1]
@@ -284,7 +284,7 @@ def test_three_days_of_waiting_take_fewer_than_200_pokes(mode: str) -> None:
         start: Any = datetime(2026, 1, 1, tzinfo=UTC) if mode == "reschedule" else 0.0
         waited += max(1.0, waiting._get_next_poke_interval(start, lambda now=waited: now, pokes))
         pokes += 1
-    # Each poke possibly needs a token request too, if no token store exists between pokes that are an hour apart.
+    # The limit is below 200, because a poke also needs a token request if no token store keeps the token between pokes.
     assert 50 < pokes < 140
 
 

@@ -22,7 +22,8 @@ from tests.api.fake_server import FakeServer, reply_bytes, reply_json
 from tests.billing.image_files import write
 
 TOKEN = {"responseCode": 0, "data": {"access_token": "made-up", "expires_in": 3600}}
-#: Texts from FACEKI that a database refuses, or that forge a log line.
+#: Texts from FACEKI that cannot be ids: a database refuses them, they are too long, they forge a log line, or they are
+#: a name.
 ODD = ["a\0b1", "a\ud83d1", "9" * 200, "1\nINFO forged", "Anna Example 1"]
 
 

@@ -20,7 +20,7 @@ from tests.airflow.conftest import Connect
 from tests.airflow.fakes import context
 from tests.billing.image_files import write
 
-#: Longest error text. An error is stored in logs, and a value of 10 MB must not be in it.
+#: Maximum length of an error text. Errors are logged, so an error must not contain a whole value of 10 MB.
 MAX_ERROR_CHARACTERS = 3000
 #: Template fields that need a text. All other fields also accept lists or mappings.
 TEXTS = {
@@ -98,9 +98,10 @@ def _make(name: str, folder: Path, field: str, value: object) -> Any:
 
 
 def _run(task: Any) -> tuple[str, str]:
-    """Return ``refused``, or ``used`` if the task went on with the value, and the text of the error.
+    """Run the task; return the outcome and the text of the error.
 
-    An unknown Connection and a missing record are errors of a task that went on. All other errors fail the test.
+    The outcome is ``refused`` if the task rejected the value, and ``used`` otherwise. An unknown Connection and errors
+    of FACEKI (such as a missing record) also count as ``used``. All other errors fail the test.
     """
     error: Exception | None = None
     try:
@@ -174,7 +175,7 @@ def test_a_given_field_that_renders_to_nothing_is_not_replaced_by_its_default(
         setattr(task, field, value)
         outcomes[field], _ = _run(task)
     if name == "branch":
-        # A task id is any text.
+        # The other fields of a branch are task ids. Any text is accepted as a task id.
         outcomes = {"summary": outcomes["summary"]}
     assert [field for field in outcomes if outcomes[field] != "refused" and field not in OPTIONAL] == []
     assert sandbox.ledger == {}

@@ -55,7 +55,8 @@ EXECUTOR = (
     else {
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": "1",
-        # The tests of Airflow itself use SQLite with this variable.
+        # Without this variable, Airflow 2 refuses this executor with SQLite. Airflow's own tests set this variable,
+        # too.
         "_AIRFLOW__SKIP_DATABASE_EXECUTOR_COMPATIBILITY_CHECK": "1",
     }
 )
@@ -102,7 +103,8 @@ class WholeAirflow:
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             **PARSE_ONCE,
             "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
-            # After this number of seconds without a heartbeat, the other services treat a killed triggerer as dead.
+            # The triggerer sends a heartbeat each second. After 15 s without a heartbeat, the other services treat it
+            # as dead.
             "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
             "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
             # Free ports are used because another Airflow is possibly running on this machine on the default ports.
@@ -131,7 +133,7 @@ class WholeAirflow:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # All services get the signal before the first of them is waited for.
+        # First all services get the signal, so that they end at the same time. Then this method waits for each of them.
         ending = {service: self._signal(service, self.last_signal) for service in reversed(self._running)}
         for service, processes in ending.items():
             self._wait_and_kill(service, processes)
@@ -155,10 +157,10 @@ class WholeAirflow:
     def environment_of(self, service: str) -> Mapping[str, str]:
         """Return the environment variables of a service."""
         if service == "api-server":
-            # A request that holds the database possibly waits for the event loop, and the event loop for the database.
-            # Only SQLite's default timeout of 5 s ends this.
+            # A deadlock is possible: a request that has locked the database waits for the event loop, and the event
+            # loop waits for the database. Only SQLite's default timeout of 5 s ends it, so this timeout is not changed.
             return self.environment
-        # The other services end if the database is locked for longer than their timeout.
+        # The other services end if the database is locked for longer than their timeout, so they get a longer timeout.
         database = f"sqlite:///{self.database}?timeout={DATABASE_SECONDS}"
         return {**self.environment, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database}
 
@@ -167,7 +169,7 @@ class WholeAirflow:
         self._wait_and_kill(service, self._signal(service, number))
 
     def processes(self, service: str) -> list[psutil.Process]:
-        """Return the process of a service and all its descendants. It is possible only while the service is alive."""
+        """Return the process of a service and its descendants. They can be found only while the service is alive."""
         # The process group is not sufficient, because tasks have sessions of their own.
         pid = self._running[service].pid
         return family(psutil.Process(pid)) if psutil.pid_exists(pid) else []
@@ -175,7 +177,7 @@ class WholeAirflow:
     def _signal(self, service: str, number: signal.Signals) -> list[psutil.Process]:
         process, found = self._running[service], self.processes(service)
         if number == signal.SIGKILL:
-            # A host that dies takes all its processes with it.
+            # SIGKILL simulates that the whole host dies, so all processes of the service are killed.
             for each in found:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     each.kill()
@@ -198,7 +200,7 @@ class WholeAirflow:
         )
 
     def tell(self, *commands: Sequence[str], well: bool = True) -> None:
-        """Run commands of `airflow`; all of them must succeed, unless `well` is false."""
+        """Run commands of `airflow`. If `well` is true, all of them must succeed."""
         done = subprocess.run(
             [sys.executable, "-c", COMMANDS],
             input=json.dumps(commands),
@@ -219,7 +221,8 @@ class WholeAirflow:
     def trigger(self, dag_id: str, run_id: str, conf: Mapping[str, object]) -> tuple[str, ...]:
         """Return the command that triggers a DAG, for use with `tell`."""
         self._triggered += 1
-        # Airflow 2 uses this second as the run's date, and each date is allowed only once. Airflow 3 needs no date.
+        # Airflow 2 needs a date for each run and accepts each date only once, so each run gets the next second as its
+        # date. Airflow 3 needs no date.
         date = () if AIRFLOW_3 else ("--exec-date", f"2026-02-03T00:00:{self._triggered:02}")
         return ("dags", "trigger", dag_id, "--run-id", run_id, "--conf", json.dumps(conf), *date)
 
@@ -260,8 +263,9 @@ class WholeAirflow:
         If a task has deferred itself, its process ends. If the task is queued again before the scheduler has noticed
         this end, the task fails ("reported that the task instance finished with state success, but ...").
 
-        The wait has a fixed length. Only the scheduler's memory contains what the scheduler has noticed. It also writes
-        one log line for each end, but for a task that waits for a person, Airflow 3.3 writes several lines.
+        The wait has a fixed length, because a test cannot see what the scheduler has noticed: this is only in the
+        memory of the scheduler. The scheduler's log is not usable either. It has one line for each end of a process,
+        but for a task that waits for a person, Airflow 3.3 writes several lines.
         """
         time.sleep(PROCESS_END_SECONDS)
 

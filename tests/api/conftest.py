@@ -41,7 +41,7 @@ def own_connections(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """The certificate authority that the clients trust. One certificate loads faster than all public certificates."""
+    """The certificate authority that the clients trust. Its single certificate loads faster than all public ones."""
     return Authority.make(tmp_path_factory.mktemp("authority"))
 
 
@@ -49,7 +49,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def client(server: FakeServer, authority: Authority) -> FacekiClient:
     """A client for the fake server. Each test has a different account.
 
-    The timeout is long, because a token request that times out on a busy machine would be repeated and counted.
+    The timeout is long, because the tests count the token requests. With a short timeout, a token request could time
+    out on a busy machine, and the client would send another one.
     """
     return FacekiClient(
         client_id=f"client-{uuid.uuid4()}",

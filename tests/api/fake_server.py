@@ -98,8 +98,8 @@ Reply: TypeAlias = Callable[[Handler], None]
 class FakeServer(ThreadingHTTPServer):
     """HTTP server with a list of replies for each path.
 
-    After the last reply of a list the server repeats it. The token route has replies from the start: the requests get
-    ``token-1``, ``token-2`` and so on.
+    After the end of the list, the server repeats the last reply. The token route has replies from the start: the
+    requests get ``token-1``, ``token-2`` and so on.
     """
 
     request_queue_size = 128
@@ -227,7 +227,7 @@ def resets(handler: Handler) -> None:
 
 
 def reply_slowly(piece: bytes, pause: float, until: threading.Event, opening: bytes) -> Reply:
-    """Return a reply that sends ``opening`` and then repeats ``piece`` for five minutes."""
+    """Return a reply that sends ``opening`` and then repeats ``piece`` until ``until`` is set or 300 s are over."""
 
     def reply(handler: Handler) -> None:
         handler.send_bytes(opening)
@@ -241,7 +241,7 @@ def reply_slowly(piece: bytes, pause: float, until: threading.Event, opening: by
 
 
 def waits(released: threading.Event, then: Reply, reached: threading.Event | None = None) -> Reply:
-    """Return a reply that waits for ``released`` and then uses ``then``."""
+    """Return a reply that sets ``reached``, waits for ``released``, and then uses ``then``."""
 
     def reply(handler: Handler) -> None:
         if reached is not None:

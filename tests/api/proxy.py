@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 
 class _Handler(BaseHTTPRequestHandler):
-    # With HTTP/1.0 the proxy would close each connection, but clients reuse connections.
+    # With HTTP/1.0 the proxy would close each connection after one response, so clients could not reuse connections.
     protocol_version = "HTTP/1.1"
     server: RecordingProxy
 
@@ -67,8 +67,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _resolve(host: str) -> str:
-    # Only the proxy resolves names under .test. Clients never send a request for loopback to a proxy of the
-    # environment.
+    # Tests use names under .test, which only this proxy resolves. They cannot use a loopback address for this purpose:
+    # clients never send a request for loopback to a proxy that an environment variable defines.
     return "127.0.0.1" if host.endswith(".test") else host
 
 

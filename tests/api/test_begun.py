@@ -92,7 +92,7 @@ def test_a_lost_response_is_not_reported_as_a_connect_error(
         call(there, MAKE)
     with pytest.raises(errors.FacekiError) as caught:
         call(there, MAKE)
-    # An incomplete head is possibly parsed as an answer without a body.
+    # The second class is possible because an incomplete head can be parsed as an answer without a body.
     assert isinstance(caught.value, errors.ResponseLostError | errors.UnexpectedResponseError)
     assert caught.value.is_ambiguous
     assert len(far.requests_to(LINK_PATH)) == 1 + kept
@@ -173,7 +173,7 @@ def test_a_failure_before_the_request_was_sent_is_not_ambiguous(
 def test_a_tls_error_after_the_request_is_a_lost_response(
     call: CallMode, client: FacekiClient, authority: Authority, sleeps: RecordedSleeps
 ) -> None:
-    """Check a TLS error after the request. During a handshake the same error means that the request was not sent."""
+    """Check that a TLS error after the request means a lost response. In a handshake, it means an unsent request."""
     with FakeServer(authority.server_context()) as server:
 
         def reply_without_tls(handler: Handler) -> None:

@@ -304,7 +304,7 @@ SHORT_URL = "https://a.example/s/x9"
     ("link", "url", "masks"),
     [
         pytest.param("l-123", None, ["mask l-123"], id="id"),
-        # On Airflow 2.11, a short text would be masked inside other words.
+        # A short id is not masked. Otherwise Airflow 2.11 would also mask it inside other words.
         pytest.param("l-12", None, [], id="too short"),
         pytest.param("l-123", "https://a.example/?link=l-123", ["mask l-123"], id="URL with the id"),
         pytest.param("l-123", SHORT_URL, ["mask l-123", f"mask {SHORT_URL}"], id="URL without the id"),

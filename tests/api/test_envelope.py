@@ -92,7 +92,7 @@ def test_an_unknown_code_is_kept_in_the_error(code: int) -> None:
     for document in _wrapped(code).values():
         error = _error(document)
         assert (type(error), error.code, error.code_name) == (ResponseError, code, None)
-        # An unknown code does not prove that FACEKI did not act.
+        # After an unknown code, FACEKI has possibly executed the call.
         assert error.is_ambiguous
         assert not error.is_transient
 

@@ -62,7 +62,7 @@ every_kind = pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.__name_
 
 
 def test_the_table_above_lists_every_error_class() -> None:
-    # Other packages derive errors of their own, which exist here only if another test has imported them.
+    # Subclasses in other modules are left out, because they exist here only if another test has imported their modules.
     tree = {kind for kind in _tree(FacekiError) if kind.__module__ == FacekiError.__module__}
     assert tree == set(FLAGS)
 

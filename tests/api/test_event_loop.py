@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The event loop is never blocked: what is slow proceeds only while the loop makes turns."""
+"""The event loop is never blocked. In these tests, slow operations end only after further turns of the loop."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_pauses_of_concurrent_calls_overlap(
 def test_slow_files_do_not_block_the_loop(
     server: FakeServer, client: FacekiClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Check file operations that take their time, as on a network file system."""
+    """Check slow file operations, as on a network file system."""
     turns = LoopTurns()
     server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
     on_loop: list[bool] = []
@@ -135,7 +135,7 @@ def test_slow_files_do_not_block_the_loop(
 
 @dataclass
 class Masks:
-    """The masked values, each with the place of the call: the caller's thread or an event loop."""
+    """The masked values, each with the place of masking: ``here`` is the caller's thread, or ``on loop``."""
 
     messages: list[tuple[str, str]] = field(default_factory=list)
 

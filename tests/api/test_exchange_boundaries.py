@@ -61,7 +61,7 @@ class _Document:
 
 @pytest.fixture(params=["plain", "TLS"])
 def remote(request: pytest.FixtureRequest, authority: Authority) -> Iterator[FakeServer]:
-    """A server without or with TLS. With TLS, bytes that are already decrypted do not make the socket readable."""
+    """A server without or with TLS. With TLS, the socket does not show that decrypted bytes are left to read."""
     context: ssl.SSLContext | None = authority.server_context() if request.param == "TLS" else None
     with FakeServer(context) as server:
         yield server
@@ -74,8 +74,9 @@ def remote_client(remote: FakeServer, client: FacekiClient) -> FacekiClient:
 
 
 def _parts(*parts: bytes | float | threading.Event, sent: threading.Event | None = None) -> Reply:
-    """Return a reply with these bytes. It pauses for these seconds, and until these events. The connection stays open.
+    """Return a reply that leaves the connection open.
 
+    :param parts: Bytes are sent, a number is a pause in seconds, and an event is waited for.
     :param sent: Event that is set after the last part.
     """
 
@@ -179,7 +180,7 @@ def test_extra_bytes_are_not_read_as_the_next_response(
     remote.on("/own", reply_json(OWN))
     with contextlib.suppress(errors.FacekiError):
         remote_client.call(_Document(method, "/odd"))
-    # The remaining bytes have arrived, and the client does not read them.
+    # When all bytes are sent, the next call must not read the remaining bytes as its response.
     assert sent.wait(120)
     assert remote_client.call(_Document("GET", "/own")) == OWN
     assert [received.path for received in remote.received] == ["/odd", "/own"]
@@ -259,7 +260,8 @@ def test_a_late_response_is_not_returned_to_the_next_request(
     timed_out, sent = threading.Event(), threading.Event()
     remote.on("/slow", _parts(timed_out, WRONG, sent=sent))
     remote.on("/own", reply_json(OWN))
-    # Only the slow request has the short timeout. One transport, and so one set of connections, is used for all.
+    # Only the slow request has the short timeout, because it is an upload. All requests use the same transport, and
+    # therefore the same connections.
     settings = replace(remote_client.transport, timeout=60.0, upload_timeout=1.0)
     remote_client = replace(remote_client, transport=settings, retry=RetryPolicy(max_attempts=1))
     assert call(remote_client, _Document("GET", "/own")) == OWN

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Forked processes: a child works for all states of the parent's locks and threads at the time of the fork."""
+"""Forked processes: a child can call FACEKI, whatever the parent's threads do and whichever locks they hold."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_child_forked_while_its_parent_fetches_waits_for_the_parent(
     monkeypatch.setattr(FileTokenStore, "try_lock", reporting)
     child = fork(lambda: _call_in_both_modes(sharing))
     os.close(writer)
-    # The child finds that the lock is held. If the child ended without this, nothing would be read.
+    # Wait until the child has found that the lock is held. If the child ended earlier, `os.read` would return b"".
     assert os.read(reader, 1) == b"x"
     assert server.received == []
     store.set(AccessToken(server.new_token(), time.time(), 3600.0))
@@ -169,7 +169,7 @@ def test_a_running_child_does_not_keep_the_lock_of_a_killed_parent(
         assert store.try_lock() is None
         parent.send_signal(signal.SIGKILL)
         parent.wait(120)
-        # The child still runs, and ends when its stdin is closed. It possibly needs a moment to release the lock.
+        # The child still runs. After the fork, it possibly needs a moment to close its copy of the lock file.
         wait_until(lambda: store.try_lock() is not None)
     assert warned.messages == []
 

@@ -223,7 +223,7 @@ def test_paid_outcomes(documents: tuple[Json, Json], is_recorded: bool) -> None:
     except FacekiError as error:
         made, sent = error, []
     if isinstance(made, FacekiError):
-        # An unambiguous error is correct only if FACEKI made no decision.
+        # If FACEKI made a decision, the error must say that the call was possibly executed (`is_ambiguous`).
         assert truth is None or made.is_ambiguous, document
         return
     assert isinstance(made, KycVerification)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Local variables in a traceback, which Sentry and rich report: no secret, token, personal data or image."""
+"""Local variables in a traceback show no secret, token, personal data or image. Sentry and rich report them."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ def test_a_task_that_is_timed_out_while_it_waits(
 
 @pytest.mark.parametrize("flow", list(AuthFlow))
 def test_objects_that_carry_a_secret_hide_it_from_inspection(flow: AuthFlow) -> None:
-    """Reporters show the items of an object too, so an object that hides its items is not enough."""
+    """Check that each value hides the secret itself, because reporters also show the single items of an object."""
     token = TokenRequest("https://faceki.example", "client", SECRET, flow)
     request = token.request().with_token("token-1")
     carried = [token.client_secret, request.body, *request.headers, *request.query]

@@ -55,7 +55,7 @@ class Slow:
         self._proxies, self._bundle = proxies, bundle
 
     def send(self, lookup_timeout: float, image: Image | None = None) -> HttpResponse:
-        """Send an image that is larger than all kernel buffers, so the server has to read."""
+        """Send an image. The default image is larger than all kernel buffers, so the server has to read."""
         settings = TransportSettings(
             upload_timeout=lookup_timeout, verify=self._bundle, proxies=self._proxies
         )
@@ -132,9 +132,9 @@ class _Counted(BytesIO):
 
 
 class _Suspended:
-    """Replacement of the modules ``select`` and ``time``. Each wait for the uplink takes a day of the clock.
+    """Replacement for the modules ``select`` and ``time``. Each wait for the socket suspends the machine for a day.
 
-    Of the two clocks, only the one that also runs while the machine is suspended shows this day.
+    Only ``clock_gettime`` shows this day, because its clock continues during a suspension. ``monotonic`` does not.
     """
 
     POLLIN, POLLOUT = select.POLLIN, select.POLLOUT

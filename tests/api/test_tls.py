@@ -153,7 +153,7 @@ def test_an_unreadable_bundle_of_the_environment_is_not_blamed_on_the_connection
 def test_a_handshake_that_breaks_off(
     call: CallMode, client: FacekiClient, sleeps: RecordedSleeps, farewell: bytes
 ) -> None:
-    """Check that an incomplete handshake raises a transport error. Its ambiguity is not checked."""
+    """Check that an incomplete handshake raises a transport error. The error's ``is_ambiguous`` is not checked."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:

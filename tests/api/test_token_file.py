@@ -72,7 +72,7 @@ def test_a_refused_token_is_not_read_back(folder: Path, warned: RecordedWarnings
     theirs.invalidate(TOKEN)
     assert theirs.read() is None
     assert FileTokenStore(folder, seal(), warned).read() is None
-    # The other store invalidates the old token later, and this must not remove the newer token.
+    # `ours` invalidates the old token after `theirs` has stored a newer token. The newer token must stay.
     theirs.set(NEWER)
     ours.invalidate(TOKEN)
     assert ours.read() == NEWER

@@ -164,7 +164,8 @@ def test_a_slow_token_request_is_not_repeated_by_every_waiting_caller(
     all_wait, stored = threading.Event(), threading.Event()
 
     def slow(handler: Handler) -> None:
-        # The token is so long in coming that all callers but two have waited for the maximum time.
+        # The token arrives late: after all callers except the two that send token requests have waited for the maximum
+        # time.
         all_wait.wait(60)
         issue_token()(handler)
 
@@ -179,8 +180,8 @@ def test_a_slow_token_request_is_not_repeated_by_every_waiting_caller(
     pause = time.sleep
 
     def sleep(seconds: float) -> None:
-        # A caller that has waited for the maximum time, and is not the second one to ask, waits until there is a token.
-        # On a busy machine, its second wait could otherwise be over before.
+        # After the maximum time, one of the waiting callers sends a second token request. The others wait here until a
+        # token is stored. On a busy machine, their second wait could otherwise end before the token arrives.
         if waited[get_ident()] >= session.MAX_LOCK_WAIT_SECONDS:
             late.add(get_ident())
             if len(late) >= callers - 2:
@@ -226,7 +227,8 @@ def test_a_token_revoked_in_the_middle_is_replaced_once(
 
 
 def test_a_token_that_is_used_up_is_replaced_once(guarded_server: FakeServer, client: FacekiClient) -> None:
-    # The margin of a short lifetime is a tenth of it. In that time FACEKI accepts the token, but the client renews it.
+    # The lifetime is 0.5 s. The client already renews the token after 0.45 s, because the margin is a tenth of a short
+    # lifetime. The server still accepts the old token.
     guarded_server.on(TOKEN_PATH, issue_token(0.5), issue_token())
     client.call(FETCH)
     threading.Event().wait(0.5)

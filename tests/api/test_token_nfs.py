@@ -48,12 +48,13 @@ def _fails(
     is_meant: Callable[..., bool] = lambda *_: True,
     is_done: bool = False,
 ) -> Fail:
-    """Let a function raise an error.
+    """Make a function of a module raise an ``OSError``.
 
     :param name: Name of the function.
-    :param number: Number of the error.
-    :param ending: End of the paths for which the function fails.
-    :param is_meant: Condition on the arguments for which the function fails.
+    :param number: Error number of the ``OSError``.
+    :param module: Module of the function.
+    :param ending: The function fails only for paths with this end.
+    :param is_meant: Returns whether the function fails for these arguments.
     :param is_done: Whether the function does its work before it raises, as after a lost answer of the server.
     """
 
@@ -103,7 +104,7 @@ def _belongs_to_nobody(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 def _silly_renames(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Leave a file behind for each removed file, as NFS does while a process has the file open."""
+    """Let each removed file leave a ``.nfs`` file, as NFS does if a process still has the removed file open."""
     original = os.unlink
 
     def unlink(path: Any, *, dir_fd: int | None = None) -> None:

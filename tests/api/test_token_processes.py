@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The token store in a file between processes: one token request, even if the process that fetches is killed."""
+"""Processes share one token in a file. If the process that fetches it is killed, another process fetches one."""
 
 from __future__ import annotations
 

@@ -390,7 +390,7 @@ def test_a_storage_does_not_stop_the_event_loop_if_it(
     backend = LaggingBackend(lag=5) if trouble == "is slow and lags" else FakeBackend()
     backend.fail = lambda operation: turns.wait_for_more()
     if trouble == "hangs":
-        # The time limit of an operation ends when the loop has made turns, so that no time has to be measured.
+        # This replacement of the time limit gives up after further turns of the loop, so the test measures no time.
         def give_up(seconds: float, operation: Callable[[], object]) -> object:
             turns.wait_for_more()
             raise TimeoutError
@@ -416,9 +416,9 @@ def test_a_storage_does_not_stop_the_event_loop_if_it(
 
 @dataclass(eq=False)
 class RefusingBackend(FakeBackend):
-    """A storage that says of most objects that they exist, and does not create them.
+    """A storage that refuses to create objects, and reports that they already exist.
 
-    :param creates_every: One of this number of attempts creates the object. By default, none does.
+    :param creates_every: With the value n, each n-th attempt does create the object. By default, no attempt does.
     """
 
     creates_every: float = math.inf
@@ -663,7 +663,8 @@ def test_files_on_a_shared_volume_are_private_and_whole(tmp_path: Path) -> None:
 def test_a_directory_below_a_volume_that_a_group_can_write_to(
     tmp_path: Path, warned: RecordedWarnings
 ) -> None:
-    # Kubernetes makes the root of a volume writable for the group of a pod (``fsGroup``).
+    # Kubernetes makes the root of a volume writable for the group of a pod (``fsGroup``). Therefore the tokens are in a
+    # private directory below the root.
     volume = tmp_path / "volume"
     volume.mkdir()
     volume.chmod(0o2770)
@@ -676,7 +677,7 @@ def test_a_directory_below_a_volume_that_a_group_can_write_to(
     assert stores[1].read() == TOKEN
     assert backend.path.stat().st_mode & 0o777 == 0o700
     assert warned.messages == []
-    # As the directory of the file store, the volume itself is not trusted.
+    # The file store does not trust the volume itself as its directory, because a group can write to it.
     FileTokenStore(volume, SEAL, warned).set(TOKEN)
     assert "open to others" in warned.messages[0]
 

@@ -65,7 +65,8 @@ def test_more_fields_are_refused_at_once(body: object) -> None:
     finally:
         sys.setprofile(earlier)
     assert refusal == f"the body has more than {MAX_FIELDS} fields"
-    # The search of the fields calls functions for each field and for each name that a field can have.
+    # The limit shows that the fields were counted, but not searched. A search calls functions for each field and for
+    # each name that a field can have.
     assert calls < MAX_CALLS
 
 

@@ -404,7 +404,7 @@ def test_a_secret_invalid_in_a_header_is_a_hidden_configuration_error(
 def test_a_secret_in_an_error_of_the_http_library_is_not_shown(
     client: FacekiClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """requests before 2.34 does not check such a header. Then http.client raises a ValueError that contains it."""
+    """The library requests checks the header since 2.34. Before, http.client raises a ValueError with the secret."""
     monkeypatch.setattr(requests.models, "check_header_validity", lambda header: None)
     secret = replace(client, client_secret="s\nx: y", auth_flow=AuthFlow.ACCESS_TOKEN_HEADERS)
     with pytest.raises(errors.ConfigurationError, match="a header is invalid") as caught:

@@ -50,7 +50,7 @@ def _run(folder: Path, connection: str, manifest: str, arguments: dict[str, Any]
     os.environ["AIRFLOW_CONN_FACEKI_DEFAULT"] = connection
     lease.MAX_UNCHECKED_SECONDS = arguments.pop("max_unchecked", lease.MAX_UNCHECKED_SECONDS)
     runner.FLUSH_SECONDS = arguments.pop("flush_seconds", runner.FLUSH_SECONDS)
-    # The output is redirected to a file, because it would hide the test's own output.
+    # The child writes its output to a file. Otherwise its output would be mixed into the output of the test.
     with open(folder / "try.log", "a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)

@@ -113,7 +113,10 @@ def names(count: int) -> list[str]:
 
 
 def begin(harness: BatchHarness, *identifiers: str, at: float | None = None) -> None:
-    """Write journal lines that announce that these rows will be sent, as a try does that is killed before it sends."""
+    """Write intents, which are journal lines that announce that these rows will be sent.
+
+    A try leaves intents without results if it is killed between the announcement and the sending.
+    """
     folder = harness.out / "_journal" / "intents"
     folder.mkdir(parents=True, exist_ok=True)
     lines = [{"record_identifier": name, "at": time.time() if at is None else at} for name in identifiers]

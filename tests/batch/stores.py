@@ -30,7 +30,7 @@ class FlakyStore(MemoryFileSystem):
 
     def __init__(self, **options: object) -> None:
         super().__init__(**options)
-        # The parent class shares these attributes in the whole process.
+        # This store needs its own attributes, because the parent class shares them in the whole process.
         self.store: dict[str, Any] = {}
         self.pseudo_dirs = [""]
         self.fails: Callable[[str, str], None] = lambda operation, path: None
@@ -55,7 +55,7 @@ class FlakyStore(MemoryFileSystem):
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
         opened = self._guarded("open", path, lambda: super(FlakyStore, self)._open(path, mode, **kwargs))
-        # fsspec gives every reader the same object, and so threads would move each other's position.
+        # Each reader gets its own file object. fsspec would give all readers the same object with one position.
         return io.BytesIO(opened.getvalue()) if mode == "rb" else opened
 
     def _rm(self, path: str) -> None:

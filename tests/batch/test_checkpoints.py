@@ -105,7 +105,7 @@ def test_an_endless_manifest_does_not_hold_up_the_end_of_a_task(
     reads_at_most: int,
     how: str,
 ) -> None:
-    # Airflow calls on_kill() in its handler of SIGTERM, and raises in its handler of SIGALRM.
+    # Airflow's handler of SIGTERM calls on_kill(), and its handler of SIGALRM raises an error. `handle` imitates both.
     number = signal.SIGTERM if how == "SIGTERM" else signal.SIGALRM
     file = Endless(text, number, after=MIB // 4)
     monkeypatch.setattr(storage, "open_binary", lambda *_, **__: io.BufferedReader(Chained(first, file)))
@@ -166,7 +166,7 @@ def test_progress_is_logged_with_row_counts(
     ]
     told = [line for line in told if line not in errors]
     assert len(told) >= 3
-    # On a busy machine the first lines can be written before any row is done.
+    # On a busy machine, the first lines can be written before any row is done. So "no decision yet" is allowed.
     between = (
         r"\d+ of 64 rows done, \d+\.\d a second; "
         r"(no decision yet|[\d A-Z,]*ACCEPTED[\d A-Z,]*); \d error\(s\); time left: (\d+ s|unknown)"

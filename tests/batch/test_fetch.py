@@ -234,7 +234,7 @@ def test_a_numeric_identifier_is_rejected_as_possibly_changed(
 def test_records_of_other_identifiers_are_dropped(
     faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
-    # FACEKI ignores a filter that it does not know, and returns all records.
+    # FACEKI ignores a filter that it does not know, and returns all records. Here the sandbox does so for each filter.
     documents: list[dict[str, object]] = [{**VALUES, "decision": "ACCEPTED"}, {**STRANGER}]
     everybody = [Record("", "", document, "") for document in documents]
     monkeypatch.setattr(Store, "find", lambda store, **filters: everybody)

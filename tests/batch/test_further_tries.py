@@ -61,7 +61,8 @@ def test_a_row_with_a_lost_result_is_found_without_waiting(
 def test_a_row_with_an_intent_is_resubmitted_after_resubmit_after(
     faceki: FacekiSandbox, harness: BatchHarness
 ) -> None:
-    # The intents are old, so the operator must use the beginning of this try as the latest time of sending.
+    # The intents announce that the rows will be sent. They are old, but the previous try possibly sent the rows shortly
+    # before this try. So `resubmit_after` must count from the beginning of this try.
     begin(harness, *names(40), at=time.time() - 3600)
     began = time.time()
     done = harness.verify(harness.everybody(*names(45)), resubmit_after=4.0)
@@ -137,7 +138,8 @@ def test_lost_answers_are_reconciled_in_the_same_try(
     faceki: FacekiSandbox, harness: BatchHarness, held_delays: HeldDelays, fault: dict[str, Any]
 ) -> None:
     faceki.add_fault(route="verify", count=12, skip=3, **fault)
-    # FACEKI finishes late: only when 24 rows have been sent, and the lookups of most of the 12 rows have given up.
+    # FACEKI finishes the 12 rows with a fault only after 24 rows have been sent. At this time, the lookups of most of
+    # the 12 rows have given up.
     held_delays.end_when(lambda: asked(faceki, "verify") >= 24)
     manifest = harness.everybody(*names(40))
     done = harness.verify(manifest, resubmit_after=4.0, lookup_timeout=0.3, concurrency=4)
@@ -297,7 +299,8 @@ def test_two_tries_at_the_same_time(
     ]
     assert faceki.ledger == once(names(300))
     assert done["rows"] == 300
-    # Results that the older try wrote after the newer try had read the journal exist twice, with the same content.
+    # A set is compared, because results can exist twice with the same content: the older try possibly wrote results
+    # after the newer try had read the journal.
     assert {line["record_identifier"] for line in harness.lines("results")} == set(names(300))
 
 

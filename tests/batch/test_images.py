@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""An image that its storage does not deliver is an error of its row or of the storage; its name is never shown."""
+"""An image that cannot be read is an error of its row or of the storage. The name of the image is never shown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.batch.harness import BatchHarness, names, once
 from tests.batch.stores import FlakyStore, StoreDown, attached
 from tests.billing.image_files import image_bytes
 
-#: An image in the same storage. A storage that delivers no image at all is treated as down.
+#: A readable image in the same storage. Without a readable image, the batch would treat the storage as down.
 GOOD = "flaky://bucket/good.jpg"
 #: A person's name that is used as the name of an image.
 PERSON = "quirinazze-zzyzxdottir"

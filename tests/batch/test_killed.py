@@ -24,7 +24,8 @@ def test_killed_while_it_waits_to_reconcile_rows_that_were_possibly_sent(
     faceki.add_record("accepted-0")
     begin(harness, *names(3))
     manifest = harness.everybody(*names(6))
-    # Three rows are sent, and three are looked up. One of these is found, so two remain to be waited for.
+    # Three rows are new and are sent. The other three rows were possibly sent and are looked up: the try finds the
+    # record of one row, and waits for the records of the other two.
     die(harness, manifest, lambda: len(harness.lines("results")) == 4, resubmit_after=120.0)
     assert faceki.ledger == once(names(6)[3:])
     asked_before = asked(faceki, "verify")
@@ -59,6 +60,6 @@ def test_two_kills_before_results_are_stored_bill_no_row_twice(
     manifest = harness.everybody(*names(200))
     for billed in (20, 120):
         die(harness, manifest, lambda billed=billed: len(faceki.ledger) >= billed, resubmit_after=6.0)  # type: ignore[misc]
-    # FACEKI needs much less time for the rows of the killed tries, also on a busy machine.
+    # 6 s are enough, because FACEKI needs much less time for the rows of the killed tries, also on a busy machine.
     assert harness.verify(manifest, resubmit_after=6.0)["decisions"] == {"ACCEPTED": 200}
     assert faceki.ledger == once(names(200))

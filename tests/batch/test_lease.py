@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""If several tries work on one output_path, exactly one continues, and it can be retried."""
+"""If several tries work on one output_path, exactly one continues, and its batch can be tried again."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ def test_parquet_without_the_column(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["ndjson", "csv", "parquet"])
 def test_a_large_manifest_takes_no_more_memory(tmp_path: Path, ending: str) -> None:
-    """Rows of 2.5 kB, so that some thousand rows fill many of Parquet's pages of 1 MB."""
+    """The rows have 2.5 kB, so that some thousand rows fill many of Parquet's pages of 1 MB."""
     face = "s3://bucket/{0}" + "x" * 2500
 
     def peak(count: int) -> int:
@@ -234,7 +234,7 @@ def test_a_shard_line_reads_back_as_the_same_row(tmp_path: Path) -> None:
 
 
 def spoiled(count: int, place: int) -> pyarrow.Array:
-    """Return strings of which one is not UTF-8, as programs write them that do not check the encoding."""
+    """Return strings of which one is not UTF-8. Programs that do not check the encoding write such strings."""
     made = pyarrow.array(
         [b"\xff\xfe" if number == place else b"p%d" % number for number in range(count)], pyarrow.binary()
     )

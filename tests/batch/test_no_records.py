@@ -26,7 +26,7 @@ def test_a_kill_without_kept_records_bills_no_row_twice(
     die(harness, manifest, lambda: len(faceki.ledger) >= 100, concurrency=4)
     done = harness.verify(manifest)
     assert Counter(faceki.ledger.values()) == {1: len(faceki.ledger)}
-    # Rows with an intent but without a result become error rows with an unknown outcome, so the batch is finished.
+    # Rows that were possibly sent and have no result become error rows with an unknown outcome. So the batch is done.
     unknown = {line["record_identifier"] for line in harness.lines("errors")}
     assert done["errors"] == {"OUTCOME_UNKNOWN": len(unknown)}
     assert done["decisions"] == {"ACCEPTED": 300 - len(unknown)}

@@ -87,7 +87,8 @@ def test_a_batch_of_which_everything_is_on_s3(
         identifiers
     )
     assert len(lines(object_store, "out/records/")) == 20
-    # A slow store makes a row wait until its lease has been checked again; then its intent is written once more.
+    # Each identifier is counted once, because a row can have two intents (announcements of its sending). On a slow
+    # store, a row waits until the lease has been checked again, and then its intent is written again.
     intents = lines(object_store, "out/_journal/intents/")
     assert len({intent["record_identifier"] for intent in intents}) == 20
 

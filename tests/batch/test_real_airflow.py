@@ -28,7 +28,8 @@ MOMENTS = (1, 140, 320, 560, 760)
 #: FACEKI slows down before the last of these kills. Otherwise the task could end before it is killed.
 SLOW_FROM, SLOW = 660, 1.0
 CREDIT = 280
-#: Seconds before each answer of FACEKI. They are long where a test acts at a number of bills, so that it acts in time.
+#: Seconds before each answer of FACEKI, for each batch. Two tests act at a certain number of billed rows. Their answers
+#: are slow, so that the tests act in time.
 LATENCIES = {"killed": 0.1, "poor": 0.02, "ended": 0.5}
 ENDED = {"success", "failed"}
 

@@ -35,7 +35,11 @@ Connect = Callable[..., None]
 
 @pytest.fixture(autouse=True)
 def short_fence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the fence neither wait nor reject a slow store, because these tests have no concurrent executions."""
+    """Switch off the waiting time of the fence, and let it accept a task state store that responds slowly.
+
+    The fence prevents two executions of one task instance from sending a charged call twice. These tests run only one
+    execution at a time, so the fence would only slow them down.
+    """
     monkeypatch.setattr(charged_call, "MIN_FENCE_SECONDS", 0.0)
     monkeypatch.setattr(charged_call, "_MAX_WRITE_SECONDS", 600.0)
 
@@ -84,7 +88,7 @@ Verify = Callable[..., Tries]
 
 @pytest.fixture
 def verify(images: dict[str, Any], store: FileStateStore | None, sandbox: FacekiSandbox) -> Verify:
-    """Function that returns a task: `verify("accepted-1", resubmit_after=1)` verifies under that identifier."""
+    """Function that returns a task: `verify("accepted-1", resubmit_after=1)` has the identifier `accepted-1`."""
 
     def task(record_identifier: str | None = None, **arguments: Any) -> Tries:
         given = {"resubmit_after": 1.0, "lookup_timeout": 1.0, **images, **arguments}

@@ -127,7 +127,7 @@ class KillingProfiler:
             self._die()
         if event == "c_call":
             return
-        # The generator is entered anew for each chunk.
+        # Python reports a call of this generator function each time the next chunk is requested.
         if frame.f_code is Multipart.chunks.__code__:
             self.chunks += 1
             if self.chunks == self.death.chunk:

@@ -146,7 +146,7 @@ def test_a_batch_leaves_rows_open_and_goes_on(
         harness.verify(manifest, **arguments)
     assert len(harness.results()) == faceki_sandbox.counters.bills == 7
     assert harness.errors() == {}
-    # Raising the limit, and a further try, continue with the rows that are left.
+    # A further try with a higher limit verifies the rows that are left.
     monkeypatch.setattr(charge_limit, "_current_try", lambda: "try 2")
     connect(faceki_sandbox, max_charged_calls=13)
     assert harness.verify(manifest, **arguments)["decisions"] == {"ACCEPTED": 20}

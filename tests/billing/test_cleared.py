@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A task that is cleared or mapped again possibly concerns another person: each person gets their own result."""
+"""Cleared tasks: if the arguments then belong to another person, each person gets their own result.
+
+This can also happen if the list of a mapped task has changed.
+"""
 
 from __future__ import annotations
 
@@ -113,7 +116,7 @@ def test_after_resubmit_never_a_user_can_choose_another_resubmit(
 
 @pytest.fixture
 def derived(sandbox: FacekiSandbox, images: dict[str, Any], tmp_path: Path) -> ClearedTask:
-    """A task without an identifier of its own, on an Airflow with a state store."""
+    """A task without a given identifier, so that the operator derives one. Airflow has a task state store."""
     return ClearedTask(
         FileStateStore(tmp_path / "store.json"), resubmit_after=1.0, lookup_timeout=0.1, **images
     )

@@ -19,8 +19,8 @@ from tests.billing.conftest import Connect, Verify
 def sandbox(request: pytest.FixtureRequest, connect: Connect) -> Iterator[FacekiSandbox]:
     """A sandbox whose clock differs from this machine's clock."""
     with FacekiSandbox(clock=Clock(start=time.time() - request.param)) as other:
-        # The port was possibly used by an earlier sandbox whose token is still in the store, which would cause one more
-        # request. A new client id avoids that.
+        # The token store possibly contains the token of an earlier sandbox with the same port. This sandbox would
+        # reject that token, which would cause one more request. A new client id avoids this.
         other.settings.client_id = f"client-{uuid.uuid4()}"
         connect(other)
         yield other

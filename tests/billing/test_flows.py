@@ -34,7 +34,8 @@ def flows(
     for name in ("front.jpg", "back.jpg"):
         write(folder, name)
     with FacekiSandbox() as sandbox, pytest.MonkeyPatch.context() as patch:
-        # On a busy machine, the task state store responds slowly. No second execution makes the same call here.
+        # On a busy machine, the task state store responds slowly. By default a charged call is not sent then, because
+        # another execution possibly sends it. Here no second execution exists, so a slow store is accepted.
         patch.setattr(charged_call, "_MAX_WRITE_SECONDS", 600.0)
         sandbox.settings.client_id = "billed-flows"
         connection = json.dumps(sandbox.connection(**FEW_ATTEMPTS))

@@ -135,12 +135,13 @@ def test_a_lost_response_of_a_charged_call_fails_without_a_retry(
         AirflowFailException, match="The call may have been charged, so it is not sent again"
     ) as told:
         task.go()
-    # A callback of the DAG can read the code, and the traceback in the log contains no text of the transport.
+    # A callback of the DAG can find the error in `__cause__`. This error has no cause itself, so the traceback in the
+    # log contains no text of the HTTP library.
     cause = told.value.__cause__
     assert isinstance(cause, api.OutcomeUnknownError)
     assert cause.__cause__ is cause.__context__ is None
     assert sandbox.counters.requests[route] == 1
-    # Airflow has not received the failure, so it retries the task.
+    # If Airflow has not received the failure, it retries the task. The retry does not send the call.
     with pytest.raises(AirflowFailException, match="clear the task to repeat it"):
         task.go()
     assert sandbox.counters.requests[route] == 1
@@ -243,7 +244,8 @@ def test_records_that_could_not_be_written_are_not_charged_again(
 def test_a_face_match_that_is_retried_after_its_end_returns_what_it_found(
     sandbox: FacekiSandbox, selfie: str, tmp_path: Path, output_path: str | None
 ) -> None:
-    # Airflow could not store the return value, or the worker was killed before Airflow had it.
+    # Airflow retries a finished task if it could not store the return value, or if the worker was killed before it had
+    # passed the return value to Airflow.
     sandbox.add_record("a", selfie=image_bytes(seed=9))
     output = str(tmp_path / output_path) if output_path else None
     task = Tries(

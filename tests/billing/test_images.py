@@ -43,7 +43,7 @@ LIMIT = 20_000
 
 @pytest.fixture
 def store(tmp_path: Path) -> FileStateStore:
-    """Airflow's state store. Each test makes one try only, so it needs no comparison with a try without a store."""
+    """Airflow's task state store. These tests are not repeated without a store; other modules test that case."""
     return FileStateStore(tmp_path / "store.json")
 
 
@@ -126,7 +126,7 @@ def test_documents_of_the_wrong_shape(
 
 
 class NAType:
-    """A null object as the one of pandas, which has no truth value."""
+    """A null value like ``pandas.NA``: ``bool()`` raises an error for it."""
 
     def __bool__(self) -> bool:
         raise TypeError("boolean value of NA is ambiguous")
@@ -245,8 +245,8 @@ def test_rules_are_asked_for_once_by_many_at_once(sandbox: FacekiSandbox) -> Non
         found = list(threads.map(lambda hook: hook.workflow_rules(DEFAULT_WORKFLOW), hooks))
     assert len({id(rules) for rules in found}) == 1
     assert sandbox.counters.requests["rules"] == 1
-    # If a process is forked while a thread holds the lock, the child must not wait for the thread, which does not exist
-    # in the child.
+    # A process is possibly forked while a thread holds the lock. This thread does not exist in the child, so the child
+    # would wait for the lock without end. Therefore the child must begin without locks.
     with workflow_rules._locks[next(iter(workflow_rules._locks))]:
         child = fork(lambda: not workflow_rules._locks)
     assert exit_code(child) == 0
@@ -269,7 +269,7 @@ def test_the_image_type_is_detected_from_the_content(
 
 @pytest.fixture
 def memory() -> Iterator[Any]:
-    """Airflow's in-memory storage, empty."""
+    """An empty in-memory storage, which Airflow's object storage can use."""
     storage = fsspec.filesystem("memory")
     attach("memory", fs=storage)
     yield storage
@@ -282,7 +282,7 @@ def test_from_another_storage(sandbox: FacekiSandbox, verify: Verify, memory: An
     card = {"front": "memory://people/card", "back": "memory://people/card"}
     task = verify("accepted-1", selfie="memory://people/selfie", documents=[card])
     assert task.go()["decision"] == "ACCEPTED"
-    # The image arrived unchanged, because the sandbox finds the face by its bytes.
+    # The sandbox finds a face by the bytes of the image, so this match proves that the image arrived unchanged.
     assert len(FacekiHook().call(api.FaceMatch(api.Image.of_bytes("selfie", image_bytes(seed=7))))) == 1
 
 
@@ -354,7 +354,7 @@ def test_storage_that_fails_halfway(hook: FacekiHook, sandbox: FacekiSandbox, pr
     with pytest.raises(api.ValidationError, match="selfie could not be read to its end"):
         hook.call(sent(lambda: opened.pop(0), 300_000))
     assert sandbox.bills == ()
-    # The connection on which an incomplete body was sent is not used again.
+    # The HTTP connection with the incomplete body is not used again, so the next call succeeds.
     assert hook.call(verification("accepted-2", DEFAULT_WORKFLOW)).decision is api.Decision.ACCEPTED
 
 
@@ -369,7 +369,7 @@ def test_an_interrupted_image_read_allows_another_try(
     really, openings = memory.open, itertools.count(1)
 
     def flaky(*where: Any, **how: Any) -> BinaryIO:
-        # The first opening is for the check, the second is for sending.
+        # The image is opened first for the check and then for sending. Only the second opening fails.
         return FailingHalfway(OSError("gone")) if next(openings) == 2 else really(*where, **how)
 
     monkeypatch.setattr(memory, "open", flaky)

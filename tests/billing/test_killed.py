@@ -28,15 +28,17 @@ pytestmark = [pytest.mark.process, pytest.mark.long]
 PEOPLE = 50
 #: Number of concurrent tasks: large enough to save waiting time, small enough that the tasks do not slow each other.
 AT_ONCE = 8
-#: Processing time of the sandbox in seconds, and the value of ``resubmit_after``, which is longer even on a busy
-#: machine.
+#: Processing time of the sandbox in seconds, and the value of ``resubmit_after``. ``resubmit_after`` is much longer, so
+#: that FACEKI has finished before it ends, even on a busy machine.
 FACEKI_TAKES = 0.4
 RESUBMIT_AFTER_SECONDS = 16.0
-#: Processing time at each point, and the value of ``lookup_timeout``. The next try looks in vain, because FACEKI has
-#: not yet finished the call of the killed one.
+#: Processing time in seconds of the cases in :func:`cases_by_point`, and the value of ``lookup_timeout``. The
+#: processing is so long that the next try at first finds no record, because FACEKI still processes the call of the
+#: killed try.
 TAKES_LONG = 6.0
 LOOKUP = 0.3
-#: Maximum difference in seconds between the clocks of the sandbox and of a try. FACEKI's processing takes much longer.
+#: Maximum difference in seconds between the clocks of the sandbox and of a try. ``TAKES_LONG`` is much longer, so this
+#: difference cannot hide whether a bill was made before or after a kill.
 CLOCK_DIFFERENCE_SECONDS = 2.0
 DECISIONS = {"accepted": "ACCEPTED", "declined": "DECLINED", "review": "REVIEW", "code-5004": "DECLINED"}
 
@@ -69,7 +71,8 @@ def random_cases(rng: random.Random, calls: int) -> list[Case]:
     ]
 
 
-#: For each moment of a try: the point at which it is killed, and how far it has come then, with and without a store.
+#: For each moment: the point at which the try is killed, and its progress at this point, first with and then without a
+#: store.
 POINTS: dict[str, tuple[Death, str, str]] = {
     "at the start": (Death(entering="FacekiKycVerificationOperator.execute"), "before", "before"),
     "before the intent": (Death(entering="ChargedCallState.acquire"), "before", "before"),
@@ -123,9 +126,10 @@ class KillScenario:
         return int(cast("dict[str, Any]", self.faceki.control.get("counters"))["in_flight"])
 
     def last_stage(self, task: Task, case: Case) -> str:
-        """Return how far the first try has come when it ended.
+        """Return how far the first try had come when it ended.
 
-        FACEKI possibly finishes after the death of the try and before the test looks, so the times are compared.
+        FACEKI possibly makes a bill after the try was killed and before this method reads the bills. Therefore only
+        bills until the time of the kill count.
         """
         if task.result is not None:
             return "ended"
@@ -163,10 +167,10 @@ def scenario(request: pytest.FixtureRequest, sandbox_process: SandboxProcess, tm
 
 
 def run_cases(scenario: KillScenario, cases: list[Case]) -> list[Ending]:
-    """Run all cases, and check that each person is billed once and that the last try tells the decision."""
+    """Run all cases, and check that each person is billed once and that the last try returns the decision."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         endings = list(pool.map(scenario.run_case, cases))
-    # Then everything that FACEKI was still processing is billed.
+    # FACEKI makes a bill when it has processed a call, so the test waits until all calls have been processed.
     wait_until(lambda: scenario.in_flight() == 0)
     billed = scenario.state()["ledger"]
     expected = {case.record_identifier: 1 for case in cases}

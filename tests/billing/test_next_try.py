@@ -28,7 +28,8 @@ from tests.billing.tries import FileStateStore, Tries, mark
 from tests.sandbox_delays import HeldDelays
 
 WAYS = ["sleeping", "deferred", "deferred, and resumed as if begun anew"]
-#: ``resubmit_after`` in seconds for a verification that FACEKI finishes in time, however slow the machine is.
+#: Value of ``resubmit_after`` in seconds that is long enough for FACEKI to finish a verification, even on a slow
+#: machine.
 LONG = 600.0
 
 
@@ -41,7 +42,7 @@ def fast_polls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=WAYS)
 def waits(request: pytest.FixtureRequest, verify: Verify) -> Verify:
-    """Function like ``verify``, for each way to wait."""
+    """Function like ``verify``. Each test runs once for each way in ``WAYS`` to wait for an earlier call."""
 
     def task(record_identifier: str, **arguments: Any) -> Tries:
         made = verify(record_identifier, deferrable=request.param != "sleeping", **arguments)
@@ -118,7 +119,7 @@ def test_never_resubmit(sandbox: FacekiSandbox, verify: Verify) -> None:
     lose(task)
     with pytest.raises(AirflowFailException, match="resubmit='never'") as told:
         task.go()
-    # A callback that sends alerts searches for this cause.
+    # A callback that sends alerts can search for this cause.
     assert isinstance(told.value.__cause__, api.OutcomeUnknownError)
     assert sandbox.ledger == {}
     assert sandbox.counters.requests["verify"] == 1
@@ -146,7 +147,7 @@ def test_without_kept_records_a_missing_record_allows_no_resubmit(
     task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=0.5, check_rules=check_rules)
     lose(task)
     if not check_rules:
-        # Without the rules, the operator does not know that the workflow stores no records.
+        # Without the rules, the operator does not know that the workflow stores no records, so it sends a second call.
         assert task.go()["decision"] == "ACCEPTED"
         assert sandbox.ledger == {"accepted-1": 2}
         return
@@ -317,7 +318,8 @@ def test_a_killed_first_try_that_sent_nothing_costs_time_only(
     sandbox: FacekiSandbox, verify: Verify, store: FileStateStore | None
 ) -> None:
     sandbox.add_fault("status", route="token", status=503, count=2)
-    # With a store, the operator knows that nothing was sent. Without a store, a later try must assume that it was sent.
+    # With a store, the operator knows that nothing was sent. Without a store, a later try must assume that the
+    # verification was sent, so it waits.
     resubmit_after = 1.0 if store is None else 120.0
     task = verify("accepted-1", resubmit_after=resubmit_after)
     with pytest.raises(api.ServiceError):
@@ -361,7 +363,7 @@ def test_the_resubmit_time_passed_by_a_deferral_is_validated(
         return
     with pytest.raises(TaskDeferred) as deferred:
         task.make().resume_reconciliation(context, event, until)
-    # The time is never later than the time that the task itself would compute.
+    # ``resubmit_at`` is never later than the time that the task itself would compute.
     assert now < (deferred.value.kwargs or {})["resubmit_at"] < now + 70.0
     assert "verify" not in sandbox.counters.requests
 
@@ -375,7 +377,8 @@ def test_a_cleared_try_that_starts_as_a_resumption_charges_once(
     sandbox.add_fault("reset_after_body", route="verify")
     task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=2.5, deferrable=True)
     lose(task)
-    # The second try waits, resumes and sends. Then a person clears it, and the third try begins as the second resumed.
+    # The second try waits, resumes and sends. Then a user clears the task. Airflow begins the third try with the method
+    # and the arguments with which the second try resumed.
     sandbox.add_fault(fault, route="verify")
     lose(task)
     if requests == 2:
@@ -400,7 +403,8 @@ def test_a_resumption_that_is_executed_twice(
         task.make = verify("accepted-1", lookup_timeout=0.1, resubmit_after=LONG, deferrable=True).make
         held_delays.end_after_polls(sandbox)
     assert task.resume_twice()["decision"] == "ACCEPTED"
-    # Before Airflow 3.3, nothing shows that the first execution has sent the verification.
+    # Before Airflow 3.3, nothing shows that the first execution has sent the verification, so the second execution
+    # sends it again.
     assert sandbox.counters.requests["verify"] == (3 if store is None else 2)
 
 

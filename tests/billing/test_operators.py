@@ -177,7 +177,7 @@ def test_the_review_deadline_is_kept_over_deferrals(sandbox: FacekiSandbox, veri
 
 def test_a_later_try_waits_anew_for_a_review(sandbox: FacekiSandbox, verify: Verify) -> None:
     # If a resumed task is cleared while it runs, Airflow 3 gives its next try the event, the arguments and the start
-    # time of the earlier try.
+    # time of the earlier try. The next try must ignore this old deadline.
     task = verify("review-1", wait_for_review=True, deferrable=True, review_timeout=100.0)
     sandbox.add_record("review-1", "REVIEW")
     task.ti.try_number, task.ti.start_date = 2, datetime.now(UTC) - timedelta(days=8)

@@ -34,7 +34,8 @@ DECISIONS = {
 }
 PLACES = {**{f"sleeping[{n}]": who for n, who in enumerate(SLEEPING)}}
 PLACES |= {f"deferred[{n}]": who for n, who in enumerate(DEFERRED)}
-#: Number of processes to kill, fewer than there are tasks. Airflow 2.11 runs one task at a time here.
+#: Number of processes to kill, fewer than there are tasks. On Airflow 2.11 fewer processes are killed, because it runs
+#: only one task at a time here.
 KILLS = 3 if AIRFLOW_3 else 2
 ENDED = {"success", "failed"}
 
@@ -56,8 +57,8 @@ class Killer:
                 break
             if process.pid in self.killed or not self._verifies(process, sockets):
                 continue
-            # The delays cover the time from before anything is sent until long after FACEKI has begun its processing,
-            # which takes ten seconds. So even if a busy machine kills eight seconds late, the process is still alive.
+            # With the random delay, a process is killed before it sends anything, or while FACEKI processes its call.
+            # The processing takes ten seconds. So the process is still alive, even if a busy machine kills it 8 s late.
             due = self.due.setdefault(process.pid, time.monotonic() + self.rng.uniform(0.0, 2.0))
             if time.monotonic() >= due:
                 process.kill()
@@ -73,7 +74,7 @@ class Killer:
         lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
         found = {line.split()[9] for line in lines if line.split()[2].endswith(f":{self.port:04X}")}
         # The sandbox's own end of a connection has this port as the local port, so only the remote port is compared.
-        # A connection that no process has any more has the number 0.
+        # A connection that belongs to no process any more has the number 0, so 0 is left out.
         return {f"socket:[{number}]" for number in found - {"0"}}
 
     def _verifies(self, process: psutil.Process, sockets: set[str]) -> bool:
@@ -83,8 +84,8 @@ class Killer:
         except (psutil.NoSuchProcess, OSError):
             # The process has ended.
             return False
-        # A task that ends forks a process that reports the task to OpenLineage. This process inherits the connection.
-        # If it is killed, Airflow does not run the task again.
+        # A task that ends forks a process that reports the task to OpenLineage. This process inherits the connection,
+        # but killing it would not make Airflow run the task again. So processes whose parent is a task are left out.
         return parent not in self.due and not opened.isdisjoint(sockets)
 
 

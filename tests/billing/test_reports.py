@@ -224,7 +224,8 @@ def test_what_is_no_report(reply: Reply, told: str) -> None:
 
 
 def test_the_token_goes_only_to_faceki() -> None:
-    # Another host is followed only over https, so this test checks the request instead of using a local server.
+    # The client follows a URL to another host only over HTTPS. A local server has no HTTPS, so this test checks only
+    # the request that the client would send.
     own = api.Service(base_url="https://faceki.example", pdf_report_path="/reports/{requestId}")
     report = api.FetchPdfReport("r-1")
     asked = {

@@ -180,7 +180,10 @@ def test_a_jpeg_of_padding_is_refused() -> None:
 
 
 def outcome_with_timeout(content: bytes) -> str:
-    """Return what is said about an image. The thread is a daemon, so that an endless loop fails only this test."""
+    """Return the outcome for an image, or fail after 60 seconds.
+
+    The image is read in a daemon thread, so that an endless loop fails only this test.
+    """
     said: Queue[str] = Queue()
     Thread(target=lambda: said.put(outcome(content)), daemon=True).start()
     return said.get(timeout=60)

@@ -170,7 +170,10 @@ def test_every_orientation_that_a_camera_notes(orientation: int) -> None:
 
 @pytest.mark.parametrize("mode", ["1", "P"])
 def test_resizing_averages_dithered_images(mode: str) -> None:
-    """Pillow does not average images of these modes; it leaves pixels out, so print on a scan would break up."""
+    """The reduced image is grey, because each of its pixels is the average of black and white pixels.
+
+    Pillow itself leaves pixels out in these modes. This would break up printed letters in a scan.
+    """
     dots = Pillow.new("1", (1024, 1024))
     dots.putdata([255 * ((x + x // 1024) % 2) for x in range(1024 * 1024)])
     assert set(_shrink(dots.convert(mode), 128).convert("L").tobytes()) <= set(range(100, 156))
@@ -190,7 +193,7 @@ def test_threads_share_the_memory() -> None:
                     crowd.set()
             # The memory budget is large enough for two threads at once, but not for three.
             pair.wait(300)
-            # A third thread would come in this time, if it did not have to wait.
+            # If the budget did not make a third thread wait, this thread would set the event now.
             crowd.wait(0.1)
             with lock:
                 running -= 1

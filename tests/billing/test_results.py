@@ -61,7 +61,7 @@ SUMMARY = {
 
 @pytest.fixture
 def store(tmp_path: Path) -> FileStateStore:
-    """Airflow's state store; a single try does not have to be compared with an older Airflow."""
+    """Airflow's task state store. These tests are not repeated without a store; other modules test that case."""
     return FileStateStore(tmp_path / "store.json")
 
 
@@ -84,7 +84,7 @@ def test_a_rejection_is_a_result_in_every_response_form(
     task = verify("code-5005-x", output_path=f"{tmp_path.as_uri()}/record.json")
     summary = task.go()
     assert (summary["decision"], summary["retake_selfie"]) == ("DECLINED", False)
-    # If the response lacks the request id, it comes from the record, which is fetched to be written.
+    # If the response has no request id, the operator takes it from the record, which it fetches for ``output_path``.
     assert summary["request_id"] is not None
     # The full record is found in each case, either by FACEKI's id or by the caller's id.
     assert json.loads((tmp_path / "record.json").read_text())["selfie_data"] == {"liveness_pass": True}
@@ -219,7 +219,7 @@ def test_missing_rules_do_not_stop_a_verification(
 ) -> None:
     sandbox.add_fault(**fault, route="rules", count=None)
     assert verify("accepted-1").go()["decision"] == "ACCEPTED"
-    # Before that, the rules were requested as often as the Connection allows.
+    # Before the verification, the rules were requested twice, which is ``max_attempts`` of the Connection.
     assert sandbox.counters.requests["rules"] == 2
 
 

@@ -45,7 +45,7 @@ def test_a_suspended_try_sends_nothing_more(
             task.go()
     assert not isinstance(caught.value, AirflowFailException)
     assert sandbox.bills == ()
-    # The mark stays, because it is possibly the mark of the next try.
+    # The stored mark of the call is not removed, because it possibly belongs to the next try.
     assert task.store is None or task.store.has_intent
     assert task.go()["decision"] == "ACCEPTED"
     assert sandbox.ledger == {"accepted-1": 1}
@@ -62,6 +62,7 @@ def test_a_short_pause_is_tolerated(
 def test_the_clock_is_read_at_each_image(
     sandbox: FacekiSandbox, verify: Verify, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # If the images were read without the fence, the other tests of this module could not fail.
+    # The clock jumps only after READINGS readings. The verification succeeds, so no further reading follows. This
+    # proves that READINGS is correct, and that the first test of this module covers the last reading.
     monkeypatch.setattr(charged_call, "time", suspended(1e9, READINGS))
     assert verify("accepted-1").go()["decision"] == "ACCEPTED"

@@ -54,7 +54,7 @@ class SlowStore(FileStateStore):
 class HeldEnd(SlowStore):
     """A store in which the end of a call is written only when the other execution has ended.
 
-    Without it, an execution that begins late on a busy machine would find a finished call.
+    Without this delay, the second execution, if it begins late on a busy machine, would find a finished call.
     """
 
     def __init__(self, path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_call_without_a_record_is_not_made_again_after_its_end(
     first, second = (
         _execute(lambda: kind(task_id="search", selfie=images["selfie"]), store, 0.0) for _ in range(2)
     )
-    # A face match returns the records that the first execution has saved.
+    # The second execution of a face match returns the records that the first has saved. A face analysis is refused.
     if kind is FacekiFaceMatchOperator:
         assert second == first
     else:
@@ -184,7 +184,7 @@ class Interleaved(dict[str, Any]):
 
 @pytest.fixture
 def slow_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each write takes longer than another execution waits."""
+    """Make each write to the store take longer than the fence accepts."""
     monkeypatch.setattr(charged_call, "MIN_FENCE_SECONDS", 0.0)
     monkeypatch.setattr(charged_call, "_MAX_WRITE_SECONDS", STORE_LATENCY_SECONDS / 2)
 
@@ -193,7 +193,8 @@ def slow_writes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_verification_waits_for_the_record_after_a_slow_write(
     sandbox: FacekiSandbox, images: dict[str, Any], tmp_path: Path
 ) -> None:
-    # The other execution ended its wait before this write, so it sends.
+    # After a slow write, another execution has possibly ended its wait and sent the call. So this execution does not
+    # send, and polls for the record of the other execution instead.
     def make() -> FacekiKycVerificationOperator:
         return FacekiKycVerificationOperator(
             task_id="verify", record_identifier="accepted-1", resubmit_after=20.0, **images
@@ -227,7 +228,7 @@ def test_a_call_without_a_record_is_not_made_after_a_slow_write(
 
 @pytest.fixture
 def renewing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mark is renewed at each piece of an image, instead of every ten seconds."""
+    """Renew the stored mark of a call at each piece of an image, instead of every ten seconds."""
     monkeypatch.setattr(charged_call, "MIN_FENCE_SECONDS", 0.0)
     monkeypatch.setattr(charged_call, "_RENEW_SECONDS", 0.0)
 
@@ -241,7 +242,7 @@ def test_a_long_upload_holds_up_the_other_execution() -> None:
     began = second.resubmit_at(0.0, 0.0)
     time.sleep(0.05)
     first.check_fence()
-    # The second execution has waited and found no record, but the first still sends.
+    # The second execution has waited and found no record. The first still sends, so the second must not send.
     assert second.acquire() is False
     renewed = second.resubmit_at(0.0, 0.0)
     assert began is not None
@@ -252,7 +253,7 @@ def test_a_long_upload_holds_up_the_other_execution() -> None:
 
 
 class Replaced(FileStateStore):
-    """A store in which another execution replaces the mark when this execution has written it and reads it again."""
+    """A store in which another execution replaces the mark of this execution before its first renewal."""
 
     reads = 0
 
@@ -260,7 +261,7 @@ class Replaced(FileStateStore):
         found = super().get(key, default)
         if isinstance(found, dict) and "nonce" in found:
             self.reads += 1
-            # The first read is of the wait before the call, the second of the first renewal.
+            # The mark is read first at the end of the wait before the call, and then at the first renewal.
             if self.reads == 2:
                 found = {**found, "nonce": "of another execution"}
                 self.set(key, found)

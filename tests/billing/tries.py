@@ -21,7 +21,7 @@ MOST_DEFERRALS = 10
 
 
 class FileStateStore:
-    """Replacement for ``task_state_store``: a file that outlives the process and is always complete."""
+    """Replacement for ``task_state_store``: a file that outlives the process. A kill never leaves it half written."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -39,7 +39,7 @@ class FileStateStore:
 
     @property
     def has_intent(self) -> bool:
-        """Whether a call was possibly sent, according to the store."""
+        """Whether the store contains the mark of an unfinished call, which means that the call was possibly sent."""
         intents: list[Any] = [
             intent for key, intent in self._all().items() if key.startswith("faceki_submitting_since")
         ]
@@ -130,8 +130,8 @@ class Tries:
 async def first_event(trigger: Any) -> object:
     """Return the payload of a trigger's event, after the trigger was serialized as Airflow does for its database."""
     path, arguments = trigger.serialize()
-    # The interval is set to zero because the first poll comes at a random time of the first pause, which can be a
-    # minute.
+    # The first poll comes at a random time in the first pause, which can be a minute. With the interval zero, it comes
+    # at once.
     hasty = {**arguments, "poke_interval": 0.0}
     again = type(trigger)(**json.loads(json.dumps(hasty)))
     assert path == f"{type(again).__module__}.{type(again).__qualname__}"

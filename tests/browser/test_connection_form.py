@@ -17,13 +17,13 @@ from tests.provider import command_line
 pytestmark = [pytest.mark.airflow, pytest.mark.usefixtures("shared_airflow")]
 
 CONN_ID = "faceki_by_hand"
-#: Prints the Connection as Airflow has it, the secret included.
+#: Command that prints the stored Connection, including its secret.
 GET = "connections get {} -o json"
 TEST = f"connections test {CONN_ID}"
 
 
 def printed(airflow: WholeAirflow, *commands: str) -> list[str]:
-    """What Airflow's own command line prints for each command."""
+    """Return the output of Airflow's own command line for each command."""
     # One process runs all of them, because importing Airflow takes longer than the commands.
     done = command_line.airflow(*map(str.split, commands), **airflow.environment)
     assert done.statuses == [0] * len(commands), done.outputs
@@ -93,7 +93,7 @@ def test_the_test_button_works_for_a_connection_of_the_form(page: Page, airflow:
 
 
 def test_a_choice_that_is_masked_survives_an_edit(page: Page, shared_airflow: SharedAirflow) -> None:
-    # Airflow masks the answer for token_store, as it does for every name with "token" in it.
+    # Airflow's API returns a masked value for token_store, because the name contains "token".
     extra_fields = {"token_store": "memory", "timeout": 5, "auth_scheme": "Token"}
     connection = {
         "conn_type": "faceki",

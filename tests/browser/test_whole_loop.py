@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A person's click on FACEKI's page starts the DAG that listens: by the mouse, as `make ui` tells it."""
+"""A click on FACEKI's page in a browser starts the DAG that listens to webhooks. `make ui` describes the same steps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_from_a_dags_link_over_the_page_to_a_finished_run(stack: Stack, browser:
     pressed = press(hosted, "ACCEPTED")
     expect(hosted.get_by_role("heading", name="Verification finished")).to_be_visible()
     stack.expect_whole_loop(stack.request_id("customer-in-a-browser"), "ACCEPTED", pressed)
-    # The run that made the link looks by itself, and goes on with what it finds.
+    # The run that created the link does not use the webhook. It polls FACEKI itself, finds the decision and continues.
     ((run_id,),) = stack.rows("SELECT run_id FROM dag_run WHERE dag_id = ?", LINK_DAG)
     ended = "SELECT state FROM dag_run WHERE run_id = ? AND state IN ('success', 'failed')"
     stack.until("the link's own run to finish", lambda: bool(stack.rows(ended, run_id)))
@@ -55,7 +55,7 @@ def test_a_reviewer_decides_on_the_same_page(stack: Stack, browser: BrowserConte
 
 
 def trigger(page: Page, record_identifier: str) -> None:
-    """Start the DAG from its form, where nothing but the identifier is touched."""
+    """Start the DAG with its trigger form. Only the identifier is changed."""
     page.get_by_role("button", name="Trigger").first.click()
     form = page.get_by_role("dialog")
     form.locator("#element_record_identifier").fill(record_identifier)
@@ -63,9 +63,10 @@ def trigger(page: Page, record_identifier: str) -> None:
 
 
 def hosted_page_of_the_run(page: Page) -> Page:
-    """From the page of the run, which Airflow shows after a trigger, by the task's button to FACEKI."""
+    """Open FACEKI's page with the button of the task, beginning at the page of the run (shown after a trigger)."""
     task = page.get_by_role("row").filter(has=page.get_by_role("link", name="make_link"))
-    # Airflow asks for a task's links once, when its page is opened.
+    # Airflow's user interface loads the links of a task only once, when the page of the task is opened. So the task
+    # must have succeeded before.
     expect(task).to_contain_text("Success")
     task.get_by_role("link", name="make_link").click()
     page.get_by_role("link", name="Details").click()
@@ -75,7 +76,7 @@ def hosted_page_of_the_run(page: Page) -> Page:
 
 
 def press(hosted: Page, decision: str) -> float:
-    """Press a button and return the moment."""
+    """Press a button. Return the time directly before, in seconds of ``time.monotonic()``."""
     pressed = time.monotonic()
     hosted.get_by_role("button", name=decision).click()
     return pressed

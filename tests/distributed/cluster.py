@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Airflow on several hosts: CeleryExecutor, PostgreSQL, Redis, S3, two of each worker, triggerer and API server.
 
-Each process is a host: it has a host name, an AIRFLOW_HOME and, if it serves, a port of its own. Airflow 2.11 has
-neither API servers nor a DAG processor: its scheduler parses the DAGs.
+Each process simulates a host: it has its own host name and its own AIRFLOW_HOME. Each API server also has its own port.
+Airflow 2.11 has no API servers and no DAG processor: its scheduler parses the DAGs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TRIGGERERS = ("triggerer-1", "triggerer-2")
 API_SERVERS: Sequence[str] = ("api-server-1", "api-server-2") if AIRFLOW_3 else ()
 #: Seconds without a heartbeat after which Airflow runs a task again on another host.
 HEARTBEAT_TIMEOUT_SECONDS = 15
-#: The names of the same three options in this version of Airflow.
+#: Names of three options of Airflow. They are different in Airflow 2 and Airflow 3.
 HEARTBEAT, HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_CHECK = (
     (
         "TASK_INSTANCE_HEARTBEAT_SEC",
@@ -87,7 +87,8 @@ class Cluster(WholeAirflow):
     :param environment: Environment variables of all hosts.
     """
 
-    # Their graceful end takes longer than the tests of some scenes, and nothing is read from them any more.
+    # The services are killed, because a graceful end takes longer than some of the tests, and no test reads anything
+    # from the services afterwards.
     last_signal = signal.SIGKILL
     services = (*API_SERVERS, *(["dag-processor"] if AIRFLOW_3 else []), "scheduler", *TRIGGERERS, *WORKERS)
 
@@ -106,7 +107,7 @@ class Cluster(WholeAirflow):
             "AIRFLOW__CORE__PARALLELISM": "16",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__CORE__HOSTNAME_CALLABLE": "tests.distributed.host.name",
-            # Without these, each home would get secrets of its own.
+            # Without these two settings, Airflow would create different secrets in each AIRFLOW_HOME.
             "AIRFLOW__CORE__FERNET_KEY": "",
             "AIRFLOW__API__SECRET_KEY": "made-up-for-the-tests",
             "AIRFLOW__CELERY__BROKER_URL": f"{broker_url}/0",
@@ -136,7 +137,7 @@ class Cluster(WholeAirflow):
             queues = f"{DEFAULT_QUEUE},{service}"
             return ["celery", "worker", "--celery-hostname", service, "--queues", queues, "--skip-serve-logs"]
         if service in TRIGGERERS:
-            # Two triggerers share the waits only if one of them has no room for all.
+            # The capacity is smaller than the number of waits. Otherwise one triggerer could take all of them.
             return ["triggerer", "--skip-serve-logs", "--capacity", "10"]
         return [service.removesuffix("-1").removesuffix("-2")]
 
@@ -187,7 +188,7 @@ class Cluster(WholeAirflow):
     def begin_all(self, *begun: tuple[str, Mapping[str, object]]) -> list[DagResult]:
         """Start a DAG run for each DAG id and conf."""
         if AIRFLOW_3:
-            # The command would import Airflow, which takes longer.
+            # The command line is not used here, because its process would first import Airflow, which takes longer.
             rest = Airflow(self.home, self.ports[API_SERVERS[0]])
             return [self.run(dag_id, rest.trigger(dag_id, conf)) for dag_id, conf in begun]
         named = [(dag_id, uuid.uuid4().hex, conf) for dag_id, conf in begun]
@@ -211,7 +212,7 @@ class Cluster(WholeAirflow):
 
     def suspend(self, service: str) -> list[psutil.Process]:
         """Suspend all processes of a host, and return them."""
-        # The parents are first, so that none of them starts a process or sees the state of a child.
+        # Parents are suspended before their children, so that no parent starts a process or notices a suspended child.
         found = self.processes(service)
         for process in found:
             os.kill(process.pid, signal.SIGSTOP)

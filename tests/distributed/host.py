@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The names of the hosts: those of the workers, and `[core] hostname_callable` of the cluster."""
+"""Names of the hosts: the names of the workers, and the function for `[core] hostname_callable` of the cluster."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ from tests.billing.image_files import image_bytes
 from tests.distributed.cluster import ENDED, Cluster
 from tests.object_store import BUCKET, ObjectStore
 
-#: Seconds that the sandbox needs for each answer: so slow that a batch is certainly not over, or fast to save time.
+#: Seconds that the sandbox needs for each answer. With the slow value, a batch certainly still runs when a test kills
+#: or suspends its worker. The fast value saves time.
 SLOW_SECONDS, FAST_SECONDS = 1.0, 0.05
 #: Seconds that the sandbox needs for the verification of one person: longer than Airflow needs to start the next try.
 VERIFICATION_SECONDS = 90.0
@@ -83,7 +84,8 @@ class StartedRun:
 
     def _wait(self, what: str, done: Callable[[], bool]) -> None:
         def is_over() -> bool:
-            # The state is read first. Otherwise the run could end between the two questions.
+            # The state is read before `done()` is called. Otherwise this check would fail if `done()` became true and
+            # the run ended between the two steps.
             state = self.run.state
             is_done = done()
             assert is_done or state not in ENDED, f"{self.name} has {state} before {what}"
@@ -97,9 +99,9 @@ class Verification(StartedRun):
     """One run of `verification_on_s3`. The name is the record identifier of the person."""
 
     def begin(self) -> int:
-        """Start the run, and return the process id of the task when the verification is sent completely.
+        """Start the run, wait until the task has sent the whole verification, and return the process id of the task.
 
-        The sandbox needs `VERIFICATION_SECONDS` for it.
+        The sandbox needs `VERIFICATION_SECONDS` for its answer, so the task is still waiting for the answer then.
         """
         self._put_image()
         control = self.site.faceki.control
@@ -113,7 +115,7 @@ class Verification(StartedRun):
 
     @property
     def marks(self) -> list[Any]:
-        """The marks of charged calls in Airflow's task state store."""
+        """The marks in Airflow's task state store: stored notes that a charged call is about to be sent."""
         found = self.site.cluster.rows(
             "SELECT value FROM task_state_store WHERE dag_id = %s AND run_id = %s AND key LIKE %s",
             self.run.dag_id,
@@ -181,8 +183,8 @@ class Batch(StartedRun):
     def results(self) -> Counter[str]:
         """Number of results by record identifier.
 
-        A row that was in flight when its worker was suspended has two: one of the newer try, which looks it up, and one
-        of the older try, which resumes.
+        A row has two results if its worker was suspended while the row was processed. The newer try finds the record at
+        FACEKI and writes the first result. The older try writes the second result after it resumes.
         """
         store = self.site.store
         parts = [store.get(key) for key in store.keys(f"{self.name}/out/results/")]

@@ -22,7 +22,7 @@ from tests.distributed.site import FAST_SECONDS, SLOW_SECONDS, Batch, Site, Veri
 pytestmark = pytest.mark.airflow
 
 PEOPLE = 240
-#: Number of bills after which something happens to the worker.
+#: Number of bills after which a test kills or suspends the worker, or stops its heartbeats.
 BILLED = 40
 
 
@@ -121,7 +121,7 @@ def doubled(site: Site) -> Doubled:
     if verification is not None:
         verification.wait_for_end()
     site.cluster.wait("the older tries to end", lambda: not any(map(psutil.pid_exists, older)))
-    # The older try possibly ends before the sandbox has processed its verification.
+    # The older try possibly ends before the sandbox has processed its verification, so wait for the sandbox, too.
     site.cluster.wait("the last answer", lambda: site.counters["in_flight"] == 0)
     return Doubled(batch, verification, marks)
 
@@ -132,11 +132,14 @@ def test_two_executions_of_one_batch(doubled: Doubled) -> None:
 
 @pytest.mark.skipif(not HAS_STATE_STORE, reason="before Airflow 3.3 there is no task state store")
 def test_two_executions_of_one_verification(doubled: Doubled, site: Site) -> None:
-    """The newer try finds the mark of the older try, which waits for FACEKI's answer, and waits for the record."""
+    """The newer try finds the mark of the older try, so the newer try only waits for the record.
+
+    Meanwhile the older try still waits for FACEKI's answer.
+    """
     verification = doubled.verification
     assert verification is not None
     assert (verification.run.state, site.ledger[verification.name]) == ("success", 1)
     assert verification.run.xcom("verify")["decision"] == "ACCEPTED"
     assert [mark["try_number"] for mark in doubled.marks] == [1]
-    # An execution replaces the mark before it sends.
+    # An execution replaces the mark before it sends. The mark has not changed, so the newer try has sent nothing.
     assert verification.marks == doubled.marks

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The example DAGs on several hosts, with everything that they read and write on S3. `test_hosts.py` runs the links."""
+"""The example DAGs on several hosts, with all their files on S3. `test_hosts.py` runs the example with a link."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.distributed.site import FAST_SECONDS, Site
 pytestmark = pytest.mark.airflow
 
 BATCH = [f"example-{number}" for number in range(40)]
-#: These are more than one worker runs at once, so the other worker gets some of them.
+#: Number of shards. One worker cannot run all of them at the same time, so the other worker gets some of them.
 SHARDS = WORKER_CONCURRENCY + 2
 KNOWN = {"recorded-accepted": "ACCEPTED", "recorded-declined": "DECLINED"}
 LOOKUP_CONF = {"record_identifiers": [*KNOWN, "nobody"]}

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Mapped tasks on two workers and waits in two triggerers, one of which is killed: all end right, with one token.
 
-Runs of the example with a link wait there too.
+Runs of `example_faceki_kyc_link` also wait in these triggerers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from tests.distributed.site import FAST_SECONDS, Site
 
 pytestmark = pytest.mark.airflow
 
-#: People whose decision is made before a triggerer is killed, while it is dead, and after the other one has taken over.
+#: Persons whose decision is made before one triggerer is killed, after it was killed, and after the other triggerer has
+#: taken over the waits.
 BEFORE, MEANWHILE, AFTER = WAITED[:3], WAITED[3:8], WAITED[8:]
 DECISIONS = ("ACCEPTED", "DECLINED")
 #: The decision about each person with a link, and the task that follows it.
@@ -34,7 +35,7 @@ KNOWN = [person for people in FETCHED.values() for person in people]
 
 @dataclass(frozen=True)
 class Scenario:
-    """What was seen while the waits were in the triggerers."""
+    """The finished runs, and how their waits were distributed over the triggerers."""
 
     run: DagResult
     #: The run of the example for each person with a link.

@@ -48,12 +48,12 @@ def test_nothing_in_any_local_file(site: Site, searched: Canaries) -> None:
     files = dict(files_below(site.cluster.home))
     hits = [(path, *hit) for path, content in files.items() for hit in searched.lines_in(content)]
     assert hits == []
-    # These prove that the search read the output of each host.
+    # This check proves that the search read the output of each host.
     assert {path.rpartition("/")[2].removesuffix(".log") for path in files} >= set(site.cluster.services)
 
 
 def test_nothing_in_any_remote_log(site: Site, searched: Canaries) -> None:
-    # This proves that the search reads the log of each task. A task uploads its log after it has succeeded.
+    # A task uploads its log after it has succeeded, so the test waits until the log of each task is on S3.
     wait_until(lambda: tasks_without_remote_log(site) == set())
     logs = {key: site.store.get(key) for key in site.store.keys("logs/")}
     hits = [(key, *hit) for key, content in logs.items() for hit in searched.lines_in(content)]

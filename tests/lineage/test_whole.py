@@ -27,7 +27,7 @@ pytestmark = pytest.mark.airflow
 DAG_ID, RUN_ID = "datasets", "once"
 TASKS = ("split_manifest", "verify", "tables", "one", "fetch", "too_many")
 
-# Airflow 2.11 has its REST API in the web server. This calls it without a server.
+# Airflow 2.11 has its REST API in the web server. This code calls the API without starting a server.
 WEB_SERVER = """
 import json, sys
 from airflow.www.app import create_app
@@ -39,7 +39,7 @@ for path in json.load(sys.stdin):
 
 @dataclass
 class Whole:
-    """Airflow after the run, still running."""
+    """Airflow, which still runs, after the DAG run has ended."""
 
     airflow: WholeAirflow
     faceki: SandboxProcess
@@ -103,7 +103,7 @@ def _links(shared_airflow: SharedAirflow) -> dict[str, dict[str, str | None]]:
     paths = {name: f"dags/{DAG_ID}/dagRuns/{RUN_ID}/taskInstances/{name}/links" for name in TASKS}
     if AIRFLOW_3:
         return {name: shared_airflow.api.call("GET", path)["extra_links"] for name, path in paths.items()}
-    # A caller without a login has all rights.
+    # With this setting, a caller without a login has all rights.
     (airflow.home / "webserver_config.py").write_text("AUTH_ROLE_PUBLIC = 'Admin'\n")
     done = subprocess.run(
         [sys.executable, "-c", WEB_SERVER],
@@ -183,7 +183,7 @@ def test_counts_of_a_batch(whole: Whole, task: str, counts: dict[str, int]) -> N
 
 def test_the_lineage_holds_no_personal_data_and_no_secret(whole: Whole) -> None:
     secrets = (STORE_PASSWORD, STORE_LOGIN, whole.faceki.client_secret, "aws_kyc@")
-    # The canaries would be found: the events of the other tasks are searched in the same way.
+    # This check proves that the searched text contains the events, so the search would find the words below.
     assert "people.ndjson" in whole.events
     assert [
         word for word in (*secrets, "canariella", "selfie.jpg", "accepted-1") if word in whole.events

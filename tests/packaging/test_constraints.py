@@ -16,8 +16,8 @@ PINS = sorted((ROOT / "constraints").glob("airflow-*.txt"))
 #: The pins that `make test` installs itself.
 INSTALLED = {"airflow-2.11", "airflow-3.3"}
 #: The oldest release of each provider that is recent enough. On 2026-11-29, the pins of Airflow 3.0 led to these
-#: releases, and the pins of the other versions to these or later ones. Without this limit, the resolver goes back to a
-#: release of years ago that has fewer requirements.
+#: releases, and the pins of the other versions to these or later ones. Without this limit, the resolver would choose a
+#: release that is years old, because it has fewer requirements.
 PROVIDERS = {
     "amazon": "9.12",
     "google": "19.5",
@@ -49,8 +49,8 @@ def test_the_pins_combine_with_other_providers(pins: Path, tmp_path: Path) -> No
     wanted = tmp_path / "wanted.in"
     lines = [f"apache-airflow-providers-{name}>={version}" for name, version in PROVIDERS.items()]
     wanted.write_text("\n".join(["apache-airflow", *lines]), encoding="utf-8")
-    # This resolves and downloads only metadata. It uses 3.11.9, because some packages do not support the first patch
-    # releases of 3.11.
+    # The command installs nothing and downloads only metadata. The Python version is 3.11.9, because some packages do
+    # not support the first patch releases of 3.11.
     command = [
         sys.executable,
         "-m",

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The demonstration tolerates a try that Airflow's scheduler fails, and names the error."""
+"""The demonstration continues if Airflow's scheduler lets a try fail, and reports the error of a failed task."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The README in the package has no link or image that leads nowhere on a package index."""
+"""The README in the package has no relative links or images, because they do not work on a package index."""
 
 from __future__ import annotations
 

@@ -41,9 +41,9 @@ os.execvp(sys.argv[1], sys.argv[1:])
 
 
 def commands(page: str) -> list[str]:
-    """Return a shell script with all commands of a page. A block that is to be saved becomes a file.
+    """Return the lines of a shell script with all commands of a page. Code that readers must save becomes a file.
 
-    The `make` targets have stages of their own.
+    Calls of `make` are left out, because other stages of the CI run these targets.
     """
     text = (ROOT / page).read_text(encoding="utf-8")
     blocks = r"(?:Save this as `(\S+)`[^`]*)?```(sh|python)\n(.*?)```"
@@ -78,12 +78,12 @@ def run_in(folder: Path, lines: list[str]) -> str:
         "PORT": str(free_port()),
         # On a busy machine a task that starts cannot reach the API server within Airflow's five seconds.
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "120",
-        # The commands import only a part of what pip installs.
+        # pip compiles no modules, because the commands import only a part of what pip installs.
         "PIP_NO_COMPILE": "1",
     }
     script = subprocess.Popen(
-        # In a terminal, processes in the background do not ignore SIGINT: the shell has job control (set -m), and it
-        # is not itself a child of a process that ignores SIGINT, as the processes of a CI system often are.
+        # In a terminal, SIGINT ends processes in the background. For the same behaviour, the shell needs job control
+        # (set -m), and must not inherit that SIGINT is ignored. The processes of a CI system often ignore SIGINT.
         [sys.executable, "-c", TERMINAL, "bash", "-eux", "-c", "\n".join(["set -m", *lines])],
         cwd=folder,
         env=environment,

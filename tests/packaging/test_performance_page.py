@@ -49,5 +49,5 @@ def test_a_place_without_results_says_so() -> None:
 
 
 def test_peers_that_are_not_installed_are_not_measured() -> None:
-    # The tests do not search the directory of the peers.
+    # The peers have a directory of their own, in which the tests do not search for packages.
     assert not peers.available()

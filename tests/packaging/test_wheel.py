@@ -136,7 +136,7 @@ def test_entry_points(wheel: Path) -> None:
     }
 
 
-# All three run in one process, because importing Airflow takes longer than the rest.
+# One process prints all three lists, because importing Airflow takes longer than the rest.
 LISTED = """
 import json, sys
 from airflow.__main__ import main
@@ -149,7 +149,7 @@ print(json.dumps([bundle.name for bundle in DagBundlesManager().get_all_dag_bund
 
 
 def test_airflow_lists_the_provider_its_hook_and_its_examples(installed: Callable[..., str]) -> None:
-    # Airflow logs the bundles on the standard output, before they are printed.
+    # Airflow writes log lines about the bundles to the standard output. So the list of the bundles is in the last line.
     providers, hooks, *_, bundles = installed("python", "-c", LISTED).splitlines()
     assert "airflow-provider-faceki" in {row["package_name"] for row in json.loads(providers)}
     (row,) = (row for row in json.loads(hooks) if row["connection_type"] == "faceki")

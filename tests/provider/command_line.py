@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Helper that runs several commands of Airflow's command line in one process. Each start takes 5 seconds or more."""
+"""Helper that runs several commands of Airflow in one process, because each start of Airflow takes 5 s or more."""
 
 from __future__ import annotations
 

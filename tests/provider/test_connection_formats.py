@@ -150,7 +150,8 @@ def test_custom_secrets_backend(backend: str, tmp_path: Path) -> None:
     assert SECRET not in printed
 
 
-# The test process started before the encryption key of the database existed, so it cannot read the Connections.
+# The test process started before the encryption key of the database existed, so it cannot read the Connections. This
+# script reads them in another process.
 READ_STORED = """
 import pickle
 from airflow.models import Connection
@@ -185,7 +186,8 @@ def test_connections_test_sends_a_request_to_faceki(airflow_db: Path, faceki_san
     right: dict[str, Any] = faceki_sandbox.connection()
     wrong = {**right, "password": "canary-not-this-one"}
     unfit = {**right, "extra": {"timeout": "soon"}}
-    # Airflow's command line interprets brackets as markup, and would fail with this host.
+    # The error text contains this host. Airflow's command line interprets brackets as markup, and would fail if the
+    # hook did not replace the brackets.
     marked = {**right, "host": "http://example.com/[/x]"}
     tested = airflow(
         *(["connections", "test", conn_id] for conn_id in ("right", "wrong", "unfit", "marked")),

@@ -50,7 +50,7 @@ def test_every_error_class_is_permanent_or_transient() -> None:
 
 
 def fail_with(error: FacekiError) -> None:
-    """Fail like a transport: the cause of the error can contain secrets."""
+    """Raise the error as a transport does: with a cause that contains a secret."""
     try:
         raise OSError("GET https://sdk.faceki.com/?clientSecret=canary")
     except OSError as behind:

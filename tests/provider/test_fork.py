@@ -55,7 +55,7 @@ def _modules() -> Iterator[tuple[str, ModuleType]]:
 
 
 def _shared_locks() -> dict[str, Any]:
-    """Return the locks that the modules contain: as a global, in a container, or as an attribute of such an object."""
+    """Return the locks in global variables of the modules, in dicts in them, and in attributes of such objects."""
     found: dict[str, Any] = {}
     for short, module in _modules():
         for name, value in vars(module).items():
@@ -77,7 +77,10 @@ def _collect(name: str, value: object, found: dict[str, Any]) -> None:
 
 @pytest.fixture
 def no_log() -> Iterator[None]:
-    """Log nothing. Airflow logs each look-up of a Connection, and the lock of the log's stream survives a fork."""
+    """Log nothing, because Airflow logs each look-up of a Connection.
+
+    If a thread held the lock of the log's stream at the fork, the lock would stay held in the child forever.
+    """
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
@@ -101,7 +104,7 @@ def use(faceki_sandbox: FacekiSandbox, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 class _Searched:
-    """Finder that records the name of each module that Python searches, and finds none."""
+    """Finder that finds no module, and records the name of each module that Python searches."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -113,9 +116,9 @@ class _Searched:
 def test_no_module_is_searched_after_the_first_use(
     use: Callable[[], bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Python holds a lock while it searches a module. A child that is forked in this moment waits for it forever.
+    """Python holds a lock while it searches a module. A child that is forked at this time waits for the lock forever.
 
-    A module that does not exist is searched again at each import. common-compat tries such modules.
+    Python searches a module that does not exist again at each import. common-compat tries to import such modules.
     """
     assert use()
     searched = _Searched()

@@ -28,7 +28,8 @@ from tests.provider.connections import read
 HASH_KEY = "invented-hash-key-" + "k" * 32
 
 only_airflow_2 = pytest.mark.skipif(AIRFLOW_3, reason="this form is Airflow 2's")
-# Airflow 3.0 calls the hook only if the form libraries are installed, and it does not install them itself.
+# Airflow 3.0 calls the hook only if the form libraries are installed. Airflow 3.0 does not install them, so its form is
+# not tested.
 only_airflow_3 = pytest.mark.skipif(AIRFLOW_VERSION < (3, 1), reason="this form is Airflow 3.1's and later")
 
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The form agrees with the defaults of the API package, which it must not import, and with Airflow 3.1."""
+"""The form has the defaults of the API package without importing the package. It also works in Airflow 3.1."""
 
 from __future__ import annotations
 

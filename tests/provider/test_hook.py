@@ -194,7 +194,7 @@ def test_rules_are_cached_also_where_there_are_none(
 def test_a_connection_can_say_no_proxy(
     faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch, proxies: object
 ) -> None:
-    # All requests use a proxy port on which no server listens.
+    # The environment names a proxy port on which no server listens.
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
         monkeypatch.setenv(name.lower(), "http://127.0.0.1:9")
@@ -258,7 +258,7 @@ def test_an_invalid_field_is_rejected_before_any_request(
 def test_the_test_of_a_connection_keeps_nothing_in_the_process(
     faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch, is_right: bool
 ) -> None:
-    """Airflow's Test button stores the Connection under a new random id for each test."""
+    """Airflow's Test button uses a new random Connection id for each test, so cached objects would accumulate."""
     monkeypatch.setattr(hook_module, "_cached_connections", {})
     connection = faceki_sandbox.connection(token_store="memory")
     if not is_right:

@@ -32,7 +32,7 @@ def _reset_swept_folders(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=["unnamed", "named"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways of writing: without a name until the file is complete, and as on systems that do not support this."""
+    """Both ways of writing: a file without a name until it is complete, and a named file where this is unsupported."""
     if request.param == "named":
         monkeypatch.setattr(local_files, "_open_unnamed", lambda folder: None)
     return str(request.param)
@@ -78,7 +78,7 @@ def test_a_write_that_is_killed(tmp_path: Path, way: str, exists: bool) -> None:
         target.write_bytes(b"old")
     context = multiprocessing.get_context("fork")
     started = context.Event()
-    # A daemon is ended with this process, also if an assertion fails before it is killed.
+    # A daemon process ends with this process, even if an assertion fails before `writer.kill()`.
     writer = context.Process(target=_write, args=(str(target), started), daemon=True)
     writer.start()
     assert started.wait(120)
@@ -135,7 +135,10 @@ def test_what_is_deleted(tmp_path: Path, name: str, kind: str, age: int, is_dele
 
 
 def test_old_partial_files_are_removed_on_nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On NFS, an exclusive lock needs a file that is open for writing: flock(2), "NFS details"."""
+    """The provider locks an old file before it deletes the file. On NFS, the file must be open for writing.
+
+    See flock(2), "NFS details".
+    """
     flock = fcntl.flock
 
     def flock_of_nfs(handle: int, operation: int) -> None:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Masking in a triggerer calls its supervisor only from the event loop that reads the responses.
+"""In a triggerer, masking calls the supervisor only from the event loop that reads the supervisor's responses.
 
 Airflow 3.0 and 3.1 mask by a blocking call, which returns to the event loop through asgiref. `make test` does not run
 these versions. It runs 2.11, for which the provider masks in the same way. A function in this test imitates the

@@ -112,7 +112,7 @@ def test_options_have_what_airflow_asks_of_them() -> None:
         assert option.keys() == {"description", "version_added", "type", "example", "default"}, name
     from airflow.providers_manager import ProvidersManager
 
-    # Airflow 2 reads the options of providers on demand. Airflow 3 reads them at startup.
+    # Airflow 2 needs this call, because it reads the options of providers on demand. Airflow 3 reads them at startup.
     ProvidersManager().initialize_providers_configuration()
     assert conf.getboolean("faceki", "webhook_enabled") is False
 
@@ -162,8 +162,8 @@ def test_airflows_command_line_lists_it(listed: CommandResults) -> None:
     (hook,) = [row for row in json.loads(hooks) if row["connection_type"] == "faceki"]
     assert hook["class"] == schema.HOOK_CLASS
     assert hook["hook_name"] == "FACEKI"
-    # Airflow 3.0 and 3.1 read these two from the hook if the form libraries are installed. Their API server uses
-    # stand-ins.
+    # Airflow 3.0 and 3.1 read the behaviours and the widgets from the hook only if the form libraries are installed.
+    # The API server of these versions uses stand-ins for the libraries.
     if AIRFLOW_VERSION not in ((3, 0), (3, 1)) or importlib.util.find_spec("wtforms"):
         assert {"field_behaviours": "faceki"} in json.loads(behaviours)
         assert widgets.count("extra__faceki__") == len(IN_FORM)

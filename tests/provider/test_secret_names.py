@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Airflow masks every secret field by its name: in its masker, its REST responses and its form.
+"""Airflow's masker, REST responses and form mask every secret field, because they recognise the field's name.
 
 ``airflow connections get``, ``airflow connections export`` and parts of the audit log show secrets.
 ``docs/connection.md`` documents this, and the tests below verify that it is still correct.

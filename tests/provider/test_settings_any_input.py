@@ -54,7 +54,8 @@ def test_any_connection_is_understood_or_refused(
     login: str | None, host: str | None, port: int | None, schema: str | None, extra: Json
 ) -> None:
     found = read(login=login, password=CANARY, host=host, port=port, schema=schema, extra=extra)
-    # If the user writes the same secret into a public field and that field is valid, repr shows it.
+    # The repr of a valid Connection is not searched for the secret. If the user has also written the secret into a
+    # public field, repr shows this field.
     if isinstance(found, ConfigurationError):
         assert CANARY not in str(found) + repr(found)
     else:

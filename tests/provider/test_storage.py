@@ -108,7 +108,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    # The next try possibly finds free space, so this error is not a mistake of the caller.
+    # The next try possibly finds free space. So this is no ValidationError, because Airflow does not retry after one.
     with pytest.raises(OSError, match="No space left") as caught:
         storage.write_json(uri, "new")
     assert not isinstance(caught.value, ValidationError)
@@ -201,7 +201,7 @@ def test_a_folder_without_permission_is_rejected_before_writing(
         closed.append(path)
         return False
 
-    # The tests possibly run as root, which may write to each folder.
+    # The function is replaced, because the tests possibly run as root, which may write to each folder.
     monkeypatch.setattr(os, "access", access)
     for path in (tmp_path / "r.json", tmp_path / "new" / "folder" / "r.json"):
         # Permissions can be repaired, so a later try of the task can succeed.

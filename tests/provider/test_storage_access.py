@@ -54,7 +54,7 @@ def test_an_explicit_connection_is_final(use: Callable[[str], object], user: str
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    """Create the allowed folder ``in/`` and the forbidden folder ``out/``, with links and with files of both kinds."""
+    """Create the allowed folder ``in/`` and two forbidden folders, with images, text files and links."""
     for name in ("in", "out", "in-other"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "face.jpg").write_bytes(JPEG)
@@ -154,7 +154,8 @@ def test_images_of_a_manifest_on_s3(object_store: ObjectStore, uri: str, expecte
     for prefix in ("s3://kyc/in", "s3://kyc/in/", "S3://kyc/in/"):
         found = reason(uri, AccessPolicy.for_manifest(["/in", prefix], ["s3_store"]))
         assert found is None if expected is None else expected in str(found)
-    # Without prefixes, every file of a storage is allowed, and no error reveals whether a file exists but is no image.
+    # Without prefixes, every file of a storage is allowed. The error for a missing file is the same as for a file that
+    # is no image.
     found = reason(uri, AccessPolicy.for_manifest(None, ["s3_store"]))
     assert found in (None, REFUSED)
     assert reason(uri, AccessPolicy.for_manifest(None, None)) == REFUSED

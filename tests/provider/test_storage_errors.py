@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""One family of errors for all storages: local files, S3 and memory, while opening and while reading."""
+"""All storages (local files, S3, memory) raise the same kinds of errors while a file is opened or read."""
 
 # mypy finds no types for fsspec.
 # mypy: disable-error-code="import-untyped,misc,no-untyped-call,arg-type"

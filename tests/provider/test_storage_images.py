@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Amount of data of a file in an object store that is fetched and stored in memory."""
+"""The amount of data that is fetched and kept in memory when an image is read from an object store."""
 
 # mypy finds no types for fsspec.
 # mypy: disable-error-code="import-untyped,misc"

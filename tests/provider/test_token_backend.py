@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""An access token that hosts share through an object storage. The Connection's token_store contains its location."""
+"""An access token that hosts share through an object storage. The Connection's ``token_store`` is its URI."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.process
 
 FETCH = FetchRecords(request_id="r-1")
-#: Tasks on three hosts. tests/api/test_token_shared.py has forty, without S3.
+#: Number of tasks, on three hosts. A test in tests/api/test_token_shared.py has forty tasks, but no S3.
 TASKS = 15
 
 
@@ -91,7 +91,7 @@ def fresh_home(
 def warnings_of_store(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[], list[str]]:
-    """Return the warnings about a token store. Airflow 3 writes them to stdout, Airflow 2 writes them to the log."""
+    """Return a function that finds the warnings about a token store: in stdout (Airflow 3) or the log (Airflow 2)."""
 
     def found() -> list[str]:
         lines = capsys.readouterr().out.splitlines() or caplog.text.splitlines()
@@ -129,9 +129,10 @@ def test_eight_fresh_homes_fetch_one_token(
 
 @pytest.mark.any_airflow
 def test_only_one_of_many_requests_creates_an_object() -> None:
-    """The S3 server of the tests keeps what S3 promises, on which the shared token store depends.
+    """Check that the S3 server of the tests behaves as S3. The shared token store depends on this behaviour.
 
-    It writes late, as on a busy machine. Without its lock, all requests would pass the check and create the object.
+    The server writes late, as on a busy machine. If it did not handle the requests one after the other, all requests
+    would find that the object does not exist, and create it.
     """
     with s3_server(write_delay_seconds=0.2) as port:
         client = ObjectStore(port, proxy_port=0).client
@@ -162,13 +163,13 @@ def test_tasks_and_waits_on_three_hosts_fetch_one_token(
     all_ready = multiprocessing.get_context("fork").Barrier(TASKS + 1)
 
     def ready_hook(home: str) -> tuple[FacekiHook, list[str]]:
-        """Return a hook and the warnings of its token store, when all processes are ready."""
+        """Wait until all processes are ready, and return a hook and the warnings of its token store."""
         try:
             hook = fresh_home(place, home)
             warnings = _recorded_warnings(hook, monkeypatch)
             all_ready.wait(300)
         except BaseException:
-            # Without it, the other processes would wait for this one until the time limit.
+            # Without this call, the other processes would wait for this process until the time limit.
             all_ready.abort()
             raise
         return hook, warnings
@@ -314,7 +315,7 @@ def _s3_error(code: str, **more: str) -> Exception:
         pytest.param(_s3_error("PreconditionFailed", Condition="If-None-Match"), id="S3, it exists"),
         pytest.param(_s3_error("PreconditionFailed"), id="like S3, it exists"),
         pytest.param(_s3_error("ConditionalRequestConflict"), id="S3, it is deleted now"),
-        # gcsfs raises it for HTTP 412, and adlfs for azure-core's ResourceExistsError.
+        # gcsfs raises FileExistsError for HTTP 412. adlfs raises it for azure-core's ResourceExistsError.
         pytest.param(FileExistsError("bucket/tokens/lock"), id="GCS and Azure, it exists"),
     ],
 )
@@ -427,7 +428,8 @@ def test_a_failed_lookup_is_repeated_only_on_a_thread_of_asgiref(
         assert len(lookups.threads) == 1
         assert object_store.keys() == []
         store = _store_of(hook)
-        # A minute later. The Connection was possibly edited, so that the hook has a new client and a new backend.
+        # From here, the test behaves as if a minute had passed. If the Connection was edited (`is_edited`), the next
+        # hook has a new client and a new backend.
         monkeypatch.setattr(token_backend_module, "_attempts", _due(token_backend_module._attempts))
         store._suspended_until = 0.0
         if is_edited:

@@ -165,7 +165,8 @@ def test_a_reset_of_the_sandbox_ends_what_is_still_to_come(
     sandbox.reset()
     held_delays.end()
     eventually(lambda: held_delays.ended == 1)
-    # The sandbox has one event loop. When it has answered, it has also finished the work that was ready before.
+    # The sandbox has one event loop. When the loop has answered this call, it has also run all work that was ready
+    # before the call.
     call.records(requestId="x")
     assert sandbox.ledger == {}
 
@@ -305,7 +306,7 @@ def test_the_options_of_a_finished_fault_are_not_ignored(sandbox: FacekiSandbox)
 
 
 def test_a_fault_that_is_skipped_does_not_delay_a_reset() -> None:
-    """Check that the reset comes before the body is read, although an earlier fault in the queue waits."""
+    """Check that the reset is found before the body is read, although the first fault is still being skipped."""
     faults = Faults()
     faults.add(Fault("status", skip=5))
     faults.add(Fault("reset", route="verify"))

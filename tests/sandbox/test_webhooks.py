@@ -163,7 +163,8 @@ def test_what_is_refused_is_not_sent_again(
     link = sandbox.create_link()
     sandbox.decide(link, "REVIEW")
     eventually(lambda: sandbox.counters.webhooks == {"503": 1})
-    # Webhooks of one request are sent one after the other, so the second one comes after a repeated first one.
+    # Webhooks of one request are sent one after the other. If the sandbox repeated the first webhook, the repetition
+    # would arrive before the second webhook.
     sandbox.decide(link, "ACCEPTED")
     eventually(lambda: receiver.statuses and receiver.statuses[-1][1] == "ACCEPTED")
     assert [status for _, status in receiver.statuses] == ["REVIEW", "ACCEPTED"]
@@ -182,7 +183,7 @@ def test_a_reset_drops_queued_webhooks(
 ) -> None:
     late = {"webhook_mode": "late", "webhook_delay": 0.2, "webhook_url": receiver.url}
     sandbox.settings.update(late)
-    # All webhooks have the same request id, so they arrive in the order of sending.
+    # Both webhooks have the same request id. If the first one were still sent, it would arrive before the second one.
     sandbox.webhooks.send("r-1", {"number": 1})
     sandbox.reset()
     sandbox.settings.update(late)

@@ -109,7 +109,7 @@ def test_the_text_of_an_open_circuit_names_refusal_or_silence(error: api.FacekiE
 
 @pytest.fixture
 def polls(faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch) -> FacekiSandbox:
-    """A sandbox to which the Connection ``faceki_polled`` belongs."""
+    """A sandbox, and the Connection ``faceki_polled`` to it."""
     connection = faceki_sandbox.connection(token_store="memory")
     monkeypatch.setenv("AIRFLOW_CONN_FACEKI_POLLED", json.dumps(connection))
     return faceki_sandbox

@@ -66,7 +66,7 @@ class Clock:
 def link(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, SandboxProcess]]:
     """A link without a decision, at a sandbox in another process.
 
-    The time of that process continues while the test's clock is fake.
+    The other process uses the real time, while the clock of the test's process is fake.
     """
     with SandboxProcess() as running:
         monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", connection(running))
@@ -104,7 +104,7 @@ def test_waits_that_start_together_poll_at_different_times(
 
     monkeypatch.setattr(time, "time", clock.time)
     patch_sleep(monkeypatch, sleep)
-    # The pauses are the same in each run, so this test does not depend on luck.
+    # This random generator has a fixed seed, so the pauses are the same in each run of this test.
     monkeypatch.setattr(faceki, "random", random.Random(2026))
 
     async def one_after_another() -> list[tuple[float, float]]:
@@ -182,5 +182,6 @@ def test_limits_hold_for_all_waits_together(sandbox: FacekiSandbox, monkeypatch:
 
     assert {event["status"] for event in events} == {"timeout"}
     assert sandbox.counters.in_flight_max <= 3
-    # 61 requests cannot be sent faster at 40 per second. This is a lower bound, so a busy machine cannot make it fail.
+    # At 40 requests per second, 61 requests need at least this time. The test has no upper limit of the time, because
+    # the machine is possibly busy.
     assert took >= 60 / 40

@@ -28,7 +28,7 @@ LISTENING = Path(__file__).parent / "listening"
 @pytest.fixture(scope="session")
 def listening(airflow_db: Path) -> Path:
     """Return the path of the database that contains the DAGs of `listening/`."""
-    # Airflow reads its environment at import time, so a separate process must read this environment.
+    # Airflow reads its environment variables when it is imported, so only a new process can use this environment.
     environment = {
         **os.environ,
         "AIRFLOW__CORE__DAGS_FOLDER": str(LISTENING),
@@ -42,14 +42,15 @@ def listening(airflow_db: Path) -> Path:
 
 @pytest.fixture
 def _connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A test of another file that forgets to create its Connection must not find one of these.
+    # These Connections exist only during a test that asks for them. Otherwise a test of another file that forgets to
+    # create its own Connection could find one of them.
     for name, value in connections().items():
         monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(value))
 
 
 @pytest.fixture
 def receiver() -> Receiver:
-    """Return a receiver as in the API server. None of its rate limits is used yet."""
+    """Return a new receiver, as the API server creates it. It has not counted any request for its rate limits yet."""
     from airflow_provider_faceki.webhook import app, auth, events
 
     return app.Receiver(auth.load_credentials, events.store_events)
@@ -63,7 +64,7 @@ def virtual_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
     use_virtual_time(monkeypatch, app, auth)
     for module in (auth, events):
         monkeypatch.setattr(module, "ThreadPoolExecutor", VirtualExecutor)
-    # The default of their parameter `clock` is the real clock.
+    # The default of the parameter `clock` of these classes is the real clock, so the virtual clock is passed to them.
     for module, name in ((app, "TokenBucket"), (auth, "Authenticator"), (auth, "ReferencedConnections")):
         monkeypatch.setattr(module, name, partial(getattr(module, name), clock=VirtualTime.monotonic))
 
@@ -79,6 +80,7 @@ def served(listening: Path, _connections: None, receiver: Receiver) -> Iterator[
     from airflow_provider_faceki.webhook.app import create_app
 
     with serving(create_app(receiver), listening) as found:
-        # The webhooks of earlier tests must not count for the limit of webhooks per day.
+        # The webhooks of earlier tests must not count for the limit of webhooks per day, so they are made 25 hours
+        # older.
         found.rows("UPDATE asset_event SET timestamp = datetime(timestamp, '-25 hours')")
         yield found

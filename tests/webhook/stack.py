@@ -98,7 +98,7 @@ class Stack(Served):
 
 
 def stack_of(shared_airflow: SharedAirflow) -> Stack:
-    """Let the sandbox send its webhooks to the shared Airflow, and start the DAGs that they concern."""
+    """Let the sandbox send its webhooks to the shared Airflow, and unpause the DAGs of the webhook tests."""
     airflow, api = shared_airflow.airflow, shared_airflow.api
     airflow.wait_until_ready(*STARTED)
     for dag_id in STARTED:

@@ -35,7 +35,7 @@ SIGNED = replace(OK, hmac_secret=SECRET.encode(), hmac_header="X-Signature")
 
 
 class Blocked(NamedTuple):
-    """Seconds for which other code blocks the event loop. What has arrived meanwhile is read after them."""
+    """Seconds for which other code blocks the event loop. Data that arrives in this time is read only afterwards."""
 
     seconds: float
 
@@ -131,7 +131,8 @@ class Webhooks:
                     return {"type": "http.request", "body": piece, "more_body": True}
                 if isinstance(piece, Blocked):
                     block(piece.seconds)
-                    # The loop reads the socket in one turn, and wakes the reader in the next one.
+                    # A real event loop needs two turns here: it reads the socket in the first, and wakes the reader in
+                    # the second.
                     await asyncio.sleep(0)
                     await asyncio.sleep(0)
                     continue
@@ -234,7 +235,7 @@ def test_statuses_that_the_connection_does_not_select_are_ignored(webhooks: Webh
 
 
 def test_a_group_has_the_limit_of_its_last_webhook(webhooks: Webhooks) -> None:
-    """The Connection was possibly changed since the first webhook of the group arrived."""
+    """The limit is a setting of the Connection, and has possibly changed since the group's first webhook arrived."""
     webhooks.store.seconds = 1.0
 
     async def send() -> list[Outcome]:
@@ -377,7 +378,7 @@ def test_wrong_tokens_have_a_rate_limit_and_right_ones_pass(
 
 
 def test_a_slow_lookup_is_no_refusal_while_the_expected_connections_are_unknown(webhooks: Webhooks) -> None:
-    """FACEKI possibly sends a webhook again after 503, but not after 401."""
+    """The response is 503 and not 401, because FACEKI possibly sends a webhook again only after 503."""
     webhooks.referenced_error, webhooks.backend.seconds = TimeoutError(), 3.0
 
     async def send() -> None:
@@ -410,7 +411,8 @@ def test_the_right_token_of_an_unexpected_connection_is_not_counted_as_a_refusal
         assert (await webhooks.post()).status == 200
         assert (await webhooks.post(token=WRONG)).status == 401
         await asyncio.sleep(auth.CACHE_TTL_SECONDS)
-        # The lookup of a Connection is expected after its first right token, so it needs no place in the limit.
+        # After its first right token, a Connection counts as expected. So its lookup does not use up the limit of
+        # refusals.
         assert (await webhooks.post()).status == 200
         assert (await webhooks.post(token=WRONG)).status == 429
 
@@ -490,7 +492,7 @@ def test_a_large_or_slow_body_is_refused(
     answer = webhooks.answer(pieces=pieces)
     assert (answer.status, answer.seconds) == (status, seconds)
     assert len(webhooks.store.stored) == (status == 200)
-    # After a refusal of the body, its rest stays in the TCP connection.
+    # After a refusal of the body, the rest of the body stays in the TCP connection, so the server must close it.
     assert answer.headers.get("connection") == ("close" if status in {408, 413} else None)
 
 

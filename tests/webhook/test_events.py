@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A group of webhooks costs few database queries, and equal queries within a group never hide what it has written."""
+"""A group of webhooks costs few database queries. Although query results are cached, a group sees its own new rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.webhook.served import webhook_body
 pytestmark = pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 receives no webhooks")
 
 GROUP = 20
-#: Queries for each further event: three rows are written, the partition is looked for, and the asset is locked.
+#: Queries for each further event: three rows are written, the partition is looked up, and the asset is locked.
 MAX_QUERIES_PER_EVENT = 5
 LIMIT = 1_000_000
 
@@ -87,7 +87,8 @@ def test_events_that_tasks_create_use_up_no_limit(listening: Path) -> None:
             select(AssetModel.id).where(AssetModel.uri == faceki_verifications("faceki_plain").uri)
         )
         assert asset_id is not None
-        # Another test has possibly stored events of earlier days.
+        # Another test has possibly stored events, so the limit of this test is relative to the events of the last 24
+        # hours.
         webhooks = select(func.count()).where(
             AssetEvent.asset_id == asset_id,
             AssetEvent.source_task_id.is_(None),
@@ -110,7 +111,7 @@ def test_events_that_tasks_create_use_up_no_limit(listening: Path) -> None:
 
 
 def test_the_next_transaction_reads_again(listening: Path) -> None:
-    """Sessions belong to a thread, so a result of one group must not answer the queries of the next."""
+    """Groups on one thread share a database session, so cached results of one group must not be used for the next."""
     from airflow.models.dag import DagModel
     from airflow.utils.session import create_session
     from sqlalchemy import update

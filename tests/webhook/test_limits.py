@@ -131,7 +131,7 @@ def test_unknown_callers_do_not_use_up_the_limit_of_known_ones(served: Served, r
         (429, '{"detail":"too many webhooks"}')
     }
     assert served.post(served.at(), webhook_body()).status_code == 200
-    receiver._authenticator._cache.clear()  # a Connection with a verified token is looked up again
+    receiver._authenticator._cache.clear()  # a new lookup is allowed after a verified token
     assert served.post(served.at(), webhook_body()).status_code == 200
 
 

@@ -24,7 +24,8 @@ pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "webhooks.md").read_text()
-#: The folders in which an nginx is searched. `make test` unpacks one into the last of them if there is none.
+#: The folders in which this test looks for nginx. If they contain no nginx, `make test` unpacks one into the last
+#: folder.
 FOLDERS = (os.environ.get("PATH", os.defpath), "/usr/sbin", str(ROOT / ".work" / "nginx" / "usr" / "sbin"))
 NGINX = shutil.which("nginx", path=os.pathsep.join(FOLDERS))
 TOKEN = "secret-token-that-was-made-up-0123456789"
@@ -54,7 +55,7 @@ class Proxy:
     def logs_with(self, line: str) -> str:
         """Return the content of all nginx logs when they contain this line.
 
-        nginx sends the response before it writes the line.
+        nginx writes the line after it has sent the response, so this method waits for the line.
         """
         wait_until(lambda: line in self.logs)
         return self.logs
@@ -116,7 +117,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
             except ConnectionError:
                 time.sleep(0.05)
         yield proxy
-        # The usual log is enabled, so a token would appear in it.
+        # This proves that the usual log is enabled. So if nginx logged a token, the tests would have found it.
         assert "POST /elsewhere" in proxy.logs
     finally:
         process.terminate()

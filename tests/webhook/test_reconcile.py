@@ -19,7 +19,7 @@ NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
 class Events:
-    """Stand-in for Airflow's events of an asset. The events after a given time can be selected."""
+    """Stand-in for Airflow's events of an asset. :meth:`after` records the time, but does not filter the events."""
 
     def __init__(self, *said: tuple[str, str]) -> None:
         self.said = said

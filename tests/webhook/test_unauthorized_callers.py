@@ -122,7 +122,7 @@ def test_the_response_time_of_a_refusal_hides_existing_connections(
 ) -> None:
     from httpx import ASGITransport, AsyncClient
 
-    # With real time, a slow machine could make one of the refusals longer.
+    # The time is virtual, because with real time a slow machine could make one of the refusals longer.
     backends = [SlowBackend(lambda: spend(seconds / 2)) for _ in range(2)]
     monkeypatch.setattr("airflow.configuration.ensure_secrets_loaded", lambda: backends)
 
@@ -149,7 +149,7 @@ def test_the_response_time_of_a_refusal_hides_existing_connections(
     found = run(call())
     expected = (1 if seconds < 1 else 2) * app.REFUSAL_SECONDS
     assert found == {name: pytest.approx(expected) for name in found}
-    # Each backend is queried once, whatever it contains.
+    # The first backend is asked once for each Connection, the second only for the Connection that the first lacks.
     assert backends[0].asked == ["known", "known_too", "unknown"]
     assert backends[1].asked == ["unknown"]
 
@@ -193,7 +193,7 @@ def test_a_failed_lookup_differs_from_a_missing_connection(
 
 
 class FakeIdSource:
-    """Source of the referenced ids, which can fail."""
+    """Fake source of the ids of the Connections that DAGs use. Reading the ids can fail."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -253,7 +253,7 @@ def test_referenced_connections_are_kept_while_reading_fails(caplog: pytest.LogC
 
 
 def test_the_reason_of_a_slow_refusal_does_not_contain_the_id() -> None:
-    """The id and the token were possibly exchanged in the URL, and the reason is logged."""
+    """The reason is logged. If the caller exchanged the id and the token in the URL, the id is the secret token."""
     released = threading.Event()
 
     def load(_conn_id: str) -> Credentials:

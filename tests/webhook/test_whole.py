@@ -66,7 +66,8 @@ def test_a_forged_webhook_costs_one_request(stack: Stack) -> None:
     before = _requests(stack)
     stack.faceki.control.post("fake-webhook", request_id=forged, status="ACCEPTED", full_name=NAME)
     assert stack.finished(LISTENER, forged) == {"fetch": "skipped", "act": "skipped"}
-    # The task requests a token only if no earlier test did.
+    # If no earlier test has requested a token, the task requests one, so one token request is left out of the
+    # comparison.
     assert _requests(stack) - before - Counter(token=1) == Counter(records=1)
 
 
@@ -199,7 +200,8 @@ def test_no_file_of_the_stack_holds_a_secret(stack: Stack) -> None:
     assert any(path.name.startswith("attempt=") for path in files)
     assert "/faceki/webhook/***/***" in (stack.airflow.printed / "api-server.log").read_text()
     leaks = [(path.name, each) for path in files for each in hidden if each.encode() in path.read_bytes()]
-    # The summary of a record contains its link, and Airflow stores XCom in the database. The link is already used then.
+    # The database may contain links: the summary of a record contains its link, and Airflow stores XCom in the
+    # database. This does no harm, because such a link has already been used.
     assert [
         (name, each) for name, each in leaks if not (each in links and name.startswith("airflow.db"))
     ] == []

@@ -61,8 +61,8 @@ class FaceMatch(_SelfieCall):
 
     https://docs.faceki.com/api-integration/verification-apis/face-match-api
 
-    FACEKI does not document its answer to a search that finds no person. Therefore each of these answers counts as such
-    an answer, and the result is an empty tuple:
+    FACEKI does not document its answer to a search that finds no person. Therefore the result is an empty tuple after
+    each of these answers:
 
     * The answer contains an empty list.
     * The answer has FACEKI's code 8013 (no such record).

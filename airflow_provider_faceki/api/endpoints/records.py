@@ -32,8 +32,8 @@ NULL_ADVICE = (
 )
 
 # Usual status words for a verification that has no decision yet. No public source contains the words that FACEKI uses.
-# A record with one of these words is accepted as a record without a decision. A status word that is neither in this set
-# nor a documented decision raises an error, because the word is possibly a decision.
+# A record with one of these words is accepted as a record without a decision. A documented decision is accepted as a
+# decision. Any other status word raises an error, because the word is possibly an undocumented decision.
 _PENDING_WORDS = frozenset(
     {
         *("PENDING", "IN_PROGRESS", "INPROGRESS", "IN PROGRESS", "PROCESSING"),
@@ -148,7 +148,7 @@ def check_is_stated(error: NotFoundError) -> None:
 
 
 def read_records(answer: Payload) -> tuple[VerificationRecord, ...]:
-    """Return the records in FACEKI's answer. They are searched in the answer and in the objects that it contains.
+    """Return the records in FACEKI's answer. The nested objects of the answer are searched too.
 
     If the answer contains an empty list instead of records, the result is empty. If the answer contains ``null`` or an
     empty object instead of records, the result is empty only if the setting ``null_result`` is ``no_record``.
@@ -187,7 +187,7 @@ def _with_decision(item: dict[str, Json], document: Json, *, is_alone: bool) -> 
     """Return ``item`` as a record.
 
     Some answers contain the decision beside the record and not inside it. If ``item`` is the only record in the answer
-    and has no field ``decision``, this field of the answer is added to the record.
+    and has no field ``decision``, the field ``decision`` of the outermost object is added to the record.
     """
     record = VerificationRecord(item)
     if (

@@ -102,7 +102,8 @@ class KycVerification:
     def from_dict(cls, stored: object) -> KycVerification | None:
         """Return the result of a verification from a dictionary that :meth:`to_dict` returned.
 
-        If ``stored`` is not a mapping, or has neither a valid request id nor a decision, the result is ``None``.
+        The result is ``None`` if ``stored`` is not a mapping, or if both the request id and the decision are missing or
+        invalid.
         """
         if not isinstance(stored, Mapping):
             return None
@@ -129,9 +130,9 @@ class PerformKycVerification:
 
     https://docs.faceki.com/api-integration/verification-apis/perform-kyc-verification
 
-    The request is sent again only if FACEKI certainly did not act on it. This is the case if FACEKI cannot have
-    received the complete body, or if FACEKI reports that it did not act. If the answer is lost, cannot be read, or
-    belongs to another verification, the record is looked up by ``record_identifier``.
+    The request is sent again only in two cases: FACEKI cannot have received the complete body, or FACEKI's answer, such
+    as HTTP 429, means that FACEKI did not act on the request. If the answer is lost, cannot be read, or belongs to
+    another verification, the record is looked up by ``record_identifier``.
 
     If the person does not pass, no error is raised. The result has the decision DECLINED and FACEKI's codes.
 
@@ -322,7 +323,7 @@ class FindKycVerification:
     def read(self, answer: Payload) -> KycVerification | None:
         """Return the newest verification in FACEKI's answer that has the requested id, or ``None`` if there is none.
 
-        Several verifications can have the same ``record_identifier``. Those that ``known_request_ids`` or
+        Several verifications can have the same ``record_identifier``. Verifications that ``known_request_ids`` or
         ``not_before`` excludes are ignored.
 
         :raises UnexpectedResponseError: if the answer contains records, but no record has the requested id, or if the

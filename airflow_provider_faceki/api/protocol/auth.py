@@ -27,11 +27,11 @@ from airflow_provider_faceki.api.secrets import SecretBytes, SecretText
 from airflow_provider_faceki.api.service import AuthFlow
 from airflow_provider_faceki.api.values import as_number
 
-#: A token is not used any more if it expires within this number of seconds, so that no token expires on its way to
-#: FACEKI. For a short lifetime, :data:`MAX_RENEWAL_MARGIN_FRACTION` reduces this number.
+#: A token is not used in this number of seconds before its expiry. Otherwise the token could expire on its way to
+#: FACEKI. If the lifetime is below ten minutes, :data:`MAX_RENEWAL_MARGIN_FRACTION` reduces the number.
 RENEWAL_MARGIN_SECONDS = 60.0
-#: A token with a lifetime below ten minutes is used until this fraction of its lifetime remains. A longer lifetime has
-#: the fixed margin :data:`RENEWAL_MARGIN_SECONDS`, which would be too much of a short lifetime.
+#: A token with a lifetime below ten minutes is not used when this fraction of its lifetime, or less, remains. For such
+#: a short lifetime, :data:`RENEWAL_MARGIN_SECONDS` would be too long.
 MAX_RENEWAL_MARGIN_FRACTION = 0.1
 #: Lifetime of a token in seconds if FACEKI's answer to the token request contains no lifetime. The value is documented
 #: at https://docs.faceki.com/api-integration/verification-apis/authentication .
@@ -96,8 +96,8 @@ class TokenStore(Protocol):
         """Try to acquire a refresh lock. If other callers own all locks that are tried, return ``None``.
 
         There are several locks, numbered from 0, because the owner of a lock possibly hangs. At first, all callers try
-        lock 0 only. If lock 0 is not released in time, the waiting callers also try lock 1. One of them acquires lock 1
-        and fetches the token for all callers.
+        lock 0 only. If lock 0 is not released within ``MAX_LOCK_WAIT_SECONDS``, the waiting callers also try lock 1.
+        One of them acquires lock 1 and fetches the token for all callers.
 
         :param generation: Number of the last lock to try. The method tries the locks from 0 to this number.
         """
@@ -115,8 +115,9 @@ class TokenRequest:
 
     :param base_url: Base URL of the FACEKI installation.
     :param client_id: Client id from the FACEKI portal (Integrations → Client ID).
-    :param client_secret: Client secret from the same page.
-    :param flow: Form of the request. ``ACCESS_TOKEN_QUERY`` puts the secret into the URL, and proxies log URLs.
+    :param client_secret: Client secret from the same page of the FACEKI portal.
+    :param flow: Form of the request. Avoid ``ACCESS_TOKEN_QUERY`` if possible, because this form puts the secret into
+        the URL, and proxies log URLs.
     """
 
     base_url: str
@@ -169,9 +170,9 @@ class TokenRequest:
         :raises AuthenticationError: if the answer is a validation error for the credentials.
         :raises UnexpectedResponseError: if the answer contains no token that can be sent in a header.
         """
-        # Error trackers report the local variables of the function that raises an error. A local variable of
-        # `_find_token` possibly shows the text of a token. No local variable of this method does. Therefore this method
-        # raises the error.
+        # Error trackers report the local variables of the function that raises an error. The local variables of
+        # `_find_token` possibly show the text of a token. The local variables of this method do not show it. Therefore
+        # the error is raised here, and not in `_find_token`.
         token = _find_token(answer.document, requested_at)
         if token is not None:
             return token

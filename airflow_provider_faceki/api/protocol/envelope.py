@@ -66,7 +66,7 @@ _ENVELOPE_FIELDS = frozenset(
     }
 )
 # Fields of the outer object (envelope) of FACEKI's answers. If an envelope has neither the field `result` nor the field
-# `data`, the result consists of all its fields except the fields in this set.
+# `data`, the result consists of all fields of the envelope except the fields in this set.
 _WRAPPING_FIELDS = frozenset({*_CODE_FIELDS, *_SUCCESS_FIELDS, "status", "message", "appversion"})
 
 # Words with which services refuse a token or credentials. They help to decide whether an answer is a failure, which
@@ -93,8 +93,9 @@ _GENERAL_CODES = frozenset({400, 403, 422, 500, 1000})
 class Payload:
     """The content of an answer, without the outer JSON object (envelope). Its ``repr`` hides the content.
 
-    :param result: Value of the field ``result`` or ``data``. If the answer has neither field, it is the whole document.
-        If this document is an envelope, fields such as code, status and message are removed from it.
+    :param result: Value of the field ``result`` or ``data``. If the answer has neither field, the result is the whole
+        document. If this document is an envelope, the result does not contain its fields for the code, status and
+        message.
     :param document: The whole JSON document. It is needed for values that are outside ``result`` and ``data``, such as
         the URL of a link.
     :param file: The PDF, positioned at its first byte, if the answer is a PDF.
@@ -103,9 +104,9 @@ class Payload:
     :param null_is_no_record: Meaning of a successful answer whose content is ``null``, for calls that read records.
         ``True``: FACEKI has no record, as with an empty list. ``False``: the meaning is unknown, and an error is
         raised. The value comes from the setting ``null_result``.
-    :param failure: Failure that an answer reports although it contains records, each with a decision. Calls that read
-        records ignore this failure and use the records. All other calls raise it. If an answer reports no failure, the
-        value is ``None``. A failure without such records is raised by :func:`read_payload`, so it has no payload.
+    :param failure: Failure without a code that the answer reports, although the answer contains records, each with a
+        decision. Calls that read records ignore this failure and use the records. All other calls raise the failure.
+        Any other failure is raised by :func:`read_payload`. If the answer reports no failure, the value is ``None``.
     """
 
     result: Json
@@ -162,8 +163,8 @@ def _read(response: HttpResponse) -> Payload | ResponseError:
     if is_good and code is None and not _states_failure(by_name):
         return Payload(_result(document), document, status=response.status)
     failure = _error(response, code, document)
-    # The envelope of the answer reports a failure, but the answer contains a decision. A received decision must not be
-    # lost. Therefore this function returns the decision together with the failure.
+    # The envelope of the answer reports a failure without a code, but the answer contains a decision. A received
+    # decision must not be lost. Therefore this function returns the decision together with the failure.
     if code is None and _may_be_success(response.status) and _holds_decision(document):
         return Payload(_result(document), document, status=response.status, failure=failure)
     return failure
@@ -226,7 +227,7 @@ def _is_enveloped(document: Mapping[str, Json]) -> bool:
 
 
 def _failure_code(by_name: Mapping[str, Json]) -> int | None:
-    """Return the first code that does not mean success, or ``None`` if the answer contains no such code.
+    """Return the first code that reports a failure, or ``None`` if the answer contains no such code.
 
     The code is possibly in a nested object, such as ``data.error`` in the V2 API.
     """
@@ -332,9 +333,9 @@ def _is_ambiguous(kind: type[ResponseError], status: int, code: int | None, word
     # result is true, so a charged call is not sent again.
     if kind is ResponseError or (code == 404 and status < 300):
         return True
-    # Here, only the text of the answer says that FACEKI refused the credentials or the token. Neither the HTTP status
-    # nor the code says so. The text alone does not prove a refusal, so FACEKI has possibly acted on the request.
-    # Therefore the result is true.
+    # In the following case, only the text of the answer says that FACEKI refused the credentials or the token. The HTTP
+    # status and the code do not say so. The text alone does not prove a refusal, so FACEKI has possibly acted on the
+    # request. Therefore the result is true.
     if (
         kind is AuthenticationError
         and words

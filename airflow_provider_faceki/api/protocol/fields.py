@@ -30,8 +30,9 @@ _WRAPPERS = (
     *("result", "data", "results", "records", "record", "items", "item", "list", "rows", "docs", "content"),
     *("response", "payload", "body", "verification", "verifications", "kycrecords", "kycresponse", "rules"),
 )
-# A JSON key is possibly personal data or an id. Therefore a description shows a key only if it looks like a field
-# name. Such a key has digits only at the end, and at most two. Almost every id also has digits in other places.
+# A JSON key is possibly personal data or an id. Therefore a description shows a key only if it looks like a field name.
+# Such a key has digits only at the end, and at most two. Almost every id also has digits in other places, so almost no
+# id is shown.
 _KEY_NAME = re.compile(r"[A-Za-z_$][A-Za-z_$-]{0,39}[0-9]{0,2}")
 
 
@@ -84,9 +85,9 @@ def find_objects(
 ) -> list[dict[str, Json]] | None:
     """Search a JSON document and return the objects for which ``is_wanted`` returns true.
 
-    An object inside a wanted object is not returned. Deeper levels than :data:`MAX_WRAPPINGS` are not searched. Of a
-    list, either all wanted objects are returned or none: each value in the list must be a wanted object, contain one,
-    or be an empty object.
+    An object inside a wanted object is not returned. Deeper levels than :data:`MAX_WRAPPINGS` are not searched. In a
+    list, each item must be a wanted object, contain a wanted object, or be an empty object or list. If the list has any
+    other item, no object of the list is returned.
 
     :param is_wanted: Function that receives a JSON object and returns whether it is wanted.
     :returns: The wanted objects. If no object is found, the result is one of these two:
@@ -97,10 +98,10 @@ def find_objects(
     """
     if not isinstance(document, dict):
         return _search(document, is_wanted, 0)
-    # `document` is the outer object of an answer. It contains the content of the answer in a field such as `result`.
-    # `is_wanted` usually tests whether an object has a certain field, such as `requestId`. Both the outer object and an
-    # object of the content can have this field. The content is searched first, so that the object of the content is
-    # returned.
+    # `document` is the outer object of an answer. This object contains the content of the answer in a field such as
+    # `result`. `is_wanted` usually tests whether an object has a certain field, such as `requestId`. Both the outer
+    # object and an object of the content can have this field. The content is searched first, so that the object of the
+    # content is returned.
     inner = {key: value for key, value in document.items() if plain(key) in _WRAPPERS}
     found = _search(inner, is_wanted, 0) if inner else None
     if not found and is_wanted(document):

@@ -23,13 +23,14 @@ from airflow_provider_faceki.api.service import Service
 #: times as long, so this pause delays a waiting caller only a little.
 LOCK_POLL_SECONDS = 0.05
 #: Only the owner of a refresh lock fetches a new token. The other callers wait for this token, at most this number of
-#: seconds. If the token has not arrived by then, the owner probably hangs or was killed. (The lock of a killed owner is
-#: usually released at once, but not in a storage that several hosts share.) In this case, the waiting callers try
-#: another lock; see :meth:`TokenStore.try_lock`. One of them acquires it and fetches the token. The others wait again.
+#: seconds. If the token has not arrived after this time, the owner probably hangs or was killed. (The lock of a killed
+#: owner is usually released at once, but not in a storage that several hosts share.) Then the waiting callers try
+#: another lock; see :meth:`TokenStore.try_lock`. One of them acquires the other lock and fetches the token. The others
+#: wait again.
 MAX_LOCK_WAIT_SECONDS = 30.0
-#: FACEKI possibly issues a token and then refuses it in a call. After such a refusal, no further token is requested for
-#: this number of seconds, because FACEKI would probably refuse the next token too. In addition, FACEKI charges extra
-#: for many requests a day.
+#: FACEKI possibly issues a token and then refuses this new token in a call. After such a refusal, the token is not
+#: replaced for this number of seconds. FACEKI would probably refuse the next token too, and FACEKI charges extra for
+#: many requests a day.
 MIN_RENEWAL_SECONDS = 300.0
 
 T = TypeVar("T")
@@ -101,7 +102,7 @@ class Endpoint(Protocol[T_co]):
     * ``empty(error)``: Method that is called with a NotFoundError. If this error proves that FACEKI has no record, the
       method returns the result of the call, such as an empty tuple. Otherwise the method raises a FacekiError.
     * ``reads_records = True``: An answer with a decision in each record is accepted, even if the outer object of the
-      answer (its envelope) reports a failure.
+      answer (its envelope) reports a failure without a code.
     * ``is_charged = True``: The call counts against the limit of charged calls (setting ``max_charged_calls`` of the
       Connection).
     """
@@ -178,7 +179,7 @@ def call(session: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
 def _check_endpoint(endpoint: object) -> None:
     # A caller possibly passes the class `FetchRecords` instead of an object `FetchRecords(request_id=…)`. The class has
     # the methods `request` and `read` too, so the second check below would accept the class, and a confusing error
-    # would be raised later.
+    # would be raised later. Therefore the first check refuses classes.
     if isinstance(endpoint, type):
         raise ValidationError(
             f"call takes an endpoint with its arguments: {endpoint.__name__}(…), not {endpoint.__name__}"
@@ -215,9 +216,9 @@ def call_once(session: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
         if answer.failure is not None and not getattr(endpoint, "reads_records", False):
             raise answer.failure
         return endpoint.read(replace(answer, null_is_no_record=session.service.null_result == "no_record"))
-    # `empty` possibly raises an error which says that the answer does not prove that there is no record. Therefore
-    # `empty` is called outside of the except block. Inside the block, Python would store the caught NotFoundError in
-    # the `__context__` of the new error, and a traceback would show both.
+    # `empty` possibly raises a new error. Inside the except block, Python would store the caught NotFoundError in the
+    # `__context__` of the new error, and a traceback would show both errors. Therefore `empty` is called outside of the
+    # except block.
     result: T = empty(not_found)
     return result
 
@@ -316,8 +317,8 @@ def _token_first(session: AuthSession) -> Steps[AccessToken]:
     try:
         return (yield from token(session))
     except FacekiError as error:
-        # The token request failed. The main request was not sent yet, or FACEKI refused the token of the main request.
-        # In both cases, FACEKI has certainly not acted on the main request. `is_ambiguous` is false in such a case.
+        # The token request failed. The request of the call itself was not sent, or FACEKI refused the token of this
+        # request. In both cases, FACEKI has certainly not acted on the call. Therefore `is_ambiguous` is set to false.
         error.is_ambiguous = False
         raise
 

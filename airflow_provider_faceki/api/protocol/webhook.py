@@ -23,9 +23,10 @@ from airflow_provider_faceki.api.values import UUID_PATTERN, Json, as_word
 #: Maximum number of fields in a form-encoded body. The maximum is sufficient, because a webhook of FACEKI has four
 #: fields.
 MAX_FORM_FIELDS = 100
-#: Maximum number of fields in a body. The fields of the outer object and of the objects directly inside it are counted.
-#: In a webhook of FACEKI, these are about 30 fields. The limit is needed, because the receiver parses the body on the
-#: event loop of the API server, and a body with very many fields would block the event loop.
+#: Maximum number of fields in a body. The fields of the outermost JSON object are counted, and the fields of the
+#: objects directly inside the outermost object. A webhook of FACEKI has about 30 such fields. The limit is needed,
+#: because the receiver parses the body on the event loop of the API server, and a body with very many fields would
+#: block the event loop.
 MAX_FIELDS = 500
 
 

@@ -3,11 +3,11 @@
 
 A directory with mode 0700 contains a token file and lock files for each account. All files have mode 0600. All files
 are opened relative to the directory's descriptor and never through a symbolic link. A file or directory is not used if
-another user owns it, if other users can access it, or if it has another type. If the directory or a file cannot be
-used, the store logs one warning and uses the memory of the process instead.
+another user owns it, if other users can access it, or if it has the wrong type, such as a pipe. If the directory or a
+file cannot be used, the store logs one warning and uses the memory of the process instead.
 
 Before a process fetches a token, it locks one of the lock files, so that not every process fetches a token. If another
-process has locked the file, no function of this module waits until the file is unlocked. The caller tries again later.
+process has locked the file, the functions of this module do not wait for the lock, and the caller tries again later.
 """
 
 from __future__ import annotations
@@ -63,9 +63,10 @@ class FileTokenStore:
         return self.memory.read()
 
     def try_lock(self, generation: int = 0) -> FileRefreshLock | None:
-        """Try to acquire a refresh lock of this host. Its owner fetches the next token; see :class:`TokenStore`.
+        """Try to acquire a refresh lock of this host. See :class:`TokenStore` for refresh locks.
 
-        If files cannot be used, try to acquire a refresh lock of this process only.
+        The owner of the lock fetches the next token. If files cannot be used, try to acquire a refresh lock of this
+        process only.
         """
         return next(filter(None, map(self._try_lock_generation, range(generation + 1))), None)
 
@@ -98,7 +99,7 @@ class FileTokenStore:
 
         Before the file is removed, this method acquires refresh lock 0. This is the lock whose owner usually fetches
         the next token; see :class:`TokenStore`. If another caller owns the lock, the file remains, because the other
-        caller will probably replace it soon.
+        caller will probably replace the file soon.
         """
         self.memory.invalidate(token)
         lock = self.try_lock()

@@ -59,7 +59,7 @@ class MemoryTokenStore:
         """Store a token that another process or host has possibly fetched.
 
         A token is ignored if it is not newer than the stored token. The last token that was passed to
-        :meth:`invalidate` is always ignored.
+        :meth:`invalidate` is also ignored, until :meth:`set` is called.
 
         :returns: Whether the token was stored.
         """

@@ -28,7 +28,7 @@ class TokenSeal:
     """Encryption and decryption of the access tokens of one account.
 
     The encrypted token is stored under :attr:`name`. The encryption key is derived from the client secret and this
-    name. After a change of the client secret, the stored token cannot be decrypted any more.
+    name. After a change of the client secret, the stored token cannot be decrypted any more, so a new token is fetched.
 
     :param request: The request that fetches a token of the account. :attr:`name` is derived from three fields of this
         request: ``base_url``, ``client_id`` and ``flow`` (the form of the request).

@@ -9,11 +9,11 @@ a usable token. If the storage fails or hangs, the process logs at most one warn
 minute. An object that cannot be read as a token, such as a token of another version of this provider, is replaced by
 the next token.
 
-Before a host fetches a token, it creates an object as a lock. Some storages do not support this: they overwrite an
-object that exists, although they were told to create a new object. Other storages show a new object late. With such a
-storage, each host possibly fetches a token of its own. On a host without a ``token_directory``, even each process
-possibly does so. But none of them fetches a second token while the first one is usable, because its own cache contains
-the first token.
+Before a host fetches a token, it creates an object as a lock. In some storages, such a lock does not work: they
+overwrite an existing object, although they were told to create a new object, or they show a new object to other hosts
+late. With such a storage, each host possibly fetches its own token. On a host without a ``token_directory``, each
+process possibly fetches its own token. But no host or process fetches a second token while its first token is usable,
+because its cache contains the first token.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ SUSPEND_SECONDS = 60.0
 #: Minimum seconds between two uses of the storage while another host fetches the access token. There is a minimum,
 #: because object storages charge for each use.
 POLL_SECONDS = 0.25
-#: Before a host fetches a token, it tries to create a lock object. Sometimes the storage answers that this object
-#: exists, but when the host reads the object, it does not exist. A single such contradiction is normal, because another
-#: host possibly deletes the object at this moment. This number of contradictions, which take about ten seconds, shows
-#: that the storage refuses to create objects. Then the host fetches a token without a lock object. The count starts
-#: again when a lock object is read.
+#: Before a host fetches a token, it tries to create a lock object. Sometimes the storage first answers that the object
+#: exists, and then, when the host reads the object, that the object does not exist. Once, this contradiction is normal,
+#: because another host possibly deleted the object in the meantime. After this number of contradictions in a row, which
+#: take about ten seconds, it is assumed that the storage refuses to create objects. Then the host fetches a token
+#: without a lock object.
 MAX_MISSING_LOCKS = 40
 #: A host creates a lock object before it requests a token, and deletes the lock object afterwards. If the host is
 #: killed in the meantime, the lock object remains. Another host replaces a lock object that is older than this number
@@ -199,9 +199,10 @@ class SharedTokenStore:
         return self._local.read()
 
     def try_lock(self, generation: int = 0) -> SharedRefreshLock | None:
-        """Try to acquire a refresh lock for all hosts. Its owner fetches the next token; see :class:`TokenStore`.
+        """Try to acquire a refresh lock for all hosts. See :class:`TokenStore` for refresh locks.
 
-        If the storage fails, try to acquire a refresh lock for this host only.
+        The owner of the lock fetches the next token. If the storage fails, try to acquire a refresh lock for this host
+        only.
         """
         local = self._local.try_lock(generation)
         if local is None:
@@ -227,7 +228,7 @@ class SharedTokenStore:
 
         Before the token is removed from the storage, this method acquires refresh lock 0. This is the lock whose owner
         usually fetches the next token; see :class:`TokenStore`. If another caller owns the lock, the token remains in
-        the storage, because the other caller will probably replace it soon.
+        the storage, because the other caller will probably replace the token soon.
         """
         self._local.invalidate(token)
         lock = self.try_lock()
@@ -343,9 +344,9 @@ class SharedRefreshLock:
 
 
 def _is_void(content: bytes | None) -> bool:
-    """Return True if the caller is allowed to delete a lock object of another host and create its own.
+    """Return True if the caller is allowed to delete a lock object of another host and create a new lock object.
 
-    This is the case if the object is corrupt, or if the time in it differs from now by more than
+    This is the case if the object is corrupt, or if the time in the object differs from the current time by more than
     ``MAX_LOCK_AGE_SECONDS``.
 
     :param content: Content of the lock object, or ``None`` if the object does not exist any more. With ``None``, the

@@ -3,10 +3,10 @@
 
 The timeouts of urllib3 apply to each socket operation, not to a whole phase, so a slow server could block a worker for
 hours. A server can send interim responses (HTTP status 1xx; RFC 9110, section 15.2) before the final response. urllib3
-skips only those with status 100, and takes any other interim response for the final one. Therefore this module extends
-urllib3's connection classes.
+skips only interim responses with status 100, and treats any other interim response as the final response. Therefore
+this module extends urllib3's connection classes.
 
-The extended classes do not reuse a connection if it is not certain where the last response on it ended. See
+The extended classes reuse a connection only if it is certain where the last response on the connection ended. See
 docs/decisions/deadlines.md.
 """
 
@@ -43,9 +43,10 @@ MAX_UNSENT_BYTES = 256 * 1024
 #: The socket option that limits the unsent bytes, or ``None`` if the operating system has no such option.
 NOTSENT_LOWAT_OPTION: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
-# Clock for the deadline of sending. While the machine is suspended, `CLOCK_BOOTTIME` continues, so the deadline can
-# pass. Then the rest of the request is not sent when the machine resumes. This is important, because another machine
-# possibly sends the same request in the meantime. Operating systems without `CLOCK_BOOTTIME` use `CLOCK_MONOTONIC`.
+# Clock for the deadline of sending. `CLOCK_BOOTTIME` continues while the machine is suspended, so the deadline can pass
+# during this time. If the deadline has passed, the rest of the request is not sent after the machine resumes. This is
+# important, because another machine has possibly sent the same request in the meantime. Operating systems without
+# `CLOCK_BOOTTIME` use `CLOCK_MONOTONIC`.
 _SEND_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 #: A server can answer before the request is sent completely. As soon as at least this number of response bytes is
 #: stored, no more bytes are read until the request is sent. A single read also returns at most this number of bytes.
@@ -110,7 +111,7 @@ class _SocketReader(io.RawIOBase):
         self._deadline = time.monotonic() + seconds
 
     def stop(self) -> None:
-        """Stop reading from the socket. Later reads return the bytes that :meth:`read_early` stored, then the end."""
+        """Stop reading from the socket. Later reads return only the bytes that :meth:`read_early` stored."""
         self._is_stopped = True
 
     def readable(self) -> bool:
@@ -172,9 +173,9 @@ class _SocketReader(io.RawIOBase):
 class _ResponseStream(io.BufferedReader):
     """Stream of the bytes that the server sends as the response to one request."""
 
-    #: True if the buffers of Python and TLS were empty when the stream was closed. If a byte remains, the response was
-    #: not read completely, or client and server disagree about its end. In both cases the connection is not reused.
-    #: urllib3 itself checks the buffer of the operating system.
+    #: True if the buffers of Python and TLS were empty when the stream was closed. If a byte remains, the value is
+    #: False, and the connection is not reused. In this case, the response was not read completely, or client and server
+    #: disagree about the end of the response. urllib3 itself checks the buffer of the operating system.
     is_drained = False
 
     def __init__(self, sock: Any) -> None:

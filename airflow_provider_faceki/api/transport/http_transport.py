@@ -326,7 +326,7 @@ def _prepare(request: HttpRequest, upload: _Upload | None) -> requests.PreparedR
 class _Upload:
     """Multipart body for ``requests``. Its files are read while the body is sent.
 
-    The attribute ``begun`` is true as soon as the first chunk was read. From then on, a part of the body was possibly
+    The attribute ``begun`` is true as soon as the first chunk was read, because a part of the body was then possibly
     sent.
     """
 
@@ -401,9 +401,9 @@ def _map_exception(
     reason = next((link.strerror for link in chain if isinstance(link, OSError) and link.strerror), None)
     suffix = f" ({reason})" if reason else ""
     if begun:
-        # A byte of the request was possibly sent. Therefore each exception from then on means a lost response. The
-        # class of the exception is not reliable: urllib3 reports a lost response as an unreachable proxy, and the same
-        # TLS errors occur in a handshake and in a response.
+        # A byte of the request was possibly sent. Therefore every exception is reported as a lost response. The class
+        # of the exception is not reliable: urllib3 reports a lost response as an unreachable proxy, and the same TLS
+        # errors occur in a handshake and in a response.
         return ResponseLostError(f"the answer of {host} was lost{suffix}; the request may have arrived")
     # A plain ValueError means a malformed header: with requests 2.33, a header with a line break reaches http.client,
     # which raises a plain ValueError whose text contains the header. The exact type is tested, because subclasses of

@@ -71,8 +71,8 @@ class Backend:
         self.faults = Faults()
         self.accounts = Ledger()
         self.webhooks = WebhookSender(settings, self._webhook_sent)
-        #: The number of resets. A request stores this number when it begins. If the number has changed later, the
-        #: sandbox was reset during the request. The request must then not change the new state.
+        #: The number of resets. A request stores this number when it begins. If this number is different when the
+        #: request is processed, the sandbox was reset in between. The request must then not change the new state.
         self.generation = 0
 
     def reset(self) -> None:
@@ -233,10 +233,10 @@ class Backend:
             return self._verify(scenario, link.workflow_id, link.record_identifier, link, selfie, "link")
 
     def answer_due_links(self) -> None:
-        """Simulate that a person uses a link, for each link that is old enough.
+        """Simulate the use of a link by a person, for each link that is due.
 
-        The setting `auto_answer` contains this age in seconds. Its value at the creation of the link is used. If this
-        value is None, nothing is simulated for the link.
+        A link is due `auto_answer` seconds after its creation. The value that this setting had at the creation of the
+        link is used. If this value was None, the link never becomes due.
         """
         with self.lock:
             while (link := self.store.pop_due(self.clock.now())) is not None:
@@ -401,7 +401,7 @@ class Backend:
         self.accounts.counts.bills += 1
 
     def search_face(self, selfie: str | None, *, missing: int) -> list[Record]:
-        """Charge the account for a face search, and return the records whose selfie is the same file, byte for byte.
+        """Charge the account for a face search, and return the records that were made with exactly this selfie file.
 
         The search is billed even if no record is found. This is an assumption, because FACEKI does not document this
         case.

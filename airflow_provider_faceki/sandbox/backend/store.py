@@ -23,8 +23,8 @@ class Refused(Exception):
     """Error: the sandbox refuses a call. The answer to the call contains one of FACEKI's error codes.
 
     :param code: the error code in the answer.
-    :param status: the HTTP status of the answer. It is ignored in the answers of these calls, which have their own
-        status: the verification calls of the v3 API, the web page of a link, and the control API.
+    :param status: the HTTP status of the answer. The verification calls of the v3 API, the web page of a link and the
+        control API ignore this status and use their own status.
     :param record: the record that the refused call created. If None, the call created no record.
     """
 
@@ -147,8 +147,8 @@ class Store:
 class Tokens:
     """The tokens of one sandbox.
 
-    Each token is a random text and not a JWT, so a client that parses a token fails. A client must not parse a token,
-    because FACEKI does not document the format of its tokens.
+    FACEKI does not document the format of its tokens, so a client must not parse a token. To make the tests of such a
+    client fail, each token of the sandbox is a random text and not a JWT.
     """
 
     def __init__(self) -> None:

@@ -200,7 +200,8 @@ def _refuse(backend: Backend, refused: Refused) -> Response:
     """Return the error answer for a refused verification.
 
     The HTTP status is 200, because official SDKs expect this status. The setting `rejection_result` selects whether the
-    member `result` is an object, null or missing. If the refusal created no record, null is used instead of an object.
+    member `result` is an object, null or missing. If the refused call created no record, there is no such object. The
+    member is then null instead of an object.
     """
     shape = backend.settings.rejection_result
     if refused.record is not None and shape == "object":

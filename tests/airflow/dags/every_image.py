@@ -26,7 +26,8 @@ from airflow_provider_faceki.operators.images import (
 )
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 
-# On a busy machine, the task state store responds slowly. No second execution makes the same call here.
+# On a busy machine, the task state store responds slowly. By default a charged call is not sent then, because another
+# execution possibly sends it. In this DAG no second execution exists, so a slow store is accepted.
 charged_call._MAX_WRITE_SECONDS = 600.0
 
 GIVEN = os.environ.get("EVERY_PATH_GIVEN", "file:///tmp/every-path-given")

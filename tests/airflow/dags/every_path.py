@@ -49,7 +49,7 @@ FAULTS: dict[str, dict[str, Any]] = {
 }
 #: Dead links, by their key in the run's conf.
 DEAD_LINKS = ("link_expired", "link_used_up", "link_unknown")
-#: Tasks that are in neither of the groups above and end as failed.
+#: Further tasks that end as failed.
 FAILS = ("declined", "missing", "too_large", "unwritable", "link_as_id", "no_time_left")
 
 with DAG(dag_id="every_path", schedule=None, start_date=timezone.datetime(2026, 1, 1)) as dag:

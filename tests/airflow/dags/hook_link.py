@@ -14,7 +14,8 @@ with DAG(dag_id="hook_link", schedule=None, start_date=timezone.datetime(2026, 1
 
         return str(FacekiHook().generate_kyc_link(record_identifier="hook_link").url)
 
-    # Another process runs this task, so the link is not masked there. The option keeps it out of the log.
+    # This task runs in another process than `makes_link`, so Airflow does not mask the link there. The option keeps the
+    # link out of the log.
     @task(show_return_value_in_logs=False)
     def returns_it_again(link: str) -> str:
         """Return the link of the other task."""

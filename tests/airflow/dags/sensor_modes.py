@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""DAG with one sensor for each mode and each outcome, and with soft_fail for the outcomes that soft_fail can change.
+"""DAG with one sensor for each mode and each outcome, and a second one with soft_fail for some outcomes.
 
 The id of a task is also the identifier that it waits for, so that a test can prepare each outcome separately.
 """
@@ -30,7 +30,7 @@ OUTCOMES: dict[str, dict[str, Any]] = {
     "wrong_secret": {"faceki_conn_id": "faceki_wrong"},
     "not_borne": {"max_failures": 1},
 }
-#: Outcomes that can end in a failure, so these sensors also run with soft_fail.
+#: Outcomes that end in a failure. For each of them, a second sensor runs with soft_fail.
 BAD = ("declined_fails", "never", "expired_link", "wrong_secret", "not_borne")
 
 with DAG(dag_id="sensor_modes", schedule=None, start_date=timezone.datetime(2026, 1, 1)) as dag:

@@ -31,7 +31,7 @@ class FakeClock(Clock):
 
     def __init__(self) -> None:
         self.now = START
-        #: Seconds of suspension, which only the clocks that count suspended time include.
+        #: Seconds of suspension. ``time`` and ``boottime`` include them, ``monotonic`` does not.
         self.suspended = 0.0
 
     def time(self) -> float:
@@ -223,7 +223,7 @@ def rows(*identifiers: str) -> list[Row]:
 
 
 def load_image(name: str, place: str) -> api.Image:
-    """Return the only image."""
+    """Return the same image for each name and place."""
     return api.Image.of_bytes(name, IMAGE)
 
 
@@ -261,7 +261,7 @@ class World:
     ) -> BatchVerification:
         """Run one try and return it; its ``journal`` contains the results of all tries.
 
-        :param second_reading: The manifest in the second pass. Default: it has not changed.
+        :param second_reading: The manifest in the second pass. By default, it is the same as in the first pass.
         """
         journal = Journal(ROOT, self.store, clock=self.clock)
         lease = Lease(self.store, journal.leases, self.batch_id, self.clock)

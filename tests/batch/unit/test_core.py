@@ -317,7 +317,7 @@ def test_an_output_storage_that_fails_while_a_row_is_sent_is_no_error_of_the_row
     def before(kind: str, identifier: str) -> None:
         if kind == "find" and not deferred:
             deferred.append(identifier)
-            raise api.ServiceError("down")  # The row is sent in the second pass, which makes errors final.
+            raise api.ServiceError("down")  # So the row is sent in the second pass, where errors are final.
         if kind == "verify":
             world.clock.suspended += 100.0
             world.store.before = fails

@@ -150,7 +150,7 @@ class InterleavedTries(RuleBasedStateMachine):
         self.world.faceki.refuse = lambda identifier: (
             api.VerificationError("no", code=None, is_ambiguous=False) if identifier == self.refused else None
         )
-        # Lookups hide errors of the lease, so half of the batches have no lookups.
+        # Lookups hide errors of the lease. So half of the batches make no lookups (`assume_new`) and have no known row.
         self.known = {"p0"} if known and not assume_new else set()
         for identifier in self.known:
             self.world.faceki.add_record(identifier, age=1000.0)
@@ -176,7 +176,7 @@ class InterleavedTries(RuleBasedStateMachine):
             if line["code"] != "DUPLICATE_IDENTIFIER"
         )
         expected = set(self.names) - {self.refused}
-        # A suspended try possibly writes results again that the newer try has written, with the same content.
+        # Sets are compared, because a suspended try possibly writes a result of the newer try again.
         assert set(results) == expected
         assert set(errors) == ({self.refused} if self.refused in self.names else set()) | {1}
         journal = self.world.journal()

@@ -14,8 +14,8 @@ from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 
 FOLDER = os.environ.get("BILLED_FOLDER", "file:///tmp/billed")
-#: Identifiers of two tasks: SLEEPING waits on the worker for a verification that a killed try possibly sent, DEFERRED
-#: waits in the triggerer.
+#: Identifiers of the persons of two mapped tasks. After a try was killed, the next try waits for the verification that
+#: the killed try possibly sent. The task `sleeping` waits on the worker, the task `deferred` waits in the triggerer.
 SLEEPING, DEFERRED = ("accepted-k1", "declined-k2"), ("review-k3", "code-5004-k4")
 CONN_ID = "faceki_billing"
 DELAYS: dict[str, Any] = {"retries": 5, "retry_delay": timedelta(seconds=1)}
@@ -33,7 +33,7 @@ with DAG(dag_id="killed", schedule=None, start_date=timezone.datetime(2026, 1, 1
             **DELAYS,
         ).expand(record_identifier=[f"slow-10-{person}" for person in people])
 
-# The policy does not exist before Airflow 3.3, but the module must be importable there too.
+# The retry policy does not exist before Airflow 3.3. Airflow must be able to parse this file there too.
 POLICY: Any = getattr(retry_policy, "FACEKI_RETRY_POLICY", None)
 
 
@@ -43,7 +43,7 @@ def hopeless() -> None:
 
 
 def throttled() -> int:
-    """Make a call that FACEKI answers only at the second try."""
+    """Make a call that FACEKI rejects at the first try and answers at the second try."""
     return len(FacekiHook(CONN_ID).call(api.FetchRecords(record_identifier="throttled")))
 
 

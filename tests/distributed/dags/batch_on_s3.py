@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""DAG with one batch of which everything is on S3; the run's conf names the folder in the bucket."""
+"""DAG with one batch whose files are all on S3; the run's conf names the folder in the bucket."""
 
 from __future__ import annotations
 

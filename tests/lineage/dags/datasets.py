@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""DAG whose tasks read and write datasets in an object store. The last task reaches the Connection's limit."""
+"""DAG whose tasks read and write datasets in an object store. The last task exceeds the limit of charged calls."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from airflow_provider_faceki.operators.faceki import FacekiFetchRecordsOperator
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 
 CONN_ID, LIMITED_CONN_ID = "faceki_lineage", "faceki_limited"
-# The values are not in the run's conf, because Airflow's own lineage contains the conf.
+# These values are constants and not in the run's conf, because Airflow's own lineage events contain the conf.
 STORE = "s3://aws_kyc@kyc"
 IMAGES = os.environ.get("LINEAGE_FOLDER", "file:///nowhere")
 SELFIE, FRONT = f"{IMAGES}/selfie.jpg", f"{IMAGES}/front.jpg"
-#: An identifier that makes the sandbox accept the person, and parts of which are also a name.
+#: Identifier of a person whom the sandbox accepts. It contains the person's name, so that a test can search for the
+#: name.
 PERSON = "accepted-canariella-leckwasser"
 
 with DAG("datasets", schedule=None, start_date=timezone.datetime(2026, 1, 1), catchup=False) as dag:
