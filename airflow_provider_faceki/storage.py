@@ -44,6 +44,7 @@ from airflow_provider_faceki.local_files import (
     write_atomically,
 )
 from airflow_provider_faceki.storage_errors import (
+    NotAllowedError,
     StorageAccessError,
     StorageError,
     StorageFileNotFoundError,
@@ -159,43 +160,50 @@ class AccessPolicy:
         """
         return self.prefixes is None and not self.allow_local
 
-    def allows_local(self, real_path: str) -> bool:
-        """Return whether a local file is allowed.
+    def check_local(self, real_path: str) -> None:
+        """Check that a local file is allowed.
 
         :param real_path: Path of the file after all symbolic links are resolved.
+        :raises NotAllowedError: if the file is not allowed.
         """
-        if self.prefixes is None:
-            return self.allow_local
-        return any(_is_below(real_path, folder) for folder in self._local_folders)
+        if self.prefixes is not None:
+            self._check_folder(any(_is_below(real_path, folder) for folder in self._local_folders))
+        elif not self.allow_local:
+            raise NotAllowedError("the task accepts no local image, because it has no allowed_image_prefixes")
 
-    def allows_remote(self, uri: str) -> bool:
-        """Return whether the policy allows a file in a remote storage.
+    def check_remote(self, uri: str) -> None:
+        """Check that a file in a remote storage is allowed.
 
         The file must be below one of ``prefixes``, or ``prefixes`` must be ``None``. If the URI names a Connection,
         this Connection must be one of ``conn_ids``, or ``conn_ids`` must be ``None``.
+
+        :raises NotAllowedError: if the file is not allowed.
         """
         conn_id = _user_part(uri)
         if conn_id and self.conn_ids is not None and conn_id not in self.conn_ids:
-            return False
+            raise NotAllowedError("the Connection before the @ is not in the task's allowed_image_conn_ids")
         if self.prefixes is None:
-            return True
+            return
         # Some storages resolve the segments `.` and `..`, other storages treat them as names. Therefore they are
         # refused.
-        if {".", ".."} & set(re.split(r"[/\\]", unquote(uri))):
-            return False
+        has_dots = bool({".", ".."} & set(re.split(r"[/\\]", unquote(uri))))
         plain = _without_user_part(uri)
-        return any(_is_below(plain, _without_user_part(prefix)) for prefix in self.prefixes)
+        self._check_folder(
+            not has_dots and any(_is_below(plain, _without_user_part(prefix)) for prefix in self.prefixes)
+        )
+
+    def _check_folder(self, is_in_allowed_folder: bool) -> None:
+        if not is_in_allowed_folder:
+            allowed = ", ".join(self.prefixes or ())
+            raise NotAllowedError(f"the image is in none of the task's allowed_image_prefixes ({allowed})")
 
 
 #: Policy that allows all files. It applies to URIs that the DAG's author writes.
 UNRESTRICTED = AccessPolicy()
 
-#: Error text if a policy does not allow a file. If the policy hides reasons, a missing file and a file that is not an
-#: image have the same error text. So the writer of a URI cannot find out which files exist.
-NOT_ALLOWED = (
-    "no image can be read from there: it is missing, is not an image, or is not one of those that the task allows "
-    "(allowed_image_prefixes, allowed_image_conn_ids)"
-)
+#: Error text for an image of a manifest if the policy hides reasons. A missing file and a file that is not an image
+#: have the same error text. So the writer of the manifest cannot find out which files exist.
+UNREADABLE = "no image can be read from there: it is missing, or is not an image"
 
 
 def check_path(uri: FilePath, conn_id: str | None = None) -> None:
@@ -283,8 +291,8 @@ def image(
             name, partial(_open, file, _HEADER_READ_AHEAD_BYTES), found, max(found, max_bytes)
         )
     except ValidationError as error:
-        if policy.hides_reasons:
-            raise ValidationError(f"{name}: {NOT_ALLOWED}") from None
+        if policy.hides_reasons and not isinstance(error, NotAllowedError):
+            raise ValidationError(f"{name}: {UNREADABLE}") from None
         if not error.message.startswith(name):
             error.message = f"{name}: {error.message}"
         if policy.allow_local and (shown := redact_uri(str(uri))) not in error.message:
@@ -392,8 +400,8 @@ def _resolve(
         )
     # When the storage of a remote file is opened, Airflow looks up the Connection that the URI names. A Connection that
     # ``policy`` does not allow must not be looked up. Therefore the URI is checked before the storage is opened.
-    if not _has_local_scheme(text) and not policy.allows_remote(text):
-        raise ValidationError(NOT_ALLOWED)
+    if not _has_local_scheme(text):
+        policy.check_remote(text)
     with _translate_errors("reach", _File(None, "", text)):
         file = _local_file(text) if _has_local_scheme(text) else _connect(text, conn_id)
         if not file.is_local:
@@ -404,8 +412,7 @@ def _resolve(
     if policy is UNRESTRICTED or not file.is_local:
         return file
     real_path = os.path.realpath(file.path)
-    if not policy.allows_local(real_path):
-        raise ValidationError(NOT_ALLOWED)
+    policy.check_local(real_path)
     # The returned path contains no symbolic link. The file is opened later under this path, so a change of a link in
     # the original path has no effect. But somebody can replace a part of the returned path by a symbolic link:
     #

@@ -6,7 +6,8 @@ The core of a batch uses this module and must work without Airflow. Therefore th
 The errors are::
 
     ValidationError                   the path is wrong, so a retry does not help
-    └── StorageFileNotFoundError      the file or bucket does not exist
+    ├── StorageFileNotFoundError      the file or bucket does not exist
+    └── NotAllowedError               the task does not allow the file
     StorageError (an OSError)         the path is possibly right
     ├── StorageUnavailableError       the storage failed; the same request can succeed later
     └── StorageAccessError            the storage refused: permissions, or credentials that are wrong or expired
@@ -56,6 +57,10 @@ class StorageAccessError(StorageError):
 
 class StorageFileNotFoundError(ValidationError):
     """The file or bucket does not exist."""
+
+
+class NotAllowedError(ValidationError):
+    """The task does not allow the file. Whether the file exists was not checked. The text does not contain the URI."""
 
 
 def without_uri(message: str, uri: str) -> str:

@@ -54,7 +54,7 @@ CODES: dict[int, Code] = {
     400: Code("BAD_REQUEST", "malformed request", InvalidRequestError),
     422: Code("UNPROCESSABLE", "a field is missing or wrong", InvalidRequestError),
     500: Code("INTERNAL_SYSTEM_ERROR", "FACEKI failed", ServiceError),
-    5001: Code("WORKFLOW_RULES_MISSING", "the workflow has no rules", WorkflowError),
+    5001: Code("WORKFLOW_RULES_MISSING", "the workflow has no rules, or its id is wrong", WorkflowError),
     5002: Code("INVALID_MISSING_REQUEST_FIELDS", "a field is missing or wrong", InvalidRequestError),
     5003: Code("NOT_ENOUGH_WALLET_CREDIT", "the wallet is empty", QuotaError),
     5004: Code("SELFIE_LIVENESS_FAILED", "the selfie is not of a live person", VerificationError),

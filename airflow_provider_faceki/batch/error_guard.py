@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Guard that distinguishes systemic errors, which concern the whole batch, from errors of single rows.
 
-A refused row is a row that FACEKI answers with an error instead of a decision. A mistake in the batch or in its
-Connection can make FACEKI refuse every row. Therefore the guard first collects the refusals. They are not errors yet:
+A row is refused if FACEKI answers with an error instead of a decision, or if the task does not allow one of its images.
+A mistake in the task or in its Connection can cause the refusal of every row. Therefore the guard first collects the
+refusals. They are not errors yet:
 
 - If a row succeeds, or if the batch ends without being stopped, the refused rows themselves are the cause. Each
   collected refusal becomes the error of its row.
@@ -26,7 +27,7 @@ from airflow_provider_faceki.batch.rows import Abort, Deferred, Failed
 #: If this number of rows have failed in the same way, the batch stops, because the cause is probably not in the rows.
 #: The rule applies in two cases:
 #:
-#: - FACEKI has refused this number of rows with the same error, and no row has succeeded.
+#: - This number of rows was refused with the same error, and no row has succeeded.
 #: - The storage of the images has failed in the same way for this number of rows, and it has worked for no row in this
 #:   try (execution of the task).
 MIN_ALIKE = 20
@@ -43,7 +44,7 @@ class ImageStorageError(OSError):
 class SystemicErrorGuard:
     """Guard that finds out whether the errors of rows concern the whole batch. If so, the batch has to stop.
 
-    The guard collects the rows that FACEKI refused. It also counts the rows whose images the storage could not deliver.
+    The guard collects the refused rows. It also counts the rows whose images the storage could not deliver.
 
     :param is_released: Whether a row has succeeded, in this try or in an earlier try. If so, each later refusal
         concerns only its own row, and the guard does not collect it.

@@ -203,7 +203,9 @@ def _check_header(
     # first row is read as the header, and this row contains personal data.
     found = f"it has {len(names)} column(s){hint}"
     if missing := [column for column in required if column not in names]:
-        raise ValidationError(f"manifest: there is no column {', '.join(map(repr, missing))}; {found}")
+        raise ValidationError(
+            f"manifest: there is no column {', '.join(map(repr, missing))}; {found}; see the parameter columns"
+        )
     if repeated := [column for column in columns if names.count(column) > 1]:
         raise ValidationError(
             f"manifest: there is more than one column {', '.join(map(repr, repeated))}; {found}"

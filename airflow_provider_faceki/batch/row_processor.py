@@ -48,7 +48,12 @@ from airflow_provider_faceki.batch.rows import (
     storage_line,
 )
 from airflow_provider_faceki.batch.store import Clock, retry_storage
-from airflow_provider_faceki.storage_errors import StorageAccessError, StorageError, without_uri
+from airflow_provider_faceki.storage_errors import (
+    NotAllowedError,
+    StorageAccessError,
+    StorageError,
+    without_uri,
+)
 
 T = TypeVar("T")
 
@@ -320,6 +325,9 @@ class VerificationGateway:
         place = values[name]
         try:
             image = self.load_image(name, place)
+        except NotAllowedError:
+            # The error message does not contain the URI.
+            raise
         except ValidationError as error:
             # The URI is removed from the error message, because the file name of an image often contains a person's
             # name.

@@ -31,6 +31,7 @@ from airflow_provider_faceki.api.errors import (
     WorkflowError,
 )
 from airflow_provider_faceki.api.values import check_identifier, is_missing
+from airflow_provider_faceki.storage_errors import NotAllowedError
 
 #: For each error class: the word that is written as the error code if FACEKI reported no error number, and advice for
 #: the user. The first matching class is used, so a class is listed before its base class.
@@ -41,6 +42,11 @@ _ERRORS: tuple[tuple[type[FacekiError], str, str], ...] = (
         "look for it in FACEKI's portal; if it is not there, put the row into a new batch, under a new identifier",
     ),
     (
+        NotAllowedError,
+        "INVALID_INPUT",
+        "put the image into an allowed folder, or correct the task's setting; then put the row into a new batch",
+    ),
+    (
         ValidationError,
         "INVALID_INPUT",
         "correct the row, or the image that it names, and put it into a new batch",
@@ -49,7 +55,7 @@ _ERRORS: tuple[tuple[type[FacekiError], str, str], ...] = (
     (
         WorkflowError,
         "WORKFLOW",
-        "correct the workflow in FACEKI's portal, and put the row into a new batch",
+        "correct the workflow id, or the workflow in FACEKI's portal, and put the row into a new batch",
     ),
     (VerificationError, "NOT_PASSED", "ask the person for other images"),
     (LinkError, "LINK", "make another link"),
@@ -86,7 +92,7 @@ class Failed:
     """Outcome: the row has a permanent error. Another try would find the same error.
 
     :param line: JSON line for the row in the output folder ``errors``.
-    :param refusal: Outcome that replaces this one if the cause of FACEKI's refusal turns out to be a mistake in the
+    :param refusal: Outcome that replaces this one if the cause of the refusal turns out to be a mistake in the
         whole batch; see ``error_guard.py``. It is ``None`` if only this row can be the cause.
     """
 
@@ -256,14 +262,14 @@ def storage_line(row: Row, error: Exception) -> Mapping[str, object]:
 
 
 def refusal_of(row: Row, error: FacekiError, sent_by: float | None) -> Abort | None:
-    """Return an ``Abort`` if FACEKI's refusal of a row possibly applies to every row of the batch.
+    """Return an ``Abort`` if the error of a row possibly applies to every row of the batch.
 
-    For example, FACEKI refuses every row if a setting of the batch is wrong. If only this row can be the cause, return
-    ``None``.
+    For example, FACEKI refuses every row if a setting of the batch is wrong, and the task allows no image at all if its
+    ``allowed_image_prefixes`` are wrong. If only this row can be the cause, return ``None``.
     """
     if isinstance(error, WorkflowError) and "workflow_id" in row.values:
         return None
-    kinds = WorkflowError | InvalidRequestError | NotFoundError
+    kinds = WorkflowError | InvalidRequestError | NotFoundError | NotAllowedError
     return Abort(row, error, sent_by) if isinstance(error, kinds) else None
 
 

@@ -327,7 +327,7 @@ class BatchRunner:
 
     @property
     def refused(self) -> list[Deferred]:
-        """The rows that FACEKI refused, and whose errors are not written yet."""
+        """The refused rows whose errors are not written yet; see ``error_guard.py``."""
         return self._guard.held_rows
 
     def abort(self, error: Exception) -> None:

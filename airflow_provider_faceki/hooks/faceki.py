@@ -104,13 +104,13 @@ class FacekiHook(BaseHook):
         :raises FacekiError: if the call fails. ``api/errors.py`` defines the error classes. The error text contains the
             id of the Connection.
         """
-        with self._with_conn_id():
+        with self._with_conn_id(), _naming_workflow(endpoint):
             return self.get_conn().call(endpoint)
 
     async def acall(self, endpoint: Endpoint[T]) -> T:
         """Perform one call to FACEKI without blocking the event loop. Parameters and errors are as for :meth:`call`."""
         client = await self.aget_conn()
-        with self._with_conn_id():
+        with self._with_conn_id(), _naming_workflow(endpoint):
             return await client.call(endpoint)
 
     def fetch_records(
@@ -454,6 +454,17 @@ class FacekiHook(BaseHook):
             if is_identifier(self.faceki_conn_id):
                 error.with_conn_id(self.faceki_conn_id)
             raise error from None
+
+
+@contextmanager
+def _naming_workflow(endpoint: Endpoint[Any]) -> Iterator[None]:
+    """Add the id of the workflow to the text of a ``WorkflowError``, because most of these ids are misspelled."""
+    try:
+        yield
+    except api.WorkflowError as error:
+        if workflow_id := getattr(endpoint, "workflow_id", None):
+            error.message = f"workflow {workflow_id!r}: {error.message}"
+        raise
 
 
 class _CachedConnection(NamedTuple):

@@ -79,7 +79,6 @@ def _fetch(key: Key, fetch: Callable[[], WorkflowRules]) -> WorkflowRules | api.
     try:
         return fetch()
     except api.WorkflowError as error:
-        error.message = f"workflow {key[2]!r}: {error.message}"
         return error
     except api.FacekiError as error:
         if not are_rules_unavailable(error):

@@ -14,7 +14,8 @@ from airflow.providers.common.compat.sdk import BaseOperatorLink
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
 
-#: XCom keys under which tasks store the addresses of their links.
+#: XCom keys under which tasks store the addresses of their links. The first one is Airflow's key of the return value.
+RETURN_VALUE_KEY = "return_value"
 RECORD_URL_KEY = "record_url"
 OUTPUT_URL_KEY = "output_url"
 
@@ -22,11 +23,11 @@ OUTPUT_URL_KEY = "output_url"
 class _AddressLink(BaseOperatorLink):
     """Base class of the extra links. It reads the address from an XCom.
 
-    ``key`` is the key of the XCom. By default, the XCom is the return value of the task. If ``field`` is set, the XCom
-    is a mapping, and the address is the value of ``field`` in this mapping.
+    ``key`` is the key of the XCom. If ``field`` is set, the XCom is a mapping, and the address is the value of
+    ``field`` in this mapping.
     """
 
-    key: str | None = None
+    key: str
     field: str | None = None
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
@@ -34,16 +35,16 @@ class _AddressLink(BaseOperatorLink):
 
         :param ti_key: Key of the task instance, including its map index.
         """
-        if self.key is not None and hasattr(ti_key, "xcom_push"):
+        if hasattr(ti_key, "xcom_push"):
             # The worker of Airflow 3 calls ``get_link`` directly after the execution of the task. In the worker,
             # reading an XCom that does not exist logs an error. Therefore the worker reads the link's address from the
             # operator's attribute ``link_urls``. All other processes read the address from XCom.
             return str(getattr(operator, "link_urls", {}).get(self.key, ""))
         # The import is here and not at the top, because it loads Airflow's database models, which DAG parsing does not
         # need.
-        from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, XCom
+        from airflow.providers.common.compat.sdk import XCom
 
-        found = XCom.get_value(ti_key=ti_key, key=self.key or XCOM_RETURN_KEY)
+        found = XCom.get_value(ti_key=ti_key, key=self.key)
         if self.field is not None:
             found = found.get(self.field) if isinstance(found, dict) else None
         return found if isinstance(found, str) else ""
@@ -53,6 +54,7 @@ class FacekiHostedPageLink(_AddressLink):
     """Link to the page on which the person is verified. Its address is in the return value of the task."""
 
     name = "FACEKI hosted page"
+    key = RETURN_VALUE_KEY
     field = "url"
 
 

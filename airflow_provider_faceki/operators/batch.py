@@ -334,6 +334,11 @@ class FacekiBatchVerificationOperator(_BatchOperator):
             journal.results.folder: results - results_before,
             journal.errors.folder: errors - errors_before,
         }
+        if journal.found:
+            self.log.info(
+                "%d rows of the batch were not sent, because FACEKI already had a record of them",
+                journal.found,
+            )
         counts = {"succeeded": results, "failed": errors, "open": max(0, total - results - errors)}
         self._report_batch(self.manifest, total, written, {**counts, "found": journal.found})
 

@@ -23,6 +23,7 @@ from airflow_provider_faceki.failures import (
 )
 from airflow_provider_faceki.links.faceki import (
     OUTPUT_URL_KEY,
+    RETURN_VALUE_KEY,
     FacekiHostedPageLink,
     FacekiOutputLink,
     FacekiRecordLink,
@@ -270,7 +271,9 @@ class FacekiGenerateKycLinkOperator(FacekiOperator):
                 redirect_url=self.redirect_url,
             )
             expires_at = self._expires_at()
-            made = self._make(endpoint)
+            made = self.hook.call(endpoint)
+        if made.url is not None:
+            self.link_urls[RETURN_VALUE_KEY] = made.url
         self.log.info(
             "FACEKI made a verification link%s%s",
             f" for record identifier {loggable(made.record_identifier)}" if made.record_identifier else "",
@@ -294,13 +297,6 @@ class FacekiGenerateKycLinkOperator(FacekiOperator):
             raise api.ValidationError(
                 "expires_in_minutes is too large: the link would expire after the year 9999"
             ) from None
-
-    def _make(self, endpoint: api.GenerateKycLink) -> api.KycLink:
-        try:
-            return self.hook.call(endpoint)
-        except api.WorkflowError as error:
-            error.message = f"workflow {endpoint.workflow_id!r}: {error.message}"
-            raise
 
 
 class FacekiFetchRecordsOperator(FacekiOperator):

@@ -59,6 +59,35 @@ def test_a_refusal_of_all_rows_leaves_them_open(
     assert faceki.ledger == once(names(100))
 
 
+@pytest.mark.parametrize(
+    "forgotten",
+    [
+        pytest.param({"allowed_image_prefixes": None}, id="no prefixes"),
+        pytest.param({"allowed_image_prefixes": ["s3://kyc/images/"]}, id="other prefixes"),
+    ],
+)
+def test_a_setting_that_allows_no_image_leaves_all_rows_open(
+    faceki: FacekiSandbox, harness: BatchHarness, forgotten: dict[str, object]
+) -> None:
+    manifest = harness.everybody(*names(100))
+    with pytest.raises(
+        AirflowFailException, match=r"no row has succeeded and \d+ rows were refused .*allowed_image_prefixes"
+    ) as caught:
+        harness.verify(manifest, **forgotten)
+    assert "100 of 100 rows are left" in str(caught.value)
+    assert harness.lines("errors") == []
+    assert harness.verify(manifest)["decisions"] == {"ACCEPTED": 100}
+    assert faceki.ledger == once(names(100))
+
+
+def test_after_a_first_result_images_that_are_not_allowed_are_row_errors(
+    faceki: FacekiSandbox, harness: BatchHarness
+) -> None:
+    lines = [harness.line(name, selfie="/etc/passwd") for name in names(MIN_ALIKE + 10)]
+    done = harness.verify(harness.manifest([harness.line("accepted-own"), *lines]), concurrency=1)
+    assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 1}, {"INVALID_INPUT": MIN_ALIKE + 10})
+
+
 @pytest.mark.parametrize("place", ["first", "last"])
 def test_one_success_turns_other_refusals_into_row_errors(
     faceki: FacekiSandbox, harness: BatchHarness, place: str

@@ -31,7 +31,7 @@ from airflow_provider_faceki.sandbox.backend.workflows import (
     WORKFLOW_THREE_DOCUMENTS,
     WORKFLOW_TWO_DOCUMENTS,
 )
-from airflow_provider_faceki.storage import NOT_ALLOWED, attach
+from airflow_provider_faceki.storage import attach
 from tests.airflow.fakes import execute
 from tests.billing.conftest import Connect, Verify
 from tests.billing.image_files import HEIC, JPEG, PNG, WEBP, image_bytes, verification, write
@@ -89,7 +89,8 @@ def test_an_image_outside_the_allowed_folders(sandbox: FacekiSandbox, tmp_path: 
     with pytest.raises(AirflowFailException) as caught:
         execute(FacekiCheckImageOperator(task_id="t", image=outside, allowed_image_prefixes=allowed))
     # The error is the same for each file, so it does not show whether the file exists.
-    assert str(caught.value) == f"ValidationError: image: {NOT_ALLOWED} ({outside!r})"
+    refused = f"the image is in none of the task's allowed_image_prefixes ({allowed[0]})"
+    assert str(caught.value) == f"NotAllowedError: image: {refused} ({outside!r})"
     assert sandbox.counters.total == sent
 
 

@@ -15,6 +15,7 @@ from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.links.faceki import (
     OUTPUT_URL_KEY,
     RECORD_URL_KEY,
+    FacekiHostedPageLink,
     FacekiOutputLink,
     FacekiRecordLink,
 )
@@ -22,7 +23,11 @@ from airflow_provider_faceki.operators.batch import (
     FacekiBatchFetchRecordsOperator,
     FacekiBatchVerificationOperator,
 )
-from airflow_provider_faceki.operators.faceki import FacekiApiOperator, FacekiFetchRecordsOperator
+from airflow_provider_faceki.operators.faceki import (
+    FacekiApiOperator,
+    FacekiFetchRecordsOperator,
+    FacekiGenerateKycLinkOperator,
+)
 from airflow_provider_faceki.operators.images import FacekiFaceMatchOperator, FacekiPdfReportOperator
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
@@ -221,6 +226,16 @@ def test_the_address_of_the_record(make: Make, harness: BatchHarness, faceki_san
     running: Any = found["ti"]
     assert FacekiRecordLink().get_link(operator, ti_key=running) == pushed[RECORD_URL_KEY]
     assert FacekiOutputLink().get_link(operator, ti_key=running) == ""
+
+
+@pytest.mark.usefixtures("harness")
+def test_the_worker_reads_no_xcom_for_the_hosted_page() -> None:
+    """After a failed task, there is no XCom, and Airflow 3's worker would log an error for the attempt to read it."""
+    operator = FacekiGenerateKycLinkOperator(task_id="t", record_identifier=PERSON)
+    running: Any = context()["ti"]
+    assert FacekiHostedPageLink().get_link(operator, ti_key=running) == ""
+    made = operator.execute(context())
+    assert FacekiHostedPageLink().get_link(operator, ti_key=running) == made["url"]
 
 
 def test_without_the_portal_s_address_there_is_no_link(

@@ -162,6 +162,23 @@ def test_a_used_hook_can_be_copied(
     assert faceki_sandbox.client_secret.encode() not in pickle.dumps(hook)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(lambda hook: hook.generate_kyc_link(workflow_id="unknown-1"), id="link"),
+        pytest.param(lambda hook: hook.get_workflow_rules("unknown-1"), id="rules"),
+        pytest.param(
+            lambda hook: asyncio.run(hook.acall(api.GetWorkflowRules(workflow_id="unknown-1"))), id="async"
+        ),
+    ],
+)
+def test_the_error_names_a_misspelled_workflow(
+    hook: FacekiHook, call: Callable[[FacekiHook], object]
+) -> None:
+    with pytest.raises(api.WorkflowError, match=r"^workflow 'unknown-1': FACEKI says: .* its id is wrong"):
+        call(hook)
+
+
 def test_rules_are_cached_also_where_there_are_none(
     hook: FacekiHook, faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

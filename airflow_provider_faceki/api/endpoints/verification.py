@@ -384,9 +384,8 @@ def check_documents(rules: WorkflowRules, documents: Sequence[Document]) -> None
     allowed = len(documents) if rules.document_optional and passports else passports
     if required and without_back > allowed:
         raise ValidationError(
-            f"{without_back} document(s) without a back side, but the workflow's documents "
-            f"({', '.join(required)}) allow only {allowed} without one: only a passport has no back "
-            "side"
+            f"{without_back} document(s) without a back side, allowed are {allowed}: only a passport has no "
+            f"back side, and the workflow's documents are {', '.join(required)}"
         )
 
 

@@ -282,7 +282,7 @@ def _call_with_token(session: AuthSession, request: HttpRequest) -> Steps[Payloa
 
 _ADVICE = (
     "; FACEKI refuses a new token too, so check the credentials' rights in the FACEKI portal, the API "
-    "base URL, and the Connection's auth_header and auth_scheme"
+    "base URL, the path of the call, and the Connection's auth_header and auth_scheme"
 )
 
 
