@@ -62,7 +62,7 @@ From a link to a decision
   2. On that page you are the person and FACEKI: decide.
   3. {airflow.url}/dags/{WEBHOOK_DAG}
      FACEKI's webhook has started a run here, within seconds. The sensor in the run of step 1 polls by itself, and the
-     pauses between its polls grow. So that run continues later.
+     pauses between its polls grow. So that run possibly ends some minutes later.
 
 The result of a task is on its page, in Airflow 3.3 under Storage, then XCom: the decision and ids, no personal data.
 

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The control API, with which tests and developers control a running sandbox, and a client of this API.
 
-The API exchanges JSON under the path `/_sandbox/`. A GET only reads.
+The API exchanges JSON under the path `/_sandbox/`. A GET only reads. Before each call, the persons are verified whose
+links are as old as the setting `auto_answer`.
 
 A foreign web page in the developer's browser must not control the sandbox. Therefore the sandbox accepts a POST only
 with the content type `application/json`. Before a browser sends such a POST or a DELETE to another origin, the browser

@@ -2,8 +2,9 @@
 """Process each request except the calls of the control API.
 
 The steps have this order: wait for the seconds of the setting `latency`, read the request, take a fault (a simulated
-error) from the queue, check the token, call the function of the route, send the response. A fault can replace or change
-the later steps. A fault of the kind `reset` is usually taken before the request is read.
+error) from the queue, verify the persons whose links are as old as the setting `auto_answer`, check the token, call the
+function of the route, send the response. A fault can replace or change the later steps. A fault of the kind `reset` is
+usually taken before the request is read.
 
 The function of a route computes the answer in one synchronous step. The backend's lock is held during this step. The
 lock is never held during a sleep or during network I/O.
