@@ -450,9 +450,9 @@ def _connect(uri: str, conn_id: str | None) -> _File:
             "it installed, with all that it needs?"
         ) from None
     except ValueError:
-        # The text of the ValueError is not shown, because it can contain values of the Connection, such as a secret, if
-        # a storage library raised the error. If Airflow raised the error, nothing is lost: its text names only the
-        # scheme of the URI, and the text below contains the scheme.
+        # A storage library or Airflow has raised the ValueError. Its text is not shown, because the text of a storage
+        # library can contain values of the Connection, such as a secret. Airflow's text names only the scheme of the
+        # URI, which the text below also contains.
         raise ValidationError(
             f"no storage for {redact_uri(text)}: is the Airflow provider for it installed, and its Connection right?"
         ) from None
@@ -625,7 +625,7 @@ def _translate_errors(doing: str, file: _File) -> Iterator[None]:
 
 
 def _translated(error: Exception, doing: str, file: _File) -> Exception:
-    # The error text of a remote storage can contain a credential or sent content, so it is never shown.
+    # The error text of a remote storage can contain a credential or written data, so it is never shown.
     text = (error.strerror if file.is_local and isinstance(error, OSError) else None) or ""
     failure = f"cannot {doing} {redact_uri(file.uri)}"
     labels = error_labels(error)

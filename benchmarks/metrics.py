@@ -27,9 +27,9 @@ COUNTER_CALLS = 1000
 def measure(directory: Path) -> list[Row]:
     """Measure the time that the code for metrics needs while metrics are switched off.
 
-    The first measurement compares a GET with this code and a GET without it. For each row of a batch, two counters are
-    increased. The second measurement compares the time of these two increases with two calls of an empty function.
-    Return the results as rows of the result table.
+    The first measurement compares a GET with this code and a GET without it. The second measurement compares two
+    increases of a counter, which a batch makes for each row, with two calls of an empty function. Return the results as
+    rows of the result table.
     """
     with loopback(directory) as server:
         clients.connect(server)

@@ -25,7 +25,8 @@ def wait_until(is_done: Callable[[], object], timeout: float = 300.0) -> None:
 def patch_sleep(monkeypatch: pytest.MonkeyPatch, record: Callable[[float], None]) -> None:
     """Replace each sleep of this thread and of its event loop by a call of ``record`` with the seconds.
 
-    Other threads sleep as before. A server of an earlier test would use all CPU time if its sleeps took no time.
+    Other threads sleep as before, because a server of an earlier test possibly still runs in a thread. If its sleeps
+    took no time, its loop would use all CPU time.
     """
     here, sleep, sleep_async = get_ident(), time.sleep, asyncio.sleep
 

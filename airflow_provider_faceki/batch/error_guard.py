@@ -75,7 +75,7 @@ class SystemicErrorGuard:
         - A row has already succeeded. Therefore the batch is not the cause.
         - Only the row itself can cause an error of this kind.
 
-        :returns: Whether the error was kept. If it was not kept, the caller writes it to the journal.
+        :returns: Whether the error was kept. If it was not kept, the caller writes it to the output folder ``errors``.
         """
         if self.is_released or failed.refusal is None:
             return False

@@ -185,12 +185,12 @@ class Faults:
     def next_is_reset(self, route: str) -> bool:
         """Return True if the connection must be reset before the body of a request to this route is read.
 
-        Only one fault of the queue decides. It is the first fault for this route that has the option
-        `record_identifier`, or whose `skip` is 0:
+        The faults for this route are examined in the order of the queue. A fault without the option `record_identifier`
+        and with a `skip` above 0 is passed over. The next fault decides:
 
-        - It has the kind `reset`: the result is True.
-        - It has another kind, or there is no such fault: the result is False. The sandbox then reads the body, which
-          can contain the record identifier, and calls `take`.
+        - A fault of the kind `reset`, which never has the option `record_identifier`: the result is True.
+        - Any other fault, or no fault: the result is False. The sandbox then reads the body, which can contain the
+          record identifier, and calls `take`.
         """
         for fault in self._queue:
             if fault.route in (ANY_ROUTE, route) and (fault.record_identifier is not None or not fault.skip):

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Expected end state of each task of `every_path` and `every_image`.
 
-If a task ended in another state, it would not have run the path whose output the leak tests search.
+The leak tests search the output of these tasks. If a task ends in another state, it has not run the intended code, and
+the search proves nothing.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def test_a_lost_response_is_not_reported_as_a_connect_error(
         call(there, MAKE)
     with pytest.raises(errors.FacekiError) as caught:
         call(there, MAKE)
-    # The second class is possible because an incomplete head can be parsed as an answer without a body.
+    # An incomplete HTTP head can be parsed as an answer without a body. The error is then an UnexpectedResponseError.
     assert isinstance(caught.value, errors.ResponseLostError | errors.UnexpectedResponseError)
     assert caught.value.is_ambiguous
     assert len(far.requests_to(LINK_PATH)) == 1 + kept

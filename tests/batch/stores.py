@@ -74,7 +74,7 @@ attach("flaky", fs=_STORE)
 
 
 def attached() -> FlakyStore:
-    """Return the storage that Airflow finds under ``flaky://``, empty and without failures."""
+    """Empty the storage that Airflow finds under ``flaky://``, end its failures, and return it."""
     _STORE.store.clear()
     _STORE.pseudo_dirs[:] = [""]
     _STORE.fails = lambda operation, path: None

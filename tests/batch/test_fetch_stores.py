@@ -60,7 +60,8 @@ def test_a_journal_that_could_not_be_deleted_is_not_reused(
     assert "could not be deleted" in caplog.text
     assert store.texts("_journal") != []
     store.fails = lambda operation, path: None
-    # Each person now has a second record. The next run finds both records, because it does not use the old journal.
+    # Each person now has a second record. With the old journal, the next run would skip all persons. It finds both
+    # records, so it has not used the old journal.
     for name in everybody:
         faceki.add_record(name, "DECLINED")
     assert harness.fetch(identifiers=everybody, output_path=OUT)["decisions"] == {

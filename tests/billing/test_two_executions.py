@@ -184,7 +184,7 @@ class Interleaved(dict[str, Any]):
 
 @pytest.fixture
 def slow_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make each write to the store take longer than the fence accepts."""
+    """Make each write to the task state store take longer than ``_MAX_WRITE_SECONDS``, so the call is not sent."""
     monkeypatch.setattr(charged_call, "MIN_FENCE_SECONDS", 0.0)
     monkeypatch.setattr(charged_call, "_MAX_WRITE_SECONDS", STORE_LATENCY_SECONDS / 2)
 

@@ -50,7 +50,7 @@ class Site:
 
     @property
     def counters(self) -> dict[str, Any]:
-        """Counters of the sandbox."""
+        """Numbers of requests, tokens and charged calls that the sandbox has counted."""
         found: Any = self.faceki.control.get("counters")
         return dict(found)
 
