@@ -7,12 +7,14 @@ import asyncio
 import fcntl
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,7 @@ from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
 from airflow_provider_faceki.api.tokens import memory as token_store
 from airflow_provider_faceki.api.tokens.file import FileRefreshLock, FileTokenStore
 from airflow_provider_faceki.api.tokens.sealing import TokenSeal
+from airflow_provider_faceki.api.transport import adapter
 from airflow_provider_faceki.api.transport import http_transport as transport
 from tests.api.conftest import RecordedWarnings
 from tests.api.fake_server import NOTHING_FOUND, RECORDS_PATH, FakeServer, reply_json, require_token
@@ -192,6 +195,35 @@ def test_a_child_forked_in_the_middle_of_many_threads(server: FakeServer, sharin
         for thread in threads:
             thread.join(120)
     assert server.token_requests == 1
+
+
+def test_a_fork_waits_while_a_tls_context_is_created(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a lock of OpenSSL would stay locked in the child, which would wait forever for its own context."""
+    begun, finish, forked = (threading.Event() for _ in range(3))
+    create = ssl.create_default_context
+    codes: list[int | None] = []
+
+    def create_slowly(**given: Any) -> ssl.SSLContext:
+        begun.set()
+        assert finish.wait(120)
+        return create(**given)
+
+    monkeypatch.setattr(ssl, "create_default_context", create_slowly)
+    # OpenSSL also uses a lock when a thread ends. So the thread ends only after the fork.
+    creating = threading.Thread(target=lambda: (adapter.tls_context(True), forked.wait(240)))
+    forking = threading.Thread(
+        target=lambda: codes.append(exit_code(fork(lambda: bool(adapter.tls_context(True)))))
+    )
+    creating.start()
+    assert begun.wait(120)
+    forking.start()
+    # Without the lock, the fork happens in this half second, and the child never sees that ``finish`` is set.
+    forking.join(0.5)
+    finish.set()
+    forking.join(240)
+    forked.set()
+    creating.join(120)
+    assert codes == [0]
 
 
 def test_a_lock_that_is_taken_during_a_fork_does_not_stay_open_in_the_child(

@@ -53,6 +53,15 @@ _SEND_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 #: The bytes are needed only to find out whether the server has already sent a final status, and a status line is much
 #: shorter.
 _MAX_EARLY_BYTES = 16 * 1024
+#: Lock that is held while a TLS context is created, and during each fork. OpenSSL uses locks of its own. If a thread
+#: created a context during a fork, a lock would stay locked in the child process, and the child would wait forever when
+#: it creates its own context. The lock is reentrant, because a thread that holds it can fork.
+_context_lock = threading.RLock()
+os.register_at_fork(
+    before=_context_lock.acquire,
+    after_in_parent=_context_lock.release,
+    after_in_child=_context_lock.release,
+)
 _INTERIM_RESPONSE = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d\b.*?\r?\n\r?\n", re.DOTALL)
 _FINAL_STATUS = re.compile(rb"HTTP/1\.\d [2-9]")
 
@@ -424,9 +433,10 @@ def tls_context(verify: bool | str) -> ssl.SSLContext:
     source, bundle = ca_bundle(verify)
     is_directory = bundle is not None and os.path.isdir(bundle)
     try:
-        context = ssl.create_default_context(
-            cafile=None if is_directory else bundle, capath=bundle if is_directory else None
-        )
+        with _context_lock:
+            context = ssl.create_default_context(
+                cafile=None if is_directory else bundle, capath=bundle if is_directory else None
+            )
     except (OSError, ssl.SSLError):
         where = source if source == "verify" else f"the environment variable {source}"
         raise ConfigurationError(f"{where}: {bundle!r} is not a readable bundle of CA certificates") from None
