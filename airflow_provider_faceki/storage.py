@@ -194,7 +194,9 @@ class AccessPolicy:
 
     def _check_folder(self, is_in_allowed_folder: bool) -> None:
         if not is_in_allowed_folder:
-            allowed = ", ".join(self.prefixes or ())
+            # Each refused row of a batch has this text, so only the first folders are shown.
+            first, *others = map(redact_uri, self.prefixes or ("",))
+            allowed = ", ".join([first, *others[:2], *(["…"] if others[2:] else [])])
             raise NotAllowedError(f"the image is in none of the task's allowed_image_prefixes ({allowed})")
 
 

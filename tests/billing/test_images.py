@@ -89,7 +89,7 @@ def test_an_image_outside_the_allowed_folders(sandbox: FacekiSandbox, tmp_path: 
     with pytest.raises(AirflowFailException) as caught:
         execute(FacekiCheckImageOperator(task_id="t", image=outside, allowed_image_prefixes=allowed))
     # The error is the same for each file, so it does not show whether the file exists.
-    refused = f"the image is in none of the task's allowed_image_prefixes ({allowed[0]})"
+    refused = f"the image is in none of the task's allowed_image_prefixes ({allowed[0]!r})"
     assert str(caught.value) == f"NotAllowedError: image: {refused} ({outside!r})"
     assert sandbox.counters.total == sent
 

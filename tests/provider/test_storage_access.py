@@ -103,6 +103,11 @@ def test_local_images_of_a_manifest(folders: Path, uri: str, expected: str | Non
         assert reason(uri.format(folders), AccessPolicy.for_manifest(None, None)) == REFUSED_LOCAL
 
 
+def test_the_error_shows_the_first_allowed_folders_without_credentials() -> None:
+    policy = AccessPolicy(("/a", "https://h/b?sig=s3cret", "/c", "/d"))
+    assert reason("/e.jpg", policy) == f"{REFUSED}'/a', 'https://h/b?…', '/c', …) ('/e.jpg')"
+
+
 def test_a_symlink_changed_after_the_check_is_not_followed(folders: Path) -> None:
     link = folders / "in" / "inner.jpg"
     image = storage.image(

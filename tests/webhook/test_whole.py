@@ -7,6 +7,7 @@ import logging
 import re
 import time
 import uuid
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -63,11 +64,19 @@ def test_each_delivery_mode_starts_one_run(stack: Stack, mode: str) -> None:
 
 def test_a_forged_webhook_costs_one_request(stack: Stack) -> None:
     forged = str(uuid.uuid4())
+    before = _requests(stack)
     stack.faceki.control.post("fake-webhook", request_id=forged, status="ACCEPTED", full_name=NAME)
     assert stack.finished(LISTENER, forged) == {"fetch": "skipped", "act": "skipped"}
-    # Only the searches for this id are counted, because runs of other tests possibly still poll the sandbox.
+    # Of the searches, only those for this id are counted, because runs of other tests possibly still poll the sandbox.
     searches: Any = stack.faceki.control.get("polls", key=f"requestId={forged}")
     assert len(searches) == 1
+    assert set(_requests(stack) - before) <= {"records", "token"}
+
+
+def _requests(stack: Stack) -> Counter[str]:
+    counters = stack.faceki.control.get("counters")
+    assert isinstance(counters, dict)
+    return Counter(counters["requests"])
 
 
 def test_two_hundred_at_once(stack: Stack) -> None:
