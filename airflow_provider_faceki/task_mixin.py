@@ -1,20 +1,36 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Code that operators and sensor share: hook, extra links, colours, copies, and the check of rendered arguments."""
+"""Code that operators and sensor share: hook, arguments, extra links, colours, copies, and time limits of waits."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow.providers.common.compat.sdk import mask_secret
+
+from airflow_provider_faceki import api
 from airflow_provider_faceki.api.lazy import lazy_property
-from airflow_provider_faceki.api.values import check_identifier, is_missing
+from airflow_provider_faceki.api.values import check_identifier, format_duration, is_maskable, is_missing
 from airflow_provider_faceki.links.faceki import RECORD_URL_KEY
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_faceki.hooks.faceki import FacekiHook
+    from airflow_provider_faceki.triggers.faceki import DecisionEvent
+
+#: Default maximum pause in seconds between two polls of one waiting task: 40 minutes. With this maximum, a task that
+#: waits for three days needs about 170 requests:
+#:
+#: - About 113 polls. The pause doubles from one minute to 40 minutes, so the first pauses are shorter.
+#: - About 55 token requests. FACEKI's access token is valid for one hour, so every second poll needs a new token.
+DEFAULT_MAX_WAIT_SECONDS = 2400.0
+#: Airflow's own timeout of a deferred task is this number of seconds later than the deadline of the trigger. So the
+#: trigger normally ends the wait. Airflow's timeout ends the wait only if no triggerer runs.
+DEFERRAL_SLACK_SECONDS = 60.0
 
 
 class FacekiTaskMixin:
@@ -124,6 +140,27 @@ class FacekiTaskMixin:
             if is_missing(value):
                 check_identifier(name, value)
 
+    def _fetch_call(self, **filters: Any) -> api.FetchRecords:
+        """Return the call that fetches the records that the task's arguments select.
+
+        Airflow masks the link id in the logs of the task from then on.
+
+        :param filters: Rendered arguments; see :meth:`.FetchRecords.parse`.
+        :raises ValidationError: if an argument is refused; see :meth:`check_rendered` and :meth:`.FetchRecords.parse`.
+        """
+        self.check_rendered()
+        endpoint = api.FetchRecords.parse(**filters)
+        if endpoint.link is not None and is_maskable(endpoint.link):
+            mask_secret(endpoint.link)
+        return endpoint
+
+    def _read_event(self, payload: object) -> DecisionEvent:
+        """Return the trigger's event with which Airflow resumes this task."""
+        # Only a resumed task needs the trigger, whose base class needs 20 ms to import.
+        from airflow_provider_faceki.triggers.faceki import DecisionEvent
+
+        return DecisionEvent.from_payload(payload)
+
     def _cached_names(self) -> list[str]:
         """Return the names of the attributes whose values belong to one execution of the task, such as ``hook``.
 
@@ -147,3 +184,90 @@ class FacekiTaskMixin:
         for name in self._cached_names():
             self.__dict__.pop(name, None)
         return super().__deepcopy__(memo)  # type: ignore[misc]  # Airflow's base class defines it
+
+
+class WaitLimit(NamedTuple):
+    """Time limit of a waiting task, with the name of the parameter that determines the limit.
+
+    :param deadline: Unix time at which the wait ends.
+    :param parameter: ``timeout``, ``execution_timeout``, ``review_timeout`` or ``resubmit_after``.
+    :param seconds: Value of the parameter in seconds, for log lines and error texts. ``None`` if it is not known. After
+        a deferral, :func:`restore_limit` sometimes knows only the deadline and the name of the parameter.
+    """
+
+    deadline: float
+    parameter: str
+    seconds: float | None = None
+
+    def __str__(self) -> str:
+        return self.parameter if self.seconds is None else f"{self.parameter}={format_duration(self.seconds)}"
+
+    @property
+    def is_execution_timeout(self) -> bool:
+        """Whether this limit comes from the task's ``execution_timeout``, and not from a different parameter."""
+        return self.parameter == "execution_timeout"
+
+    @property
+    def timeout(self) -> timedelta:
+        """Timeout for Airflow's ``defer``, as a time span from now.
+
+        It ends :data:`DEFERRAL_SLACK_SECONDS` after the deadline, so that normally the trigger itself ends the wait.
+        """
+        return timedelta(seconds=max(0.0, self.deadline - time.time()) + DEFERRAL_SLACK_SECONDS)
+
+    def to_kwargs(self, context: Context) -> dict[str, Any]:
+        """Return the keyword arguments for the method with which the task continues after the deferral.
+
+        They contain the try number, so that a later try recognises the arguments of an earlier try and ignores them.
+        """
+        return {
+            "deadline": self.deadline,
+            "parameter": self.parameter,
+            "try_number": context["ti"].try_number,
+        }
+
+    def within(self, operator: Any, context: Context) -> WaitLimit:
+        """Return the earlier of two time limits: this limit, or the end of the task's ``execution_timeout``.
+
+        The provider applies ``execution_timeout``, because Airflow 3 does not apply it to a deferred task
+        (apache/airflow#69678).
+        """
+        allowed: timedelta | None = operator.execution_timeout
+        if allowed is None:
+            return self
+        deadline = operator.started_at(context) + allowed.total_seconds()
+        if deadline >= self.deadline:
+            return self
+        return WaitLimit(deadline, "execution_timeout", allowed.total_seconds())
+
+
+def restore_limit(deadline: object, parameter: object, limit: WaitLimit) -> WaitLimit:
+    """Return the time limit that a task had before its deferral.
+
+    The task passed ``deadline`` and ``parameter`` to Airflow before the deferral, and the result contains both. If
+    ``deadline`` is missing or not a number, the result is ``limit``.
+
+    :param deadline: Unix time of the original limit. It is missing in ``dag.test()`` of Airflow 3.
+    :param parameter: Name of the operator parameter that set the original limit, such as ``execution_timeout``. If it
+        is not text, the name of ``limit`` is used.
+    :param limit: The limit, computed again after the deferral. Its deadline is possibly later than the original
+        deadline, because in Airflow 3.0 to 3.2 each deferral changes the start time of the task
+        (apache/airflow#63240).
+    """
+    known = parse_timestamp(deadline)
+    if known is None:
+        return limit
+    if not isinstance(parameter, str) or parameter == limit.parameter:
+        return WaitLimit(known, limit.parameter, limit.seconds)
+    return WaitLimit(known, parameter)
+
+
+def parse_timestamp(value: object) -> float | None:
+    """Return ``value`` as a Unix time. If ``value`` is not a finite number, return ``None``.
+
+    The value is checked, because it was passed to Airflow before a deferral, and Airflow possibly returns another
+    value.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)

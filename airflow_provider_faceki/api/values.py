@@ -69,6 +69,8 @@ _CODE = r"-?[0-9]{1,9}"
 _CODE_NAME = r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+"
 _MAX_CODE_NAME_LENGTH = 64
 
+_DURATION_UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+
 # A link id is masked in log lines only if it has at least this number of characters. Airflow 2.11 masks each occurrence
 # of a masked text in a log, so the mask of a shorter id would also hide parts of ordinary words. Airflow 3 has the same
 # minimum by default. FACEKI's ids have 36 characters.
@@ -174,6 +176,11 @@ def as_faceki_id(value: object) -> str | None:
     return value if isinstance(value, str) and re.fullmatch(_FACEKI_ID, value) else None
 
 
+def is_uuid(value: object) -> bool:
+    """Return whether a value has the documented form of FACEKI's ids, which are UUIDs."""
+    return isinstance(value, str) and re.fullmatch(UUID_PATTERN, value.strip()) is not None
+
+
 def loggable(identifier: object) -> str:
     """Return the identifier if it is safe to log. Otherwise return the text ``(not shown here)``."""
     return (
@@ -181,6 +188,18 @@ def loggable(identifier: object) -> str:
         if isinstance(identifier, str) and re.fullmatch(_LOGGABLE, identifier)
         else "(not shown here)"
     )
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration as text, with its two largest units, such as ``3 days`` or ``1 hour 5 minutes``."""
+    left, parts = round(max(0.0, seconds)), []
+    if left == 0 and seconds > 0:
+        return f"{seconds:.2g} seconds"
+    for size, name in _DURATION_UNITS:
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count} {name}{'s' if count > 1 else ''}")
+    return " ".join(parts[:2]) or "0 seconds"
 
 
 def is_maskable(link: str) -> bool:

@@ -28,7 +28,6 @@ from airflow_provider_faceki.links.faceki import (
     FacekiOutputLink,
     FacekiRecordLink,
 )
-from airflow_provider_faceki.record_filter import record_filter
 from airflow_provider_faceki.task_mixin import FacekiTaskMixin
 
 if TYPE_CHECKING:
@@ -371,8 +370,7 @@ class FacekiFetchRecordsOperator(FacekiOperator):
     def execute(self, context: Context) -> list[api.Summary]:
         """Fetch the records, write them if ``output_path`` is set, and return the summaries."""
         with translate_errors():
-            self.check_rendered()
-            endpoint = record_filter(**{name: getattr(self, name) for name in _FILTERS})
+            endpoint = self._fetch_call(**{name: getattr(self, name) for name in _FILTERS})
             check_output(self.output_path, self.output_conn_id)
             self.push_output_link(context, self.output_path, self.output_conn_id)
         records = self.call(endpoint)

@@ -22,25 +22,24 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.api.arguments import DEFAULT_LOOKUP_TIMEOUT_SECONDS, check_one_of, check_seconds
 from airflow_provider_faceki.api.lazy import lazy_property
-from airflow_provider_faceki.api.values import loggable, storable
+from airflow_provider_faceki.api.values import format_duration, loggable, storable
 from airflow_provider_faceki.charged_call import ChargedCallState, digest
 from airflow_provider_faceki.failures import fail_if_declined, fail_with_unknown_outcome, translate_errors
 from airflow_provider_faceki.hooks.documents import load_documents
 from airflow_provider_faceki.links.faceki import FacekiOutputLink, FacekiRecordLink
 from airflow_provider_faceki.operators.faceki import check_output
 from airflow_provider_faceki.operators.images import _ImageOperator, images_fingerprint
-from airflow_provider_faceki.triggers.deferral import (
+from airflow_provider_faceki.task_mixin import (
     DEFAULT_MAX_WAIT_SECONDS,
-    DecisionEvent,
     WaitLimit,
     parse_timestamp,
-    raise_for_status,
     restore_limit,
 )
-from airflow_provider_faceki.triggers.poll_log import format_duration
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_faceki.triggers.faceki import DecisionEvent
 
 #: Default of ``resubmit_after`` in seconds: 120 plus 30. FACEKI's own apps wait 120 seconds for the answer to a
 #: verification. A record that does not exist 30 seconds after that is unlikely to appear later.
@@ -263,7 +262,7 @@ class FacekiKycVerificationOperator(_ImageOperator):
             return self.execute(context)
         self._state = None
         self._open_state(context).check_images()
-        given = DecisionEvent.from_payload(event)
+        given = self._read_event(event)
         known, computed = parse_timestamp(resubmit_at), self._resubmit_at(context)
         limit = restore_limit(
             deadline, parameter, self._reconcile_limit(context, known or computed or time.time())
@@ -316,13 +315,13 @@ class FacekiKycVerificationOperator(_ImageOperator):
             )
         limit = restore_limit(deadline, parameter, self._review_limit(context))
         if self.wait_for_review and found.decision is api.Decision.REVIEW:
-            given = DecisionEvent.from_payload(event)
+            given = self._read_event(event)
             if given.status == "timeout":
                 # The timeout event itself shows that the wait has ended. The deadline is not compared with the current
                 # time, because the deadline is possibly wrong. If Airflow has lost the deadline, it is computed again
                 # from the start time of the task, which Airflow possibly changed during the deferral.
                 raise self._review_timed_out(limit)
-            raise_for_status(given, self.faceki_conn_id)
+            given.raise_for_status(self.faceki_conn_id)
         return self._finish(context, found, limit)
 
     def _resubmit_at(self, context: Context) -> float | None:
@@ -371,7 +370,7 @@ class FacekiKycVerificationOperator(_ImageOperator):
                     f"{expired} ended before FACEKI had time to finish what an earlier try may have sent"
                 )
             if given is not None:
-                raise_for_status(given, self.faceki_conn_id)
+                given.raise_for_status(self.faceki_conn_id)
             return self._reconcile(context, resubmit_at)
         if self.resubmit == "never":
             fail_with_unknown_outcome(

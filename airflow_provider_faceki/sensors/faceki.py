@@ -29,20 +29,17 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.api.arguments import check_bool, check_exactly_one
 from airflow_provider_faceki.api.lazy import lazy_property
-from airflow_provider_faceki.api.values import loggable, storable
+from airflow_provider_faceki.api.values import format_duration, is_uuid, loggable, storable
 from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
 from airflow_provider_faceki.failures import fail_if_declined, is_poll_retryable, translate_errors
 from airflow_provider_faceki.links.faceki import FacekiRecordLink
-from airflow_provider_faceki.record_filter import looks_like_faceki_id, record_filter
-from airflow_provider_faceki.task_mixin import FacekiTaskMixin
-from airflow_provider_faceki.triggers.deferral import (
+from airflow_provider_faceki.task_mixin import (
     DEFAULT_MAX_WAIT_SECONDS,
-    DecisionEvent,
+    FacekiTaskMixin,
     WaitLimit,
-    raise_for_status,
     restore_limit,
 )
-from airflow_provider_faceki.triggers.poll_log import PollLog, format_duration, wait_subject
+from airflow_provider_faceki.triggers.poll_log import PollLog, wait_subject
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -176,7 +173,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         """
         if self._begins_new_try(context, try_number):
             return self.execute(context)
-        given = DecisionEvent.from_payload(event)
+        given = self._read_event(event)
         limit = restore_limit(deadline, parameter, self._limit(context))
         # The worker now polls FACEKI once. If an error has stopped the trigger, a failure of this poll must raise an
         # error. Therefore the number of failed polls is first set to the maximum.
@@ -193,7 +190,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         # - The poll of this worker failed and was tolerated. The error would wrongly say that this worker can poll.
         # - Too many polls of the triggerer failed, and ``silent_fail`` is set. ``silent_fail`` tolerates failed polls.
         if not self._poll_failure and not (given.status == "failed" and self.silent_fail):
-            raise_for_status(given, self.faceki_conn_id)
+            given.raise_for_status(self.faceki_conn_id)
         return self._defer(context, limit)
 
     def _limit(self, context: Context) -> WaitLimit:
@@ -256,13 +253,10 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         return found
 
     def _endpoint(self) -> api.FetchRecords:
-        self.check_rendered()
-        return record_filter(
-            link=self.link, request_id=self.request_id, record_identifier=self.record_identifier
-        )
+        return self._fetch_call(**{name: getattr(self, name) for name in _FILTERS})
 
     def _warn_of_form(self) -> None:
-        if self.request_id is not None and not looks_like_faceki_id(self.request_id):
+        if self.request_id is not None and not is_uuid(self.request_id):
             self.log.warning(
                 "request_id= does not look like an id of FACEKI (a UUID); pass your own id as record_identifier="
             )

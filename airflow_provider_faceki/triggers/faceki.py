@@ -1,25 +1,27 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Airflow trigger that waits until FACEKI has decided on the verification of a person."""
+"""Airflow trigger that waits until FACEKI has decided on the verification of a person, and the event that it sends."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, NamedTuple
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_faceki import api, metrics
+from airflow_provider_faceki.api.values import as_faceki_id
 from airflow_provider_faceki.failures import is_poll_retryable
-from airflow_provider_faceki.triggers.deferral import DEFAULT_MAX_WAIT_SECONDS, DecisionEvent
+from airflow_provider_faceki.task_mixin import DEFAULT_MAX_WAIT_SECONDS
 from airflow_provider_faceki.triggers.poll_log import PollLog, wait_subject
 from airflow_provider_faceki.triggers.shared_poller import shared_poller
 
 #: Minimum pause in seconds between two polls of one trigger. A shorter requested pause is increased to this value,
 #: because thousands of triggers share one process, and FACEKI charges extra for excessive request rates.
 MIN_POLL_INTERVAL_SECONDS = 1.0
+_STATUSES = ("decided", "timeout", "failed", "refused")
 
 _open_waits = 0
 
@@ -32,6 +34,55 @@ def _count_wait(change: int) -> None:
     global _open_waits
     _open_waits += change
     metrics.gauge("waits_open", _open_waits)
+
+
+class DecisionEvent(NamedTuple):
+    """Event that ends the wait of the decision trigger. It contains only a status and an id, because Airflow logs it.
+
+    :param status: One of these texts:
+
+        - ``decided``: FACEKI has decided.
+        - ``timeout``: the deadline has passed.
+        - ``failed``: too many consecutive polls have failed.
+        - ``refused``: a poll has failed for a reason that further polls cannot change, such as wrong credentials.
+        - ``unreadable``: the task received no valid event, for example because another version of the provider sent the
+          event. The trigger never sends this status; :meth:`from_payload` sets it in the task.
+    :param request_id: FACEKI's id of the decided verification. It is ``None`` if there is no valid id.
+    """
+
+    status: str
+    request_id: str | None = None
+
+    @classmethod
+    def from_payload(cls, payload: object) -> DecisionEvent:
+        """Return the event for the payload of a ``TriggerEvent``.
+
+        If the payload is not valid, the status of the event is ``unreadable``.
+        """
+        if not isinstance(payload, Mapping) or payload.get("status") not in _STATUSES:
+            return cls("unreadable")
+        return cls(payload["status"], as_faceki_id(payload.get("request_id")))
+
+    def raise_for_status(self, conn_id: str) -> None:
+        """Raise an error if the event reports that the triggerer could not poll FACEKI.
+
+        Call this method only after this worker has polled FACEKI and received a response, because the messages of the
+        errors say that the worker can call FACEKI. If no error were raised, the task would defer again, and the
+        triggerer would fail again. Airflow applies the task's ``retries`` to the errors.
+
+        :raises ConfigurationError: if the triggerer cannot call FACEKI with its current Connection.
+        :raises TransportError: if too many consecutive polls of the triggerer failed.
+        """
+        if self.status == "refused":
+            raise api.ConfigurationError(
+                "the triggerer cannot call FACEKI, but this worker can; the triggerer's log contains the "
+                f"reason. Do both have the same connection {conn_id!r}?"
+            )
+        if self.status == "failed":
+            raise api.TransportError(
+                "too many consecutive polls of the triggerer failed, but this worker gets an answer from "
+                "FACEKI; the triggerer's log contains the reason"
+            ).with_conn_id(conn_id)
 
 
 class FacekiKycDecisionTrigger(BaseTrigger):

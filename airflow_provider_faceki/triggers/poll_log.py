@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.api.values import loggable
+from airflow_provider_faceki.api.values import format_duration, loggable
 
 #: Minimum seconds between two log lines about the polls of one waiting task.
 LOG_INTERVAL_SECONDS = 60.0
@@ -28,19 +28,6 @@ _HINTS = {
     "record_identifier": "check that the link or the verification was made with this record_identifier; pass a link as "
     "link=, and FACEKI's id of a verification as request_id=",
 }
-_UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration as text, with its two largest units, such as ``3 days`` or ``1 hour 5 minutes``."""
-    left, parts = round(max(0.0, seconds)), []
-    if left == 0 and seconds > 0:
-        return f"{seconds:.2g} seconds"
-    for size, name in _UNITS:
-        count, left = divmod(left, size)
-        if count:
-            parts.append(f"{count} {name}{'s' if count > 1 else ''}")
-    return " ".join(parts[:2]) or "0 seconds"
 
 
 def wait_subject(

@@ -16,11 +16,11 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
+from airflow_provider_faceki.api.values import format_duration
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
-from airflow_provider_faceki.triggers.deferral import DEFERRAL_SLACK_SECONDS, WaitLimit
-from airflow_provider_faceki.triggers.poll_log import format_duration
+from airflow_provider_faceki.task_mixin import DEFERRAL_SLACK_SECONDS, WaitLimit
 from tests.airflow.fakes import TaskInstance, context
 from tests.billing.image_files import write
 

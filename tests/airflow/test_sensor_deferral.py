@@ -20,7 +20,8 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_faceki import api
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
-from airflow_provider_faceki.triggers.deferral import DEFERRAL_SLACK_SECONDS, DecisionEvent
+from airflow_provider_faceki.task_mixin import DEFERRAL_SLACK_SECONDS
+from airflow_provider_faceki.triggers.faceki import DecisionEvent
 from tests.airflow.conftest import Connect
 from tests.airflow.fakes import TaskInstance, context
 from tests.airflow.running import AIRFLOW_3

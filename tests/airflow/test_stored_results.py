@@ -16,7 +16,7 @@ from airflow_provider_faceki.operators.faceki import FacekiApiOperator, FacekiFe
 from airflow_provider_faceki.operators.images import FacekiAnalyzeFaceOperator, FacekiFaceMatchOperator
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
-from airflow_provider_faceki.triggers.deferral import DecisionEvent
+from airflow_provider_faceki.triggers.faceki import DecisionEvent
 from tests.airflow.fakes import StateStore, TaskInstance, context
 from tests.api.fake_server import FakeServer, reply_bytes, reply_json
 from tests.billing.image_files import write

@@ -44,7 +44,7 @@ else:
 from airflow_provider_faceki import api
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
-from airflow_provider_faceki.triggers import circuit_breaker
+from airflow_provider_faceki.triggers import shared_poller
 from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
 from tests.airflow.fakes import context
 
@@ -60,7 +60,7 @@ FacekiKycVerificationOperator(
 FacekiKycDecisionSensor(task_id="s", record_identifier="accepted-1").poke(context())
 
 async def wait():
-    circuit_breaker.FAILURE_THRESHOLD = 1
+    shared_poller.FAILURE_THRESHOLD = 1
     for name, conn_id in (("accepted-1", "faceki_default"), ("nobody", "faceki_default"), ("x", "faceki_down")):
         trigger = FacekiKycDecisionTrigger(
             faceki_conn_id=conn_id, deadline=time.time(), record_identifier=name

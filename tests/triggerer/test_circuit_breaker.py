@@ -14,13 +14,15 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.api.errors import CHECK_ADVICE
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.triggers import shared_poller
-from airflow_provider_faceki.triggers.circuit_breaker import (
+from airflow_provider_faceki.triggers.shared_poller import (
     FAILURE_THRESHOLD,
     MAX_OPEN_SECONDS,
     MIN_OPEN_SECONDS,
     CircuitBreaker,
+    SharedPoller,
+    _outage_text,
+    _with_advice,
 )
-from airflow_provider_faceki.triggers.shared_poller import SharedPoller, _outage_text, _with_advice
 
 
 def open_circuit(now: float = 1000.0) -> CircuitBreaker:

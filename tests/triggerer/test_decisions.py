@@ -20,15 +20,13 @@ from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.triggers import faceki as trigger_module
 from airflow_provider_faceki.triggers import poll_log, shared_poller
-from airflow_provider_faceki.triggers.circuit_breaker import (
-    FAILURE_THRESHOLD,
-    MAX_OPEN_SECONDS,
-    MIN_OPEN_SECONDS,
-)
 from airflow_provider_faceki.triggers.faceki import MIN_POLL_INTERVAL_SECONDS, FacekiKycDecisionTrigger
 from airflow_provider_faceki.triggers.shared_poller import (
     CLIENT_TTL_SECONDS,
+    FAILURE_THRESHOLD,
     MAX_FAILED_READS,
+    MAX_OPEN_SECONDS,
+    MIN_OPEN_SECONDS,
     REREAD_INTERVAL_SECONDS,
     SharedPoller,
 )

@@ -10,16 +10,14 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_faceki import api
-from airflow_provider_faceki.triggers import deferral
-from airflow_provider_faceki.triggers.deferral import (
+from airflow_provider_faceki import api, task_mixin
+from airflow_provider_faceki.task_mixin import (
     DEFERRAL_SLACK_SECONDS,
-    DecisionEvent,
     WaitLimit,
     parse_timestamp,
-    raise_for_status,
     restore_limit,
 )
+from airflow_provider_faceki.triggers.faceki import DecisionEvent
 
 NOW = 1_000_000.0
 LIMIT = WaitLimit(NOW + 3600, "timeout", 3600.0)
@@ -27,7 +25,7 @@ LIMIT = WaitLimit(NOW + 3600, "timeout", 3600.0)
 
 @pytest.mark.parametrize("status", ["decided", "timeout", "unreadable"])
 def test_events_that_do_not_fail_the_task(status: str) -> None:
-    raise_for_status(DecisionEvent(status), "kyc")
+    DecisionEvent(status).raise_for_status("kyc")
 
 
 @pytest.mark.parametrize(
@@ -39,7 +37,7 @@ def test_events_that_do_not_fail_the_task(status: str) -> None:
 )
 def test_events_of_a_triggerer_that_cannot_poll(status: str, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
-        raise_for_status(DecisionEvent(status), "kyc")
+        DecisionEvent(status).raise_for_status("kyc")
 
 
 @pytest.mark.parametrize(
@@ -53,7 +51,7 @@ def test_events_of_a_triggerer_that_cannot_poll(status: str, error: type[Excepti
 def test_airflows_timeout_is_later_than_the_deadline(
     left: float, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deferral, "time", SimpleNamespace(time=lambda: NOW))
+    monkeypatch.setattr(task_mixin, "time", SimpleNamespace(time=lambda: NOW))
     assert WaitLimit(NOW + left, "timeout").timeout == timedelta(seconds=seconds + DEFERRAL_SLACK_SECONDS)
 
 

@@ -16,7 +16,7 @@ import pytest
 from airflow_provider_faceki.api import GenerateKycLink
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox, SandboxProcess
-from airflow_provider_faceki.triggers import circuit_breaker, faceki, shared_poller
+from airflow_provider_faceki.triggers import faceki, shared_poller
 from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
 from tests.waiting import patch_sleep
 
@@ -128,8 +128,8 @@ def test_an_outage_neither_fails_the_waits_nor_multiplies_the_traffic(
     sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     # Ten minutes are simulated in about six seconds: all durations are divided by a hundred.
-    monkeypatch.setattr(circuit_breaker, "MIN_OPEN_SECONDS", 0.05)
-    monkeypatch.setattr(circuit_breaker, "MAX_OPEN_SECONDS", 3.0)
+    monkeypatch.setattr(shared_poller, "MIN_OPEN_SECONDS", 0.05)
+    monkeypatch.setattr(shared_poller, "MAX_OPEN_SECONDS", 3.0)
     monkeypatch.setattr("airflow_provider_faceki.triggers.faceki.MIN_POLL_INTERVAL_SECONDS", 0.1)
     links = [sandbox.create_link(f"outage-{number}") for number in range(40)]
 

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
 from airflow_provider_faceki.api.arguments import check_exactly_one, path_segment
@@ -12,13 +13,14 @@ from airflow_provider_faceki.api.errors import (
     CHECK_ADVICE,
     NotFoundError,
     UnexpectedResponseError,
+    ValidationError,
 )
 from airflow_provider_faceki.api.models import VerificationRecord, is_record
 from airflow_provider_faceki.api.protocol.envelope import Payload
 from airflow_provider_faceki.api.protocol.fields import field, find_objects, has_field, holds_field, says_none
 from airflow_provider_faceki.api.protocol.http import ACCEPT_JSON, HttpRequest, Json
 from airflow_provider_faceki.api.service import FACEKI, FILTER_PLACEHOLDERS, Service
-from airflow_provider_faceki.api.values import check_identifier, is_missing
+from airflow_provider_faceki.api.values import as_link_id, check_identifier, is_missing
 
 #: Identifier that FACEKI's React Native SDK sends if an app sets no identifier. Only :class:`FetchRecords` accepts it,
 #: so that the records of such an app can be fetched. The other calls with a parameter ``record_identifier`` refuse it.
@@ -72,6 +74,31 @@ class FetchRecords:
         if self.record_identifier != SDK_MISSING_IDENTIFIER:
             check_identifier(name, getattr(self, name))
 
+    @classmethod
+    def parse(
+        cls,
+        *,
+        request_id: object = None,
+        link: object = None,
+        record_identifier: object = None,
+        face_id: object = None,
+    ) -> FetchRecords:
+        """Return the call for values that come from a user or from another task. Error texts never contain a link.
+
+        :param link: Link id, URL of the hosted page, or a mapping with the key ``link``, such as the output of the task
+            that created the link.
+        :raises ValidationError: if no filter or more than one filter is set, or if a value has a wrong form. For
+            example, a URL is not a ``request_id``.
+        """
+        ids: dict[str, Any] = {
+            "request_id": request_id,
+            "record_identifier": record_identifier,
+            "face_id": face_id,
+        }
+        for name, value in ids.items():
+            _check_not_link(name, value)
+        return cls(link=None if link is None else _read_link(link), **ids)
+
     def request(self, service: Service = FACEKI) -> HttpRequest:
         name, value = self._filter()
         path, query = _records_address(service, name, value)
@@ -113,6 +140,33 @@ class FetchRecords:
 
     def __repr__(self) -> str:
         return f"<FetchRecords by {self._filter()[0]}>"
+
+
+def _read_link(value: object) -> str:
+    if isinstance(value, Mapping):
+        if "link" not in value:
+            raise ValidationError(
+                "link is a mapping without 'link': give a link id or the link task's output"
+            )
+        value = value["link"]
+    if isinstance(value, list | tuple):
+        raise ValidationError(
+            f"link contains {len(value)} values: map the task over them with .expand(link=...)"
+        )
+    link = as_link_id(check_identifier("link", value))
+    if link is None:
+        raise ValidationError(
+            "link is neither a link id, nor a hosted page's URL, nor the link task's output"
+        )
+    return link
+
+
+def _check_not_link(name: str, value: object) -> None:
+    if isinstance(value, Mapping):
+        place = "; pass a link task's output as link=" if "link" in value else ""
+        raise ValidationError(f"{name} must be text, not a mapping{place}")
+    if isinstance(value, str) and "://" in value:
+        raise ValidationError(f"{name} is a URL, not an id; pass the URL of a hosted page as link=")
 
 
 def _records_address(service: Service, name: str, value: str) -> tuple[str, tuple[tuple[str, str], ...]]:
