@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -117,14 +117,14 @@ class FacekiHook(BaseHook):
         self,
         *,
         request_id: str | None = None,
-        link: str | None = None,
+        link: str | Mapping[str, Any] | None = None,
         record_identifier: str | None = None,
         face_id: str | None = None,
     ) -> tuple[VerificationRecord, ...]:
         """Fetch the records of a verification, of a link, of your own identifier, or of a person.
 
         :param request_id: FACEKI's id of the verification.
-        :param link: Id of the link.
+        :param link: Link id, URL of the hosted page, or output of the task that created the link.
         :param record_identifier: Your own id of the person or case.
         :param face_id: FACEKI's id of the person.
         :returns: The records in FACEKI's order, or an empty tuple if there are none.
@@ -132,7 +132,7 @@ class FacekiHook(BaseHook):
         :raises FacekiError: if the call fails; see :meth:`call`.
         """
         with self._with_conn_id():
-            endpoint = api.FetchRecords(
+            endpoint = api.FetchRecords.parse(
                 request_id=request_id, link=link, record_identifier=record_identifier, face_id=face_id
             )
         return self.call(endpoint)

@@ -32,7 +32,6 @@ from airflow_provider_faceki.api.protocol.webhook import (
 from airflow_provider_faceki.api.service import Service
 from airflow_provider_faceki.assets import faceki_verifications
 from airflow_provider_faceki.webhook import auth, events
-from airflow_provider_faceki.webhook.deadlines import ends_within
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -63,9 +62,8 @@ CALL_LIMIT = (500.0, 50.0)
 #: second. Above the limit, the answer has the status 429. The limit counts two kinds of requests:
 #:
 #: - Requests with a wrong token or signature.
-#: - Requests that start a lookup of an unexpected Connection. A Connection is expected if a DAG uses its asset
-#:   (``faceki://<conn_id>/verifications``), or if an earlier request contained the Connection's correct token. Every
-#:   other Connection is unexpected.
+#: - Requests that start a lookup of an unexpected Connection. :class:`.ExpectedConnections` says which Connections are
+#:   expected: those that a DAG uses, or whose correct token an earlier request contained.
 REFUSAL_LIMIT = (60.0, 2.0)
 #: Three kinds of refusals are delayed, so that their time does not reveal whether a Connection was looked up:
 #:
@@ -74,9 +72,7 @@ REFUSAL_LIMIT = (60.0, 2.0)
 #: - The lookup of an unexpected Connection failed.
 #:
 #: A delayed refusal is sent a whole multiple of this number of seconds after the arrival of the request. The multiple
-#: is longer than the slowest measured lookup of the last hour. Only lookups of expected Connections are measured. A
-#: Connection is expected if a DAG uses its asset, or if an earlier request contained the Connection's correct token.
-#: Every other Connection is unexpected.
+#: is longer than the slowest lookup of an expected Connection in the last hour.
 REFUSAL_SECONDS = 1.0
 #: Seconds in the Retry-After header of the status 503. This status is sent in three cases:
 #:
@@ -199,10 +195,7 @@ class Receiver:
         referenced: Callable[[], Set[str]] = events.referenced_conn_ids,
     ) -> None:
         self._authenticator = auth.Authenticator(load_credentials)
-        #: Ids of the Connections whose asset a DAG uses. Lookups of these Connections have no rate limit, because their
-        #: number is small.
-        self._referenced = auth.ReferencedConnections(referenced)
-        self._proven: set[str] = set()
+        self._expected = auth.ExpectedConnections(referenced)
         self._calls = TokenBucket(*CALL_LIMIT)
         self._refusals = TokenBucket(*REFUSAL_LIMIT)
         self._writer = events.EventWriter(store_events)
@@ -256,9 +249,6 @@ class Receiver:
     async def _authenticate(self, conn_id: str, token: str, began: float) -> auth.Credentials:
         """Return the credentials of the Connection.
 
-        A Connection is expected if a DAG uses its asset, or if an earlier request contained its correct token. All
-        other Connections are unexpected.
-
         A separate rate limit restricts the requests with a wrong token, because an attacker can send requests with any
         id. A request is counted when its token turns out to be wrong. There is one exception: a request that starts the
         lookup of an unexpected Connection is counted before the lookup. If the token of this request turns out to be
@@ -270,28 +260,27 @@ class Receiver:
         """
         credentials, charged = self._authenticator.cached(conn_id), False
         if credentials is None:
-            expected = conn_id in self._proven or await self._referenced.contains(conn_id)
+            expected = await self._expected.contains(conn_id)
             if not expected and not self._authenticator.is_looking_up(conn_id):
                 charged = await self._charge_refusal(began)
             credentials = await self._look_up(conn_id, expected, began)
         if credentials.verify_token(token):
             if charged:
                 self._refusals.refund()
-            self._proven.add(conn_id)
+            self._expected.add(conn_id)
             return credentials
         if not charged:
             await self._charge_refusal(began)
         raise await self._unauthorized(credentials.denied or f"wrong token for Connection {conn_id!r}", began)
 
     async def _look_up(self, conn_id: str, expected: bool, began: float) -> auth.Credentials:
-        # A Connection is expected if a DAG uses its asset, or if an earlier request contained the Connection's correct
-        # token. A request for an expected Connection waits until the lookup is finished. A request for any other
-        # Connection is refused if the lookup is not finished in time. Such a refusal is delayed; see REFUSAL_SECONDS.
-        # The time limit is shorter than this delay, so the time of a refusal does not reveal how long the lookup takes.
+        # A request for an expected Connection waits until the lookup is finished. A request for any other Connection is
+        # refused if the lookup is not finished in time. Such a refusal is delayed; see REFUSAL_SECONDS. The time limit
+        # is shorter than this delay, so the time of a refusal does not reveal how long the lookup takes.
         within = None if expected else began + 0.9 * self._refusal_seconds() - time.monotonic()
         try:
             credentials = await self._authenticator.look_up(conn_id, expected, within)
-            if credentials is auth.TOO_LATE and not self._referenced.is_known:
+            if credentials is auth.TOO_LATE and not self._expected.is_known:
                 # A DAG possibly uses the asset of this Connection. Therefore the answer is 503, so that the sender can
                 # send the webhook again. The answer 401 would be final.
                 raise auth.LookupFailed("TimeoutError")
@@ -378,7 +367,7 @@ async def _read_body(request: Request) -> bytes:
 
     receiving = asyncio.ensure_future(receive())
     try:
-        await ends_within(receiving, BODY_TIMEOUT_SECONDS)
+        await auth.ends_within(receiving, BODY_TIMEOUT_SECONDS)
     finally:
         receiving.cancel()
     error = receiving.exception() if receiving.done() else TimeoutError()

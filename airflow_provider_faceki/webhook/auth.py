@@ -23,11 +23,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.assets import fits_uri
-from airflow_provider_faceki.webhook.deadlines import ends_within
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.connection.settings import StoredConnection, WebhookSettings
@@ -36,16 +35,15 @@ log = logging.getLogger(__name__)
 
 #: Lifetime of cached credentials in seconds. After a token is changed, the old token remains valid for up to this time.
 CACHE_TTL_SECONDS = 30.0
-#: The receiver keeps a list of the Connections whose asset (``faceki://<conn_id>/verifications``) a DAG uses. If the
-#: list cannot be read from the database, it is read again after this number of seconds.
+#: If the ids of the Connections that DAGs use cannot be read from the database, they are read again after this number
+#: of seconds.
 FAILURE_TTL_SECONDS = 5.0
-#: Maximum time in seconds to look up a Connection, and to read the list of the Connections whose assets are used. The
-#: time is limited, because a secrets backend or the database is possibly slow or unavailable.
+#: Maximum time in seconds to look up a Connection, and to read the ids of the Connections that DAGs use. The time is
+#: limited, because a secrets backend or the database is possibly slow or unavailable.
 LOOKUP_TIMEOUT_SECONDS = 15.0
-#: The duration of the slowest measured lookup of a Connection is remembered for this number of seconds. Refusals of
-#: webhooks are delayed by more than this duration, so that the delay does not reveal whether a Connection was looked
-#: up. Only lookups of expected Connections are measured. A Connection is expected if a DAG uses its asset
-#: (``faceki://<conn_id>/verifications``), or if an earlier request contained the Connection's correct token.
+#: The duration of the slowest measured lookup of an expected Connection is remembered for this number of seconds.
+#: Refusals of webhooks are delayed by more than this duration, so that the delay does not reveal whether a Connection
+#: was looked up. :class:`ExpectedConnections` says which Connections are expected.
 SLOWEST_TTL_SECONDS = 3600.0
 #: Maximum difference in seconds between the time of a signature and the current time, in both directions.
 MAX_SIGNATURE_AGE_SECONDS = 300
@@ -134,9 +132,8 @@ class Authenticator:
         self._load = load
         self._clock = clock
         self._expected_pool = ThreadPoolExecutor(_LOOKUP_THREADS, "faceki-webhook-lookup")
-        # A Connection is unexpected if no DAG uses its asset and no earlier request contained its correct token.
-        # Lookups of such Connections use their own threads, so that they do not delay the other lookups.
-        self._unknown_pool = ThreadPoolExecutor(_LOOKUP_THREADS, "faceki-webhook-lookup-unknown")
+        # Lookups of unexpected Connections use their own threads, so that they do not delay the other lookups.
+        self._unexpected_pool = ThreadPoolExecutor(_LOOKUP_THREADS, "faceki-webhook-lookup-unexpected")
         self._cache: OrderedDict[str, tuple[float, Credentials]] = OrderedDict()
         self._lookups: dict[str, asyncio.Task[Credentials]] = {}
         self._slowest = (0.0, -math.inf)
@@ -145,8 +142,7 @@ class Authenticator:
     def slowest_lookup_seconds(self) -> float:
         """Duration in seconds of the slowest lookup of a Connection in the last hour. Without a lookup, the value is 0.
 
-        A lookup counts only if it succeeded and its Connection is expected. A Connection is expected if a DAG uses its
-        asset (``faceki://<conn_id>/verifications``), or if an earlier request contained the Connection's correct token.
+        A lookup counts only if it succeeded and its Connection is expected (:class:`ExpectedConnections`).
         """
         seconds, until = self._slowest
         return seconds if self._clock() < until else 0.0
@@ -170,9 +166,8 @@ class Authenticator:
         """Look up a Connection and return its credentials. Concurrent callers share one lookup.
 
         :param conn_id: Id of the Connection.
-        :param expected: Whether a DAG uses the asset of the Connection (``faceki://<conn_id>/verifications``), or an
-            earlier request contained the Connection's correct token. The lookup of an expected Connection does not wait
-            for lookups of unexpected Connections.
+        :param expected: Whether the Connection is expected (:class:`ExpectedConnections`). Its lookup does not wait for
+            lookups of unexpected Connections.
         :param within: Maximum wait in seconds. If the lookup takes longer, the call returns :data:`TOO_LATE`,
             which rejects every token. The lookup continues and fills the cache. ``None`` means no maximum.
         :raises LookupFailed: if a secrets backend or the database failed or was too slow.
@@ -194,7 +189,7 @@ class Authenticator:
 
     async def _run_lookup(self, conn_id: str, expected: bool) -> Credentials:
         began = self._clock()
-        pool = self._expected_pool if expected else self._unknown_pool
+        pool = self._expected_pool if expected else self._unexpected_pool
         try:
             lookup = asyncio.get_running_loop().run_in_executor(pool, self._load, conn_id)
             if not await ends_within(lookup, LOOKUP_TIMEOUT_SECONDS):
@@ -212,40 +207,55 @@ class Authenticator:
         return credentials
 
 
-class ReferencedConnections:
-    """Cache of the ids of the Connections whose asset (``faceki://<conn_id>/verifications``) is used by a DAG.
+class ExpectedConnections:
+    """Ids of the Connections for which webhooks are expected.
 
-    The receiver of webhooks looks up these Connections without a rate limit. For other Connection ids, lookups have a
-    rate limit, because an attacker can send requests with any id. Use each instance in only one event loop.
+    A Connection is *expected* in two cases:
 
-    :param read: Function that reads the ids. It runs in a thread and is allowed to block.
+    - A DAG uses its asset (``faceki://<conn_id>/verifications``), or has used it.
+    - An earlier request contained the correct token of the Connection.
+
+    The number of expected Connections is small, so their lookups have no rate limit. Lookups of other ids have a rate
+    limit, because an attacker can send requests with any id. Use each instance in only one event loop.
+
+    :param referenced: Function that returns the ids of the Connections whose asset a DAG uses. It runs in a thread and
+        is allowed to block.
     """
 
-    def __init__(self, read: Callable[[], Set[str]], clock: Callable[[], float] = time.monotonic) -> None:
-        self._read = read
+    def __init__(
+        self, referenced: Callable[[], Set[str]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._read = referenced
         self._clock = clock
         self._pool = ThreadPoolExecutor(1, "faceki-webhook-referenced")
-        self._conn_ids: Set[str] | None = None
+        self._proven: set[str] = set()
+        self._referenced: Set[str] | None = None
         self._until = -math.inf
         self._refreshing: asyncio.Task[None] | None = None
         self._failed = False
 
-    async def contains(self, conn_id: str) -> bool:
-        """Return whether a DAG uses the asset of the Connection, or has used it.
+    def add(self, conn_id: str) -> None:
+        """Add a Connection, because a request contained its correct token."""
+        self._proven.add(conn_id)
 
-        The ids of all such Connections are cached for :data:`CACHE_TTL_SECONDS` and then read again. If they cannot be
-        read, the last known ids are used.
+    async def contains(self, conn_id: str) -> bool:
+        """Return whether a Connection is expected.
+
+        The ids that DAGs use are cached for :data:`CACHE_TTL_SECONDS` and then read again. If they cannot be read, the
+        last known ids are used.
         """
+        if conn_id in self._proven:
+            return True
         if self._clock() >= self._until:
             if self._refreshing is None:
                 self._refreshing = asyncio.create_task(self._refresh())
             await asyncio.wait({self._refreshing})
-        return conn_id in (self._conn_ids or ())
+        return conn_id in (self._referenced or ())
 
     @property
     def is_known(self) -> bool:
-        """Whether the ids have been read at least once."""
-        return self._conn_ids is not None
+        """Whether the ids that DAGs use have been read at least once."""
+        return self._referenced is not None
 
     async def _refresh(self) -> None:
         reading = asyncio.get_running_loop().run_in_executor(self._pool, self._read)
@@ -254,12 +264,29 @@ class ReferencedConnections:
             reading.cancel()
         error = reading.exception() if in_time else TimeoutError()
         if error is None:
-            self._conn_ids = reading.result()
+            self._referenced = reading.result()
         elif not self._failed:
             log.warning("The assets that DAGs listen to cannot be read (%s)", type(error).__name__)
         self._failed = error is not None
         self._until = self._clock() + (FAILURE_TTL_SECONDS if self._failed else CACHE_TTL_SECONDS)
         self._refreshing = None
+
+
+async def ends_within(future: asyncio.Future[Any], seconds: float) -> bool:
+    """Wait for a future, and return whether it ended in time. The future is not cancelled.
+
+    While other code of Airflow blocks the event loop, the future cannot end, even if its result has already arrived in
+    a socket or in another thread. Therefore a blockage of any length counts as one second at most: the function waits
+    in steps of at most one second, and a blockage ends only the current step.
+
+    :param future: Future or task.
+    :param seconds: Maximum wait in seconds. Blockages can make the wait longer.
+    """
+    steps = math.ceil(seconds)
+    for _ in range(steps):
+        if (await asyncio.wait({future}, timeout=seconds / steps))[0]:
+            return True
+    return False
 
 
 def load_credentials(conn_id: str) -> Credentials:

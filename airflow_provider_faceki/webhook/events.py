@@ -31,7 +31,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_faceki.assets import faceki_verifications
-from airflow_provider_faceki.webhook.deadlines import ends_within
+from airflow_provider_faceki.webhook.auth import ends_within
 
 if TYPE_CHECKING:
     from airflow.models.asset import AssetModel

@@ -51,6 +51,8 @@ def test_a_link_is_made_and_its_rules_and_records_are_found(
     faceki_sandbox.decide(link.link, "ACCEPTED")
     assert hook.fetch_records(record_identifier="order-7") == hook.fetch_records(link=link.link)
     assert len(hook.fetch_records(link=link.link)) == 1
+    # The page's URL, and the output of the link task.
+    assert len(hook.fetch_records(link=link.url)) == len(hook.fetch_records(link={"link": link.link})) == 1
 
 
 @pytest.mark.parametrize("mode", ["method", "call", "acall"])

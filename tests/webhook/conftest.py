@@ -65,7 +65,7 @@ def virtual_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (auth, events):
         monkeypatch.setattr(module, "ThreadPoolExecutor", VirtualExecutor)
     # The default of the parameter `clock` of these classes is the real clock, so the virtual clock is passed to them.
-    for module, name in ((app, "TokenBucket"), (auth, "Authenticator"), (auth, "ReferencedConnections")):
+    for module, name in ((app, "TokenBucket"), (auth, "Authenticator"), (auth, "ExpectedConnections")):
         monkeypatch.setattr(module, name, partial(getattr(module, name), clock=VirtualTime.monotonic))
 
 

@@ -21,7 +21,7 @@ from airflow_provider_faceki.webhook.auth import (
     DENY_ALL,
     Authenticator,
     Credentials,
-    ReferencedConnections,
+    ExpectedConnections,
 )
 from tests.airflow.running import AIRFLOW_3
 from tests.virtual_time import elapsed, run, spend
@@ -210,7 +210,7 @@ class FakeIdSource:
 def test_referenced_connections_are_cached_and_read_once() -> None:
     async def ask() -> None:
         source = FakeIdSource()
-        named = ReferencedConnections(source, lambda: source.now)
+        named = ExpectedConnections(source, lambda: source.now)
         assert (
             await asyncio.gather(*(named.contains(each) for each in ["one", "two"] * 20))
             == [True, False] * 20
@@ -228,7 +228,7 @@ def test_referenced_connections_are_cached_and_read_once() -> None:
 def test_referenced_connections_are_kept_while_reading_fails(caplog: pytest.LogCaptureFixture) -> None:
     async def ask() -> None:
         source = FakeIdSource()
-        named = ReferencedConnections(source, lambda: source.now)
+        named = ExpectedConnections(source, lambda: source.now)
         assert await named.contains("one")
         source.ids = None
         source.now += CACHE_TTL_SECONDS
