@@ -154,6 +154,7 @@ def _ours(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitabl
             deadline=time.time() + 86_400,
             poke_interval=INTERVAL,
             exponential_backoff=False,
+            max_wait=None,
         )
         async for _ in trigger.run():
             raise AssertionError("no wait has ended")

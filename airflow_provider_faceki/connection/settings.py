@@ -132,8 +132,16 @@ def webhook_settings(conn_id: str, conn: StoredConnection) -> WebhookSettings | 
     if found["webhook_token"] is None:
         return None
     tokens = tuple(found[name] for name in ("webhook_token", "webhook_token_previous") if found[name])
-    names = [each.name for each in dataclasses.fields(WebhookSettings) if each.name != "tokens"]
-    return WebhookSettings(tokens, *(found[f"webhook_{name}"] for name in names))
+    return WebhookSettings(
+        tokens=tokens,
+        hmac_secret=found["webhook_hmac_secret"],
+        hmac_header=found["webhook_hmac_header"],
+        request_id_field=found["webhook_request_id_field"],
+        status_field=found["webhook_status_field"],
+        hmac_timestamp_header=found["webhook_hmac_timestamp_header"],
+        statuses=found["webhook_statuses"],
+        max_per_day=found["webhook_max_per_day"],
+    )
 
 
 def token_directory() -> Path:

@@ -169,7 +169,9 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
             ``_begins_new_try``.
         :raises AirflowSensorTimeout: if there is no decision within ``timeout``.
         :raises AirflowTaskTimeout: if there is no decision within ``execution_timeout``.
-        :raises FacekiError: if an error has stopped the trigger, and ``silent_fail`` does not tolerate this error.
+        :raises AirflowFailException: if the poll fails with an error that another try cannot solve, such as an expired
+            link. Also if the decision is DECLINED and ``fail_on_decline`` is set.
+        :raises FacekiError: if another error has stopped the trigger, and ``silent_fail`` does not tolerate this error.
         """
         if self._begins_new_try(context, try_number):
             return self.execute(context)
@@ -188,7 +190,8 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         # ``raise_for_status`` raises an error if the triggerer could not poll FACEKI. It is not called in two cases:
         #
         # - The poll of this worker failed and was tolerated. The error would wrongly say that this worker can poll.
-        # - Too many polls of the triggerer failed, and ``silent_fail`` is set. ``silent_fail`` tolerates failed polls.
+        # - Too many polls of the triggerer failed, and ``silent_fail`` is set, which tolerates failed polls. This
+        #   happens only if ``silent_fail`` was added to the DAG during the wait.
         if not self._poll_failure and not (given.status == "failed" and self.silent_fail):
             given.raise_for_status(self.faceki_conn_id)
         return self._defer(context, limit)

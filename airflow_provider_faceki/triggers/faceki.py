@@ -14,7 +14,6 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.api.values import as_faceki_id
 from airflow_provider_faceki.failures import is_poll_retryable
-from airflow_provider_faceki.task_mixin import DEFAULT_MAX_WAIT_SECONDS
 from airflow_provider_faceki.triggers.poll_log import PollLog, wait_subject
 from airflow_provider_faceki.triggers.shared_poller import shared_poller
 
@@ -47,7 +46,8 @@ class DecisionEvent(NamedTuple):
         - ``refused``: a poll has failed for a reason that further polls cannot change, such as wrong credentials.
         - ``unreadable``: the task received no valid event, for example because another version of the provider sent the
           event. The trigger never sends this status; :meth:`from_payload` sets it in the task.
-    :param request_id: FACEKI's id of the decided verification. It is ``None`` if there is no valid id.
+    :param request_id: FACEKI's id of the decided verification, for Airflow's log. The task does not use it, because it
+        fetches the record itself. It is ``None`` if there is no valid id.
     """
 
     status: str
@@ -89,7 +89,8 @@ class FacekiKycDecisionTrigger(BaseTrigger):
     """Trigger that polls FACEKI and fires one event when the wait for a decision ends.
 
     The wait ends if FACEKI has decided, if the deadline has passed, if too many consecutive polls have failed, or if a
-    poll has failed for a reason that further polls cannot change.
+    poll has failed for a reason that further polls cannot change. It also ends, without an event, if the Connection
+    cannot be read: Airflow then fails the task with the error of the read.
 
     Airflow stores the arguments, so all of them are identifiers, numbers or flags. A restarted triggerer continues
     the wait with the stored arguments. Exactly one of ``link``, ``request_id`` and ``record_identifier`` must be set.
@@ -122,7 +123,7 @@ class FacekiKycDecisionTrigger(BaseTrigger):
         wait_for_review: bool = True,
         poke_interval: float = 60.0,
         exponential_backoff: bool = True,
-        max_wait: float | None = DEFAULT_MAX_WAIT_SECONDS,
+        max_wait: float | None,
         max_failures: int = 10,
         failed_polls: int = 0,
     ) -> None:
@@ -170,7 +171,11 @@ class FacekiKycDecisionTrigger(BaseTrigger):
         return f"<FacekiKycDecisionTrigger {self.faceki_conn_id!r}>"
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll FACEKI until the wait ends, and then yield exactly one event."""
+        """Poll FACEKI until the wait ends, and then yield exactly one event.
+
+        :raises Exception: any error of a secrets backend, if the Connection cannot be read; see
+            :meth:`.SharedPoller.poll`.
+        """
         _count_wait(1)
         try:
             event = await self._wait()

@@ -114,10 +114,11 @@ class SharedPoller:
         self._failed_reads = 0
 
     def retry_after(self) -> float:
-        """Return the number of seconds for which the caller must not poll.
+        """Return the number of seconds for which the caller must not poll. With 0, the caller must poll now.
 
-        The number is random: 1 to 1.5 times the blocking time that the circuit breaker returns. So the triggers do not
-        all poll again at the same time.
+        While the circuit is open, only one caller gets 0, and its poll is the probe. The number is random: 1 to 1.5
+        times the blocking time that the circuit breaker returns. So the triggers do not all poll again at the same
+        time.
         """
         return self._circuit.retry_after(time.monotonic()) * random.uniform(1.0, 1.5)  # noqa: S311 - no secret
 

@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Path of a webhook, without the prefix under which Airflow mounts the application.
+#: Path of a webhook, without the prefix under which Airflow mounts the application. When a request reaches its route,
+#: the id and the token in its path are stars, because :class:`RedactPathMiddleware` has moved both to
+#: :data:`SCOPE_KEY`.
 ROUTE = "/webhook/{conn_id}/{token}"
 #: Key in the ASGI scope of a request. Its value is the Connection id and the token from the requested path.
 SCOPE_KEY = "faceki.webhook"
@@ -71,8 +73,8 @@ REFUSAL_LIMIT = (60.0, 2.0)
 #: - The request is above REFUSAL_LIMIT.
 #: - The lookup of an unexpected Connection failed.
 #:
-#: A delayed refusal is sent a whole multiple of this number of seconds after the arrival of the request. The multiple
-#: is longer than the slowest lookup of an expected Connection in the last hour.
+#: The delay after the arrival of the request is this number of seconds, or a multiple of it that is longer than the
+#: slowest lookup of an expected Connection in the last hour.
 REFUSAL_SECONDS = 1.0
 #: Seconds in the Retry-After header of the status 503. This status is sent in three cases:
 #:
@@ -92,7 +94,8 @@ class RedactPathMiddleware:
     All ASGI layers share the scope of a request. When the request ends, the access log of Airflow (3.2 and later) or of
     uvicorn (before 3.2) reads the path from the scope. Therefore the middleware moves the Connection id and the token
     from the path to :data:`SCOPE_KEY`, and replaces them in the path by stars. It also removes the query, because a
-    user possibly writes the token into the query by mistake. The middleware must be the outermost layer.
+    user possibly writes the token into the query by mistake. The middleware must be the outermost layer of this
+    application. The layers of Airflow around it read the scope only when the request ends.
 
     A proxy in front of the API server receives the original path. ``docs/webhooks.md`` explains how to hide the token
     from the proxy's log.
@@ -192,7 +195,7 @@ class Receiver:
         self,
         load_credentials: Callable[[str], auth.Credentials],
         store_events: events.StoreEvents,
-        referenced: Callable[[], Set[str]] = events.referenced_conn_ids,
+        referenced: Callable[[], Set[str]] = auth.referenced_conn_ids,
     ) -> None:
         self._authenticator = auth.Authenticator(load_credentials)
         self._expected = auth.ExpectedConnections(referenced)
@@ -249,10 +252,11 @@ class Receiver:
     async def _authenticate(self, conn_id: str, token: str, began: float) -> auth.Credentials:
         """Return the credentials of the Connection.
 
-        A separate rate limit restricts the requests with a wrong token, because an attacker can send requests with any
-        id. A request is counted when its token turns out to be wrong. There is one exception: a request that starts the
-        lookup of an unexpected Connection is counted before the lookup. If the token of this request turns out to be
-        right, the count is undone.
+        A rate limit restricts the requests with a wrong token, because an attacker can send requests with any id:
+
+        - A request that starts the lookup of an unexpected Connection is counted before the lookup. If its token is
+          right, the count is undone.
+        - Any other request is counted when its token is wrong.
 
         :raises RefusedError: with the HTTP status 401 if the token is wrong, or 429 if the rate limit is reached. With
             503 if the lookup failed, or if it took too long and the receiver does not know which Connections are

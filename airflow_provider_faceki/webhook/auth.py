@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_faceki.api.service import FACEKI, Service
-from airflow_provider_faceki.assets import fits_uri
+from airflow_provider_faceki.assets import faceki_verifications, fits_uri
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.connection.settings import StoredConnection, WebhookSettings
@@ -72,7 +72,7 @@ class Credentials:
     hmac_timestamp_header: str | None = None
     service: Service = FACEKI
     statuses: tuple[str, ...] | None = None
-    max_per_day: int = 1
+    max_per_day: int = 0
     denied: str = ""
 
     def verify_token(self, token: str) -> bool:
@@ -106,6 +106,11 @@ class Credentials:
 #: random. The comparison of a token with this hash takes as long as for a Connection with one token, so its duration
 #: does not reveal whether the Connection exists.
 DENY_ALL = Credentials((secrets.token_bytes(32),), denied="there is no such Connection of type faceki")
+
+# Credentials for an id that cannot be part of the URI of an asset, so it is never looked up.
+_UNFIT = replace(
+    DENY_ALL, denied="the Connection id in the URL contains a character that is not one of A-Z a-z 0-9 . _ -"
+)
 
 #: Credentials for a lookup that takes too long. The reason of the refusal is logged. It does not contain the Connection
 #: id from the URL, because this id is possibly the secret token: a sender can put the id and the token into the URL in
@@ -154,7 +159,7 @@ class Authenticator:
         part of this URI is never looked up: the result is credentials that no token matches.
         """
         if not fits_uri(conn_id):
-            return DENY_ALL
+            return _UNFIT
         until, credentials = self._cache.get(conn_id, (0.0, None))
         return credentials if until > self._clock() else None
 
@@ -272,6 +277,21 @@ class ExpectedConnections:
         self._refreshing = None
 
 
+def referenced_conn_ids() -> frozenset[str]:
+    """Return the ids of the Connections whose asset is used by a DAG. For other Connections, no event is stored.
+
+    The result also contains Connections whose asset a DAG used earlier, because Airflow keeps such assets.
+    """
+    from airflow.models.asset import AssetModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    before, after = faceki_verifications("_").uri.split("_")
+    with create_session() as session:
+        uris = session.scalars(select(AssetModel.uri).where(AssetModel.uri.like(f"{before}%{after}"))).all()
+    return frozenset(uri.removeprefix(before).removesuffix(after) for uri in uris)
+
+
 async def ends_within(future: asyncio.Future[Any], seconds: float) -> bool:
     """Wait for a future, and return whether it ended in time. The future is not cancelled.
 
@@ -315,13 +335,13 @@ def load_credentials(conn_id: str) -> Credentials:
         webhook_status_field=settings.status_field,
     )
     return Credentials(
-        tuple(hashlib.sha256(token.encode()).digest() for token in settings.tokens),
-        (settings.hmac_secret or "").encode(),
-        settings.hmac_header,
-        settings.hmac_timestamp_header,
-        service,
-        settings.statuses,
-        settings.max_per_day,
+        token_hashes=tuple(hashlib.sha256(token.encode()).digest() for token in settings.tokens),
+        hmac_secret=(settings.hmac_secret or "").encode(),
+        hmac_header=settings.hmac_header,
+        hmac_timestamp_header=settings.hmac_timestamp_header,
+        service=service,
+        statuses=settings.statuses,
+        max_per_day=settings.max_per_day,
     )
 
 

@@ -143,6 +143,7 @@ class EventWriter:
     async def _store_group(self, group: list[_Pending]) -> None:
         conn_id, notifications = group[0].conn_id, [each.notification for each in group]
         loop = asyncio.get_running_loop()
+        # The newest notification has the newest settings of the Connection.
         limit = group[-1].max_per_day
         storing = loop.run_in_executor(self._thread, self._store, conn_id, notifications, limit)
         await asyncio.wait({storing})
@@ -155,21 +156,6 @@ class EventWriter:
                 pending.outcome.set_result(outcome)
             elif error is not None:
                 pending.outcome.set_exception(error)
-
-
-def referenced_conn_ids() -> frozenset[str]:
-    """Return the ids of the Connections whose asset is used by a DAG. For other Connections, no event is stored.
-
-    The result also contains Connections whose asset a DAG used earlier, because Airflow keeps such assets.
-    """
-    from airflow.models.asset import AssetModel
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
-    before, after = faceki_verifications("_").uri.split("_")
-    with create_session() as session:
-        uris = session.scalars(select(AssetModel.uri).where(AssetModel.uri.like(f"{before}%{after}"))).all()
-    return frozenset(uri.removeprefix(before).removesuffix(after) for uri in uris)
 
 
 def store_events(

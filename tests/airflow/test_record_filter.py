@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
-from airflow_provider_faceki import record_filter
+from airflow_provider_faceki import task_mixin
 from airflow_provider_faceki.operators.faceki import FacekiFetchRecordsOperator, FacekiGenerateKycLinkOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
@@ -62,6 +62,7 @@ def test_shapes_of_a_link(faceki_sandbox: FacekiSandbox, kind: Any, shape: Any) 
     assert (found[0] if isinstance(found, list) else found)["link"] == made["link"]
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("link", "masked"),
     [
@@ -70,10 +71,12 @@ def test_shapes_of_a_link(faceki_sandbox: FacekiSandbox, kind: Any, shape: Any) 
         pytest.param("l-12", [], id="too short"),
     ],
 )
-def test_a_given_link_is_masked(monkeypatch: pytest.MonkeyPatch, link: str, masked: list[str]) -> None:
+def test_a_given_link_is_masked(
+    monkeypatch: pytest.MonkeyPatch, kind: Any, link: str, masked: list[str]
+) -> None:
     found: list[str] = []
-    monkeypatch.setattr(record_filter, "mask_secret", found.append)
-    assert record_filter.record_filter(link=link).link == link
+    monkeypatch.setattr(task_mixin, "mask_secret", found.append)
+    assert kind(task_id="task", link=link)._fetch_call(link=link).link == link
     assert found == masked
 
 

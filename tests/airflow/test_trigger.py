@@ -17,6 +17,7 @@ from requests import Response
 from requests.adapters import HTTPAdapter
 
 from airflow_provider_faceki.sandbox import FacekiSandbox, pipeline
+from airflow_provider_faceki.task_mixin import DEFAULT_MAX_WAIT_SECONDS
 from airflow_provider_faceki.triggers import faceki as trigger_module
 from airflow_provider_faceki.triggers import shared_poller as poller_module
 from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
@@ -63,7 +64,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def trigger(clock: Clock | None = None, *, within: float = 1000.0, **given: Any) -> FacekiKycDecisionTrigger:
-    given = {"faceki_conn_id": "faceki_default", "record_identifier": "customer-1", **given}
+    usual = {"faceki_conn_id": "faceki_default", "record_identifier": "customer-1"}
+    given = {**usual, "max_wait": DEFAULT_MAX_WAIT_SECONDS, **given}
     now = clock.now if clock else time.time()
     return FacekiKycDecisionTrigger(deadline=now + within, **given)
 

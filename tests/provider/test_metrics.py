@@ -63,7 +63,7 @@ async def wait():
     shared_poller.FAILURE_THRESHOLD = 1
     for name, conn_id in (("accepted-1", "faceki_default"), ("nobody", "faceki_default"), ("x", "faceki_down")):
         trigger = FacekiKycDecisionTrigger(
-            faceki_conn_id=conn_id, deadline=time.time(), record_identifier=name
+            faceki_conn_id=conn_id, deadline=time.time(), record_identifier=name, max_wait=None
         )
         async for _ in trigger.run():
             pass

@@ -18,6 +18,7 @@ import pytest
 
 from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.hooks.faceki import FacekiHook
+from airflow_provider_faceki.task_mixin import DEFAULT_MAX_WAIT_SECONDS
 from airflow_provider_faceki.triggers import faceki as trigger_module
 from airflow_provider_faceki.triggers import poll_log, shared_poller
 from airflow_provider_faceki.triggers.faceki import MIN_POLL_INTERVAL_SECONDS, FacekiKycDecisionTrigger
@@ -108,7 +109,8 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def trigger(*, within: float = 1000.0, **given: Any) -> FacekiKycDecisionTrigger:
-    given = {"faceki_conn_id": "faceki_default", "record_identifier": "customer-1", **given}
+    usual = {"faceki_conn_id": "faceki_default", "record_identifier": "customer-1"}
+    given = {**usual, "max_wait": DEFAULT_MAX_WAIT_SECONDS, **given}
     return FacekiKycDecisionTrigger(deadline=START + within, **given)
 
 

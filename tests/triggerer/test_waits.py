@@ -45,7 +45,7 @@ async def payload(trigger: FacekiKycDecisionTrigger) -> dict[str, Any]:
 
 def trigger(link: str, seconds: float, **more: Any) -> FacekiKycDecisionTrigger:
     return FacekiKycDecisionTrigger(
-        faceki_conn_id="faceki_default", link=link, deadline=time.time() + seconds, **more
+        faceki_conn_id="faceki_default", link=link, deadline=time.time() + seconds, max_wait=None, **more
     )
 
 

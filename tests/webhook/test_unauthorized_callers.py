@@ -54,7 +54,7 @@ def test_a_valid_first_call_is_accepted_despite_used_up_refusals(served: Served,
 
 
 def test_referenced_connections_are_those_in_dag_schedules(served: Served) -> None:
-    named = events.referenced_conn_ids()
+    named = auth.referenced_conn_ids()
     assert named >= {"faceki_default", "faceki_signed", "faceki_paused", "faceki_plain", "faceki_mixed"}
     assert not named & {"faceki_unheard", "faceki_bare", "nobody", ""}
 

@@ -31,7 +31,7 @@ MAX_FIELDS = 500
 
 
 class InvalidWebhookError(ValueError):
-    """The body is not a webhook of FACEKI. The error message says why, and describes the body if it was parsed."""
+    """The body is not a webhook of FACEKI. The error message says why. It names fields of the body, but no values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +55,16 @@ class WebhookNotification:
         Both values can be in upper or lower case.
 
         :param status: The decision.
-        :raises InvalidWebhookError: if ``request_id`` is not a UUID, or ``status`` is not a single word of at most 40
-            letters, digits, ``-`` and ``_``.
+        :raises InvalidWebhookError: if ``request_id`` is not a UUID, or ``status`` is not a single word. A word begins
+            with a letter, and has at most 40 letters, digits, ``-`` and ``_``.
         """
         if not isinstance(request_id, str) or not re.fullmatch(UUID_PATTERN, request_id):
             raise InvalidWebhookError("requestId is not a UUID")
         word = as_word(status)
-        if word is None or word != status or word.startswith("_"):
-            raise InvalidWebhookError("status is not a word of at most 40 letters, digits, - and _")
+        if word is None or word.startswith("_"):
+            raise InvalidWebhookError(
+                "status is not a word (a letter, and then at most 39 letters, digits, - and _)"
+            )
         return cls(request_id.lower(), word.upper() if word.upper() in Decision.__members__ else OTHER)
 
     @property
@@ -106,6 +108,7 @@ def _read(body: bytes, service: Service) -> WebhookNotification | str:
 
 
 def _parse(body: bytes) -> dict[str, Json] | None:
+    # `parse_json` is not used: of the document, only two texts are used, so numbers such as NaN do no harm.
     try:
         document: Json = json.loads(body)
     except (ValueError, RecursionError):
