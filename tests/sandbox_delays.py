@@ -15,7 +15,7 @@ from airflow_provider_faceki.sandbox.backend.clock import real_sleep
 class HeldDelays:
     """All delays of the sandbox in this process. Each lasts until the test ends it, whatever its number of seconds is.
 
-    A pause of zero seconds is not held. The delay of a `drip` is not held either, because it is part of the answer.
+    A pause of zero seconds is not held. Each pause of a `drip` is a delay of its own.
     """
 
     def __init__(self) -> None:
@@ -56,9 +56,9 @@ class HeldDelays:
 def held_delays(monkeypatch: pytest.MonkeyPatch) -> Iterator[HeldDelays]:
     """Hold all delays of the sandbox until the test ends them."""
     # The import is inside the fixture, because the module needs the packages of the sandbox's web server.
-    from airflow_provider_faceki.sandbox import pipeline
+    from airflow_provider_faceki.sandbox import app
 
     delays = HeldDelays()
-    monkeypatch.setattr(pipeline, "real_sleep", delays.sleep)
+    monkeypatch.setattr(app, "real_sleep", delays.sleep)
     yield delays
     delays.end()

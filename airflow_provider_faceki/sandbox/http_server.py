@@ -8,33 +8,20 @@ simulate a network fault.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import socket
 import struct
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
-from starlette.applications import Starlette
-from starlette.datastructures import Headers
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.routing import Route as Path
-from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from airflow_provider_faceki.sandbox.app import Log, RequestPipeline, application
 from airflow_provider_faceki.sandbox.backend.actions import Backend
 from airflow_provider_faceki.sandbox.backend.clock import real_monotonic, real_sleep
-from airflow_provider_faceki.sandbox.control import call_control, is_loopback
-from airflow_provider_faceki.sandbox.messages import json_response
-from airflow_provider_faceki.sandbox.pipeline import Log, RequestPipeline
-from airflow_provider_faceki.sandbox.routes.table import ROUTES, Route
-from airflow_provider_faceki.sandbox.transport import EarlyResponse, TooLarge, WholeResponse, read_limited
 
-MAX_CONTROL_BYTES = 1024 * 1024
 # The time after which an idle connection is closed. It is longer than the usual pause between two polls, so that a
 # client can reuse its connection. A load balancer in front of a real service keeps idle connections, too.
 KEEP_ALIVE_SECONDS = 65
@@ -46,94 +33,6 @@ _CANCEL_TIMEOUT_SECONDS = 1.0
 # Value of the socket option SO_LINGER: the option is on, with a timeout of 0 s. If a socket with this value is closed,
 # the system drops the unsent data and sends a TCP RST. The client then sees a connection reset and not a normal end.
 _LINGER_ZERO = struct.pack("ii", 1, 0)
-_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-_LOG = logging.getLogger(__name__)
-
-Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-def application(backend: Backend, pipeline: RequestPipeline, exposed: bool) -> ASGIApp:
-    """Return the ASGI application, which serves FACEKI's calls and the control API.
-
-    :param exposed: whether requests with any `Host` header are accepted. If false, only requests to a loopback host
-        are accepted.
-    """
-    calls = [Path(route.path, _endpoint(pipeline, route), methods=[route.method]) for route in ROUTES]
-    control = Path("/_sandbox/{name}", _control(backend), methods=["GET", "POST", "DELETE"])
-    rest = Path("/{rest:path}", pipeline.handle_unmatched, methods=_METHODS)
-    app = Starlette(routes=[*calls, control, rest], exception_handlers={500: _internal_error})
-    return app if exposed else _LoopbackOnly(app)
-
-
-def _internal_error(request: Request, error: Exception) -> Response:
-    """Log an unexpected exception of the sandbox itself, and return the response to the client.
-
-    The response differs from the response of every injected fault, so that a test does not confuse a bug of the sandbox
-    with a fault.
-    """
-    _LOG.error("the sandbox itself failed", exc_info=error)
-    return _json({"error": "the sandbox itself failed; its log says where"}, 500)
-
-
-def _endpoint(pipeline: RequestPipeline, route: Route) -> Endpoint:
-    async def endpoint(request: Request) -> Response:
-        return await pipeline.handle(route, request)
-
-    return endpoint
-
-
-def _control(backend: Backend) -> Endpoint:
-    async def endpoint(request: Request) -> Response:
-        document: object = dict(request.query_params)
-        if request.method == "POST":
-            if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
-                return _json({"error": "Content-Type: allowed is application/json"}, 415)
-            body = bytearray()
-            try:
-                await read_limited(request, MAX_CONTROL_BYTES, body.extend)
-                document = json.loads(body or b"{}")
-            except TooLarge:
-                return EarlyResponse(
-                    json_response({"error": f"body: at most {MAX_CONTROL_BYTES} bytes"}, 413)
-                )
-            except ClientDisconnect:
-                return Response(status_code=499)
-            except (ValueError, RecursionError):
-                document = None
-        if not isinstance(document, Mapping):
-            return _json({"error": "body: allowed is a JSON object"}, 422)
-        status, answer = call_control(backend, request.method, request.path_params["name"], document)
-        return _json(answer, status)
-
-    return endpoint
-
-
-def _json(document: object, status: int) -> Response:
-    return WholeResponse(json_response(document, status))
-
-
-class _LoopbackOnly:
-    """ASGI middleware that refuses each request whose `Host` header does not contain a loopback host.
-
-    The check prevents DNS rebinding. In this attack, a web page resolves its own host name to 127.0.0.1, to reach a
-    server on the developer's machine.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not is_loopback(_host(scope)):
-            await _json({"error": "Host: allowed is a loopback address"}, 403)(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-
-
-def _host(scope: Scope) -> str:
-    try:
-        return urlsplit("//" + Headers(scope=scope).get("host", "")).hostname or ""
-    except ValueError:
-        return ""
 
 
 class _Protocol(H11Protocol):
@@ -150,7 +49,7 @@ def uvicorn_log_muted() -> Iterator[None]:
     """Drop the lines that uvicorn logs in the current thread, until the end of the `with` block.
 
     These lines report the start and the end of the server, and each unexpected exception of the sandbox. The
-    exception is not lost, because the function `_internal_error` has logged it already. Other uvicorn servers of this
+    exception is not lost, because `_internal_error` in `app.py` has logged it already. Other uvicorn servers of this
     process run in other threads, so their log lines are not dropped.
     """
     thread = threading.get_ident()

@@ -19,8 +19,8 @@ from airflow_provider_faceki.api.uploads import CHUNK_BYTES, Image, Multipart
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import SandboxProcess
 from airflow_provider_faceki.sandbox.backend.workflows import WORKFLOW_THREE_DOCUMENTS
+from airflow_provider_faceki.sandbox.form_reader import FormReader
 from airflow_provider_faceki.sandbox.messages import Upload
-from airflow_provider_faceki.sandbox.transport import FormReader
 from tests.billing.conftest import Connect
 from tests.billing.image_files import HEIC, JPEG, PNG, WEBP, image_bytes, verification, write
 

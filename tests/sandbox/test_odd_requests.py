@@ -14,10 +14,9 @@ import pytest
 from starlette.types import Message
 
 from airflow_provider_faceki.sandbox import FacekiSandbox, Settings
+from airflow_provider_faceki.sandbox.app import RequestPipeline, application
 from airflow_provider_faceki.sandbox.backend.actions import Backend
 from airflow_provider_faceki.sandbox.backend.clock import Clock
-from airflow_provider_faceki.sandbox.http_server import application
-from airflow_provider_faceki.sandbox.pipeline import RequestPipeline
 from airflow_provider_faceki.sandbox.routes.table import ROUTE_NAMES, ROUTES, Body
 from tests.sandbox.conftest import Caller
 

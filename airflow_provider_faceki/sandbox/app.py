@@ -1,10 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Process each request except the calls of the control API.
+"""The ASGI application, which serves FACEKI's calls and the control API.
 
-The steps have this order: wait for the seconds of the setting `latency`, read the request, take a fault (a simulated
-error) from the queue, verify the persons whose links are as old as the setting `auto_answer`, check the token, call the
-function of the route, send the response. A fault can replace or change the later steps. A fault of the kind `reset` is
-usually taken before the request is read.
+`application` maps each path to a function. The class `RequestPipeline` processes each request except the calls of the
+control API. The steps have this order: wait for the seconds of the setting `latency`, read the request, take a fault (a
+simulated error) from the queue, verify the persons whose links are as old as the setting `auto_answer`, check the
+token, call the function of the route, send the response. A fault can replace or change the later steps. A fault of the
+kind `reset` is usually taken before the request is read.
 
 The function of a route computes the answer in one synchronous step. The backend's lock is held during this step. The
 lock is never held during a sleep or during network I/O.
@@ -17,20 +18,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from urllib.parse import quote, unquote, urlsplit
 
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response as HTTPResponse
+from starlette.routing import Route as Path
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from airflow_provider_faceki.sandbox.backend.actions import Backend
 from airflow_provider_faceki.sandbox.backend.clock import real_monotonic, real_sleep
 from airflow_provider_faceki.sandbox.backend.outcomes import scenario_of
 from airflow_provider_faceki.sandbox.backend.store import Refused
+from airflow_provider_faceki.sandbox.control import call_control, is_loopback
 from airflow_provider_faceki.sandbox.faults import Fault
+from airflow_provider_faceki.sandbox.form_reader import FormError, FormReader
 from airflow_provider_faceki.sandbox.messages import (
     Envelope,
     Request,
@@ -42,19 +51,8 @@ from airflow_provider_faceki.sandbox.messages import (
     v3_error,
 )
 from airflow_provider_faceki.sandbox.routes.table import MOVED, PDF, ROUTES, UNKNOWN, Body, Route
-from airflow_provider_faceki.sandbox.transport import (
-    Abort,
-    ConnectionReset,
-    EarlyResponse,
-    FormError,
-    FormReader,
-    SlowResponse,
-    TooLarge,
-    TruncatedResponse,
-    WholeResponse,
-    read_limited,
-)
 
+MAX_CONTROL_BYTES = 1024 * 1024
 MAX_JSON_BYTES = 1024 * 1024
 GATEWAY_TITLES = {
     413: "Request Entity Too Large",
@@ -62,8 +60,104 @@ GATEWAY_TITLES = {
     503: "Service Unavailable",
     504: "Gateway Time-out",
 }
+# If a body is too large, nginx sends an error, and continues to read the body for some seconds. If nginx closed the
+# connection at once, the client would see only a connection reset and not the error. The sandbox does the same as
+# nginx, for at most `LINGER_SECONDS` and `MAX_LINGER_BYTES`.
+LINGER_SECONDS = 5.0
+MAX_LINGER_BYTES = 256 * 1024 * 1024
+_PIECES = 10
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+_LOG = logging.getLogger(__name__)
 
+#: A function that closes the connection of a client. If the second argument is true, the connection is closed with a
+#: TCP reset.
+Abort = Callable[[tuple[str, int] | None, bool], None]
 Log = Callable[[str], None]
+Endpoint = Callable[[HTTPRequest], Awaitable[HTTPResponse]]
+
+
+def application(backend: Backend, pipeline: RequestPipeline, exposed: bool) -> ASGIApp:
+    """Return the ASGI application, which serves FACEKI's calls and the control API.
+
+    :param exposed: whether requests with any `Host` header are accepted. If false, only requests to a loopback host
+        are accepted.
+    """
+    calls = [Path(route.path, _endpoint(pipeline, route), methods=[route.method]) for route in ROUTES]
+    control = Path("/_sandbox/{name}", _control(backend), methods=["GET", "POST", "DELETE"])
+    rest = Path("/{rest:path}", pipeline.handle_unmatched, methods=_METHODS)
+    app = Starlette(routes=[*calls, control, rest], exception_handlers={500: _internal_error})
+    return app if exposed else _LoopbackOnly(app)
+
+
+def _internal_error(request: HTTPRequest, error: Exception) -> HTTPResponse:
+    """Log an unexpected exception of the sandbox itself, and return the response to the client.
+
+    The response differs from the response of every injected fault, so that a test does not confuse a bug of the sandbox
+    with a fault.
+    """
+    _LOG.error("the sandbox itself failed", exc_info=error)
+    return _json({"error": "the sandbox itself failed; its log says where"}, 500)
+
+
+def _endpoint(pipeline: RequestPipeline, route: Route) -> Endpoint:
+    async def endpoint(request: HTTPRequest) -> HTTPResponse:
+        return await pipeline.handle(route, request)
+
+    return endpoint
+
+
+def _control(backend: Backend) -> Endpoint:
+    async def endpoint(request: HTTPRequest) -> HTTPResponse:
+        document: object = dict(request.query_params)
+        if request.method == "POST":
+            if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
+                return _json({"error": "Content-Type: allowed is application/json"}, 415)
+            body = bytearray()
+            try:
+                await read_limited(request, MAX_CONTROL_BYTES, body.extend)
+                document = json.loads(body or b"{}")
+            except TooLarge:
+                return EarlyResponse(
+                    json_response({"error": f"body: at most {MAX_CONTROL_BYTES} bytes"}, 413)
+                )
+            except ClientDisconnect:
+                return HTTPResponse(status_code=499)
+            except (ValueError, RecursionError):
+                document = None
+        if not isinstance(document, Mapping):
+            return _json({"error": "body: allowed is a JSON object"}, 422)
+        status, answer = call_control(backend, request.method, request.path_params["name"], document)
+        return _json(answer, status)
+
+    return endpoint
+
+
+def _json(document: object, status: int) -> HTTPResponse:
+    return WholeResponse(json_response(document, status))
+
+
+class _LoopbackOnly:
+    """ASGI middleware that refuses each request whose `Host` header does not contain a loopback host.
+
+    The check prevents DNS rebinding. In this attack, a web page resolves its own host name to 127.0.0.1, to reach a
+    server on the developer's machine.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not is_loopback(_host(scope)):
+            await _json({"error": "Host: allowed is a loopback address"}, 403)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _host(scope: Scope) -> str:
+    try:
+        return urlsplit("//" + Headers(scope=scope).get("host", "")).hostname or ""
+    except ValueError:
+        return ""
 
 
 class RequestPipeline:
@@ -318,6 +412,30 @@ def _match(template: str, request: HTTPRequest) -> dict[str, str] | None:
     return {name: unquote(value) for name, value in found.groupdict().items()} if found else None
 
 
+# Functions that read the body of a request.
+
+
+class TooLarge(Exception):
+    """The body of a request is larger than the limit."""
+
+
+async def read_limited(request: HTTPRequest, limit: int, consume: Callable[[bytes], None]) -> None:
+    """Read the body of a request in pieces.
+
+    The received bytes are counted, because a request possibly has no header Content-Length.
+
+    :param limit: the maximal size of the body in bytes.
+    :param consume: a function that receives each piece.
+    :raises TooLarge: if the body has more than `limit` bytes. The rest of the body is not read.
+    """
+    received = 0
+    async for piece in request.stream():
+        received += len(piece)
+        if received > limit:
+            raise TooLarge
+        consume(piece)
+
+
 async def _read_body(route: Route, http_request: HTTPRequest, request: Request, limit: int) -> Request:
     declared = http_request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
@@ -329,11 +447,114 @@ async def _read_body(route: Route, http_request: HTTPRequest, request: Request, 
         return replace(request, parts=form.parts)
     body = bytearray()
     await read_limited(http_request, limit, body.extend)
-    return replace(request, document=_json(bytes(body))) if route.body is Body.JSON else request
+    return replace(request, document=_parse_json(bytes(body))) if route.body is Body.JSON else request
 
 
-def _json(body: bytes) -> object:
+def _parse_json(body: bytes) -> object:
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
         return None
+
+
+# Responses in the form that starlette sends.
+
+
+class WholeResponse(HTTPResponse):
+    """A complete response. It is sent in one piece."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.body, response.status, dict(response.headers), response.content_type)
+
+
+class EarlyResponse(WholeResponse):
+    """A response that is sent before the complete body of the request has arrived.
+
+    After the response, the rest of the request body is read and discarded, within `LINGER_SECONDS` and
+    `MAX_LINGER_BYTES`. Then the connection is closed.
+    """
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(replace(response, headers={**response.headers, "Connection": "close"}))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send(_start(self))
+        await send({"type": "http.response.body", "body": bytes(self.body), "more_body": True})
+        with suppress(TimeoutError):
+            await asyncio.wait_for(_discard_body(receive), LINGER_SECONDS)
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _discard_body(receive: Receive) -> None:
+    left = MAX_LINGER_BYTES
+    while left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if message["type"] == "http.disconnect" or not message.get("more_body"):
+            return
+
+
+def _start(response: HTTPResponse) -> Message:
+    return {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
+
+
+# Responses of faults (injected errors).
+
+
+class SlowResponse(WholeResponse):
+    """A complete response, whose body is sent in at most ten pieces, with a pause before each piece.
+
+    :param seconds: the sum of ten pauses in seconds. A short body has fewer pieces, so it takes less time.
+    """
+
+    def __init__(self, response: Response, seconds: float) -> None:
+        super().__init__(response)
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send(_start(self))
+        body = bytes(self.body)
+        step = max(1, -(-len(body) // _PIECES))
+        for start in range(0, len(body), step):
+            await real_sleep(self._seconds / _PIECES)
+            await send({"type": "http.response.body", "body": body[start : start + step], "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+class TruncatedResponse(WholeResponse):
+    """An incomplete response, which declares the full Content-Length but sends only half of the body.
+
+    The connection is then closed.
+    """
+
+    def __init__(self, response: Response, abort: Abort) -> None:
+        super().__init__(response)
+        self._abort = abort
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send(_start(self))
+        body = bytes(self.body)
+        await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+        self._abort(scope.get("client"), False)
+        await _wait_for_disconnect(receive)
+
+
+class ConnectionReset(HTTPResponse):
+    """A substitute for a response: the client receives nothing, and its connection is reset."""
+
+    def __init__(self, abort: Abort) -> None:
+        super().__init__(b"", 499)
+        self._abort = abort
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._abort(scope.get("client"), True)
+        await _wait_for_disconnect(receive)
+
+
+async def _wait_for_disconnect(receive: Receive) -> None:
+    """Wait until the client has disconnected.
+
+    If the application returned earlier, uvicorn would log an error, because the response is not complete.
+    """
+    while (await receive())["type"] != "http.disconnect":
+        pass
