@@ -41,16 +41,19 @@ from airflow_provider_faceki.sandbox.control import call_control, is_loopback
 from airflow_provider_faceki.sandbox.faults import Fault
 from airflow_provider_faceki.sandbox.form_reader import FormError, FormReader
 from airflow_provider_faceki.sandbox.messages import (
+    Body,
     Envelope,
     Request,
     Response,
+    Route,
     error,
     gateway_page,
     json_response,
     unauthorized,
     v3_error,
 )
-from airflow_provider_faceki.sandbox.routes.table import MOVED, PDF, ROUTES, UNKNOWN, Body, Route
+from airflow_provider_faceki.sandbox.routes import ROUTES
+from airflow_provider_faceki.sandbox.routes.v3 import MOVED, PDF, UNKNOWN
 
 MAX_CONTROL_BYTES = 1024 * 1024
 MAX_JSON_BYTES = 1024 * 1024
@@ -176,9 +179,9 @@ class RequestPipeline:
         self._background: set[asyncio.Task[None]] = set()
 
     async def handle_unmatched(self, request: HTTPRequest) -> HTTPResponse:
-        """Answer a request whose path and method are not in the table of routes.
+        """Answer a request whose path and method are not in `ROUTES`.
 
-        Some known paths are not in the table:
+        Some known paths are not in `ROUTES`:
 
         - The path of the PDF report. The setting `pdf_path` contains this path.
         - The paths of the dialect. A dialect is a simulated difference from FACEKI's documentation, for example another

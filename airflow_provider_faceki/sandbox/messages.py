@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Requests and responses as plain values, and FACEKI's envelopes.
+"""Requests, responses, FACEKI's envelopes and routes as plain values.
 
-The routes use these values, so the routes do not depend on an HTTP library.
+The functions of the routes use these values, so they do not depend on an HTTP library.
 
 An envelope is the JSON object around the content of an answer:
 
@@ -16,11 +16,15 @@ https://docs.faceki.com/api-integration/verification-apis/fetch-records
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from airflow_provider_faceki.sandbox.backend.outcomes import name_of
+
+if TYPE_CHECKING:
+    from airflow_provider_faceki.sandbox.backend.actions import Backend
 
 APP_VERSION = "v3.0.0"
 
@@ -93,6 +97,38 @@ class Envelope(Enum):
 
     LEGACY = "legacy"
     V3 = "v3"
+
+
+class Body(Enum):
+    NONE = "none"
+    JSON = "json"
+    FORM = "form"
+
+
+@dataclass(frozen=True)
+class Route:
+    """The definition of one route of the simulated FACEKI API.
+
+    :param name: the name of the route, which faults (injected errors) and counters use. Several routes can have the
+        same name.
+    :param method: the HTTP method.
+    :param path: the path, with variable parts in braces. The paths come from FACEKI's documentation or from official
+        SDKs. Only the path of the route `pdf_file` is invented.
+    :param handler: the function that computes the answer. If it raises `Refused`, the answer is an error in `envelope`.
+    :param body: the kind of the request body.
+    :param bearer: whether a token is required.
+    :param envelope: the envelope (JSON object around the content) of refusals and of the errors that faults inject.
+    :param takes_time: whether a record identifier with the prefix `slow-` delays the answer.
+    """
+
+    name: str
+    method: str
+    path: str
+    handler: Callable[[Backend, Request], Response]
+    body: Body = Body.NONE
+    bearer: bool = True
+    envelope: Envelope = Envelope.V3
+    takes_time: bool = False
 
 
 class _Absent(Enum):

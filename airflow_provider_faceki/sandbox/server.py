@@ -25,7 +25,7 @@ from airflow_provider_faceki.sandbox.backend.actions import Backend
 from airflow_provider_faceki.sandbox.backend.clock import Clock, real_monotonic, real_sleep
 from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW
 from airflow_provider_faceki.sandbox.control import ControlClient, is_loopback
-from airflow_provider_faceki.sandbox.routes.table import ROUTE_NAMES
+from airflow_provider_faceki.sandbox.routes import ROUTE_NAMES
 from airflow_provider_faceki.sandbox.settings import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Settings
 
 if TYPE_CHECKING:

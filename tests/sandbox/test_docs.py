@@ -16,7 +16,7 @@ from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW
 from airflow_provider_faceki.sandbox.control import CONTROL_CALLS
 from airflow_provider_faceki.sandbox.dialects import DIALECTS
 from airflow_provider_faceki.sandbox.faults import KINDS
-from airflow_provider_faceki.sandbox.routes.table import ROUTE_NAMES
+from airflow_provider_faceki.sandbox.routes import ROUTE_NAMES
 from airflow_provider_faceki.sandbox.settings import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Settings
 
 pytestmark = pytest.mark.process

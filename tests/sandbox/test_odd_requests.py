@@ -17,7 +17,8 @@ from airflow_provider_faceki.sandbox import FacekiSandbox, Settings
 from airflow_provider_faceki.sandbox.app import RequestPipeline, application
 from airflow_provider_faceki.sandbox.backend.actions import Backend
 from airflow_provider_faceki.sandbox.backend.clock import Clock
-from airflow_provider_faceki.sandbox.routes.table import ROUTE_NAMES, ROUTES, Body
+from airflow_provider_faceki.sandbox.messages import Body
+from airflow_provider_faceki.sandbox.routes import ROUTE_NAMES, ROUTES
 from tests.sandbox.conftest import Caller
 
 FIELDS = (

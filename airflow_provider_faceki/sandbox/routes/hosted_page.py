@@ -11,6 +11,7 @@ forbid caching, and forbid the browser to send the URL to other sites as a refer
 from __future__ import annotations
 
 from html import escape
+from typing import Final
 
 from airflow_provider_faceki.sandbox.backend.actions import Backend
 from airflow_provider_faceki.sandbox.backend.clock import iso
@@ -23,7 +24,7 @@ from airflow_provider_faceki.sandbox.backend.outcomes import (
 )
 from airflow_provider_faceki.sandbox.backend.records import Record
 from airflow_provider_faceki.sandbox.backend.store import Link, Refused
-from airflow_provider_faceki.sandbox.messages import Request, Response, html
+from airflow_provider_faceki.sandbox.messages import Body, Request, Response, Route, html
 from airflow_provider_faceki.sandbox.settings import is_http_url
 
 _HEADERS = {
@@ -202,3 +203,9 @@ def _page(status: int, title: str, body: str, head: str = "") -> Response:
         f"{body}</main></body></html>"
     )
     return html(status, text, _HEADERS)
+
+
+ROUTES: Final = (
+    Route("hosted_page", "GET", "/kycverify/{link}", show, bearer=False),
+    Route("hosted_decision", "POST", "/kycverify/{link}", decide, Body.FORM, bearer=False),
+)

@@ -14,12 +14,23 @@ Source: https://kycdocv2.faceki.com
 
 from __future__ import annotations
 
+from typing import Final
+
 from airflow_provider_faceki.sandbox.backend.actions import Backend
 from airflow_provider_faceki.sandbox.backend.outcomes import ACCEPTED, name_of
 from airflow_provider_faceki.sandbox.backend.records import Record
 from airflow_provider_faceki.sandbox.backend.store import Link, Refused
 from airflow_provider_faceki.sandbox.backend.workflows import COMPANY_ID, DEFAULT_WORKFLOW, WORKFLOWS
-from airflow_provider_faceki.sandbox.messages import Request, Response, json_response, legacy, legacy_error
+from airflow_provider_faceki.sandbox.messages import (
+    Body,
+    Envelope,
+    Request,
+    Response,
+    Route,
+    json_response,
+    legacy,
+    legacy_error,
+)
 
 _SINGLE = ("selfie_image", "doc_front_image", "doc_back_image")
 _SEVERAL = ("selfie_image", "id_front_image", "id_back_image")
@@ -153,3 +164,36 @@ _RULES: dict[str, object] = {
     "updatedAt": "2024-01-01T00:00:00.000Z",
     "validAge": 18,
 }
+
+_KYC: Final = "/kycverify/api/kycverify"
+
+# Arguments of `Route` that several routes share. Each tuple contains the values of `body`, `bearer`, `envelope` and
+# `takes_time`.
+_UPLOAD: Final = (Body.FORM, True, Envelope.LEGACY, True)
+_UPLOAD_BY_LINK: Final = (Body.FORM, False, Envelope.LEGACY, True)
+
+ROUTES: Final = (
+    Route("v2_rules", "GET", "/kycrules/api/kycrules", rules, envelope=Envelope.LEGACY),
+    Route("v2_link", "GET", f"{_KYC}/link", by_link, envelope=Envelope.LEGACY),
+    Route("v2_reference", "GET", f"{_KYC}/reference", by_reference, envelope=Envelope.LEGACY),
+    Route("v2_summary", "GET", f"{_KYC}/kyc-verify-summary", summary, envelope=Envelope.LEGACY),
+    Route(
+        "v2_validate_link",
+        "GET",
+        f"{_KYC}/validate-kyc-verify-link",
+        validate_link,
+        bearer=False,
+        envelope=Envelope.LEGACY,
+    ),
+    Route("v2_verify", "POST", f"{_KYC}/kyc-verification", verify, *_UPLOAD),
+    Route("v2_verify_several", "POST", f"{_KYC}/multi-kyc-verification", verify_several, *_UPLOAD),
+    Route("v2_verify_by_link", "POST", f"{_KYC}/request-kyc", verify_by_link, *_UPLOAD_BY_LINK),
+    Route(
+        "v2_verify_several_by_link",
+        "POST",
+        f"{_KYC}/multiple-kyc-verification",
+        verify_several_by_link,
+        *_UPLOAD_BY_LINK,
+    ),
+    Route("v2_face_check", "POST", "/facelink/api/face-check", face_check, Body.FORM, True, Envelope.LEGACY),
+)

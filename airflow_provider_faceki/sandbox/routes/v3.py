@@ -14,14 +14,18 @@ from __future__ import annotations
 
 import base64
 import hmac
+from typing import Final
 
 from airflow_provider_faceki.sandbox.backend.actions import MAX_LINK_MINUTES, Backend
 from airflow_provider_faceki.sandbox.backend.store import FILTERS, Link, Refused
 from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW, WORKFLOWS, Workflow
 from airflow_provider_faceki.sandbox.messages import (
     ABSENT,
+    Body,
+    Envelope,
     Request,
     Response,
+    Route,
     gateway_page,
     html,
     json_response,
@@ -369,3 +373,52 @@ def moved(backend: Backend, request: Request) -> Response:
     This is the answer at a documented path if the setting `dialect` simulates that FACEKI uses another path instead.
     """
     return gateway_page(404, "Not Found")
+
+
+_KYC: Final = "/api/v3/kyc_verification"
+
+ROUTES: Final = (
+    Route("token", "POST", "/auth/api/generate-token", generate_token, Body.JSON, False, Envelope.LEGACY),
+    Route("token", "POST", "/auth/api/access-token", access_token, Body.JSON, False, Envelope.LEGACY),
+    Route("token", "GET", "/auth/api/access-token", access_token_by_get, Body.NONE, False, Envelope.LEGACY),
+    Route(
+        "link",
+        "POST",
+        "/kycverify/api/kycverify/kyc-verify-link",
+        create_link,
+        Body.JSON,
+        True,
+        Envelope.LEGACY,
+    ),
+    Route("rules", "GET", "/api/v3/workflows/rules", rules),
+    Route("rules_by_link", "GET", "/api/v3/workflows/rulesbylink", rules_by_link, bearer=False),
+    Route("records", "GET", _KYC, records),
+    Route("records_by_request", "GET", "/kycverify/api/kycverify/records", records_by_request),
+    Route("verify", "POST", _KYC, verify, Body.FORM, takes_time=True),
+    Route(
+        "verify_by_link",
+        "POST",
+        f"{_KYC}/requestbylink",
+        verify_by_link,
+        Body.FORM,
+        bearer=False,
+        takes_time=True,
+    ),
+    Route("search_by_face", "POST", f"{_KYC}/search-by-face", search_by_face, Body.FORM),
+    Route("analyze_face", "POST", f"{_KYC}/analyzeFace", analyze_face, Body.FORM),
+    Route("detect", "POST", "/detect", detect, Body.FORM, bearer=False),
+    Route("detect_advanced", "POST", "/advance/detect", detect, Body.FORM, bearer=False),
+    Route("pdf_file", "GET", "/sandbox/report-file/{key}", pdf_file, bearer=False),
+)
+
+# These routes have no fixed path:
+#
+# - `PDF`: its path is the setting `pdf_path`.
+# - `MOVED` answers requests to a documented path that a dialect has replaced. A dialect is a simulated difference from
+#   FACEKI's documentation.
+# - `UNKNOWN` answers a request whose path and method belong to no route.
+#
+# Logs and counters show `MOVED` and `UNKNOWN` under the same name, `unknown`.
+PDF: Final = Route("pdf", "GET", "", pdf)
+UNKNOWN: Final = Route("unknown", "", "", unknown, bearer=False)
+MOVED: Final = Route("unknown", "", "", moved, bearer=False)
