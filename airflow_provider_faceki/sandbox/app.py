@@ -38,11 +38,10 @@ from airflow_provider_faceki.sandbox.backend.clock import real_monotonic, real_s
 from airflow_provider_faceki.sandbox.backend.outcomes import scenario_of
 from airflow_provider_faceki.sandbox.backend.store import Refused
 from airflow_provider_faceki.sandbox.control import call_control, is_loopback
-from airflow_provider_faceki.sandbox.faults import Fault
+from airflow_provider_faceki.sandbox.faults import GATEWAY_TITLES, Fault, corrupted, replacement
 from airflow_provider_faceki.sandbox.form_reader import FormError, FormReader
 from airflow_provider_faceki.sandbox.messages import (
     Body,
-    Envelope,
     Request,
     Response,
     Route,
@@ -57,12 +56,6 @@ from airflow_provider_faceki.sandbox.routes.v3 import MOVED, PDF, UNKNOWN
 
 MAX_CONTROL_BYTES = 1024 * 1024
 MAX_JSON_BYTES = 1024 * 1024
-GATEWAY_TITLES = {
-    413: "Request Entity Too Large",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-    504: "Gateway Time-out",
-}
 # If a body is too large, nginx sends an error, and continues to read the body for some seconds. If nginx closed the
 # connection at once, the client would see only a connection reset and not the error. The sandbox does the same as
 # nginx, for at most `LINGER_SECONDS` and `MAX_LINGER_BYTES`.
@@ -354,7 +347,7 @@ class RequestPipeline:
             case "status" | "code" | "redirect" | "huge":
                 if fault.processed:
                     await self._process(route, request)
-                return WholeResponse(_replacement(fault, route.envelope))
+                return WholeResponse(replacement(fault, route.envelope))
         return self._corrupt(fault, await self._process(route, request))
 
     async def _process_slowly(self, fault: Fault, route: Route, request: Request) -> Response:
@@ -367,13 +360,11 @@ class RequestPipeline:
 
     def _corrupt(self, fault: Fault, response: Response) -> HTTPResponse:
         match fault.kind:
-            case "truncated":
-                return WholeResponse(replace(response, body=response.body[: len(response.body) // 2]))
             case "cut_off":
                 return TruncatedResponse(response, self._abort)
             case "drip":
                 return SlowResponse(response, fault.delay)
-        return WholeResponse(replace(response, content_type=fault.content_type))
+        return WholeResponse(corrupted(fault, response))
 
     async def _process_later(self, delay: float, route: Route, request: Request) -> None:
         await real_sleep(delay)
@@ -384,21 +375,6 @@ class RequestPipeline:
         # The event loop stores only a weak reference to a task. Without this set, the task could be garbage-collected.
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-
-def _replacement(fault: Fault, envelope: Envelope) -> Response:
-    """Return the response that replaces the answer of the route because of a fault."""
-    headers = {} if fault.retry_after is None else {"Retry-After": f"{fault.retry_after}"}
-    status = fault.status or 500
-    if fault.kind == "code":
-        return error(envelope, fault.code)
-    if fault.kind == "redirect":
-        return gateway_page(status, "Found", {"Location": fault.location})
-    if fault.kind == "huge":
-        return json_response({"status": True, "code": 200, "message": "x" * fault.size, "result": []})
-    if status in GATEWAY_TITLES:
-        return gateway_page(status, GATEWAY_TITLES[status], headers)
-    return replace(error(envelope, 500 if status >= 500 else 400, status), headers=headers)
 
 
 def _match(template: str, request: HTTPRequest) -> dict[str, str] | None:

@@ -3,6 +3,9 @@
 
 At most one fault is applied to a request: the first fault in the queue that matches the request. A fault with `skip=3`
 does not match its first three requests. One of the later faults in the queue can match them.
+
+`replacement` and `corrupted` compute the answers of faults. `app.py` applies a fault to a request: it waits, resets the
+connection or sends the answer.
 """
 
 from __future__ import annotations
@@ -10,9 +13,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Final
 
+from airflow_provider_faceki.sandbox.messages import Envelope, Response, error, gateway_page, json_response
 from airflow_provider_faceki.sandbox.settings import checked, checked_field, number, one_of, or_none
 
 ANY_ROUTE: Final = "*"
@@ -37,6 +41,12 @@ KINDS: Final[dict[str, frozenset[str]]] = {
     "reset_then_process": frozenset({"delay"}),
 }
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
+GATEWAY_TITLES = {
+    413: "Request Entity Too Large",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    504: "Gateway Time-out",
+}
 
 
 def _prefix(value: object) -> object:
@@ -148,6 +158,28 @@ class Fault:
         if self.route not in (ANY_ROUTE, route):
             return False
         return self.record_identifier is None or record_identifier.startswith(self.record_identifier)
+
+
+def replacement(fault: Fault, envelope: Envelope) -> Response:
+    """Return the response that replaces the answer of the route because of a fault."""
+    headers = {} if fault.retry_after is None else {"Retry-After": f"{fault.retry_after}"}
+    status = fault.status or 500
+    if fault.kind == "code":
+        return error(envelope, fault.code)
+    if fault.kind == "redirect":
+        return gateway_page(status, "Found", {"Location": fault.location})
+    if fault.kind == "huge":
+        return json_response({"status": True, "code": 200, "message": "x" * fault.size, "result": []})
+    if status in GATEWAY_TITLES:
+        return gateway_page(status, GATEWAY_TITLES[status], headers)
+    return replace(error(envelope, 500 if status >= 500 else 400, status), headers=headers)
+
+
+def corrupted(fault: Fault, response: Response) -> Response:
+    """Return the correct answer of the route with the change of the fault, `truncated` or `content_type`."""
+    if fault.kind == "truncated":
+        return replace(response, body=response.body[: len(response.body) // 2])
+    return replace(response, content_type=fault.content_type)
 
 
 def fault_from(document: Mapping[str, object]) -> Fault:

@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.sandbox import FacekiSandbox, app
+from airflow_provider_faceki.sandbox import FacekiSandbox, faults
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
 from airflow_provider_faceki.triggers.poll_log import NO_RECORD_WARNING_SECONDS
 from tests.airflow.conftest import Connect
@@ -66,7 +66,7 @@ def test_a_gateway_refusal_is_tolerated_but_a_refusal_of_faceki_is_not(
     faceki_sandbox: FacekiSandbox, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(faceki_sandbox)
-    monkeypatch.setitem(app.GATEWAY_TITLES, 403, "a page of its own")
+    monkeypatch.setitem(faults.GATEWAY_TITLES, 403, "a page of its own")
     faceki_sandbox.add_fault("status", status=403, route="records", count=None)
     waiting = sensor(max_failures=1)
     assert not waiting.poke(context())

@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from requests import Response
 from requests.adapters import HTTPAdapter
 
-from airflow_provider_faceki.sandbox import FacekiSandbox, app
+from airflow_provider_faceki.sandbox import FacekiSandbox, faults
 from airflow_provider_faceki.task_mixin import DEFAULT_MAX_WAIT_SECONDS
 from airflow_provider_faceki.triggers import faceki as trigger_module
 from airflow_provider_faceki.triggers import shared_poller as poller_module
@@ -174,7 +174,7 @@ def test_a_gateway_that_rejects_all_requests_is_an_outage(
     route: str,
     status: int,
 ) -> None:
-    monkeypatch.setitem(app.GATEWAY_TITLES, status, "a page of its own")
+    monkeypatch.setitem(faults.GATEWAY_TITLES, status, "a page of its own")
     faceki_sandbox.settings.client_id = client_id = f"{route}-{status}"
     conn_id = connect(faceki_sandbox, "faceki_gateway", token_store="memory", fields={"login": client_id})
     faceki_sandbox.add_fault("status", status=status, route=route, count=None)
