@@ -48,7 +48,6 @@ from airflow_provider_faceki.sandbox.messages import (
     error,
     gateway_page,
     json_response,
-    unauthorized,
     v3_error,
 )
 from airflow_provider_faceki.sandbox.routes import ROUTES
@@ -302,30 +301,23 @@ class RequestPipeline:
     # Methods that compute the correct answer to a request. A fault (injected error) has no effect on them.
 
     async def _process(self, route: Route, request: Request) -> Response:
-        if route.takes_time and self._is_authorized(route, request):
+        if route.takes_time and self._backend.is_authorized(route, request):
             await real_sleep(scenario_of(self._identifier(request)).pause)
         with self._backend.lock:
             if request.generation != self._backend.generation:
                 return v3_error(500, 500)
             return self._answer(route, request)
 
-    def _is_authorized(self, route: Route, request: Request) -> bool:
-        with self._backend.lock:
-            return not route.bearer or self._backend.is_authorized(request.headers)
-
     def _answer(self, route: Route, request: Request) -> Response:
-        dialect = self._backend.dialect
         self._backend.answer_due_links()
-        if self._is_authorized(route, request):
-            try:
-                response = route.handler(self._backend, request)
-            except Refused as refused:
-                response = error(route.envelope, refused.code, refused.status)
-            return dialect.change(route.name, response)
-        self._backend.accounts.counts.refused += 1
-        if dialect.dead_token is not None:
-            return dialect.dead_token
-        return dialect.change(route.name, unauthorized(self._backend.settings.refusal_status))
+        if not self._backend.is_authorized(route, request):
+            return self._backend.refuse_token(route)
+        dialect = self._backend.dialect
+        try:
+            response = route.handler(self._backend, request)
+        except Refused as refused:
+            response = error(route.envelope, refused.code, refused.status)
+        return dialect.change(route.name, response)
 
     # Methods that apply faults (injected errors).
 

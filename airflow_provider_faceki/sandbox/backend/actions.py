@@ -41,6 +41,7 @@ from airflow_provider_faceki.sandbox.backend.webhooks import WebhookSender
 from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW, WORKFLOWS, Workflow
 from airflow_provider_faceki.sandbox.dialects import Dialect, dialect_of
 from airflow_provider_faceki.sandbox.faults import ANY_ROUTE, Fault, Faults, fault_from
+from airflow_provider_faceki.sandbox.messages import Request, Response, Route, unauthorized
 from airflow_provider_faceki.sandbox.settings import Settings
 
 LINK_ENDS = ("expired", "used_up")
@@ -125,17 +126,24 @@ class Backend:
         with self.lock:
             return self.tokens.revoke_all(self.clock.now())
 
-    def is_authorized(self, headers: Mapping[str, str]) -> bool:
-        """Return whether the headers contain a valid token.
+    def is_authorized(self, route: Route, request: Request) -> bool:
+        """Return whether the route needs no token, or the headers of the request contain a valid token."""
+        if not route.bearer:
+            return True
+        with self.lock:
+            value = request.headers.get(self.dialect.token_header, "").strip()
+            if self.dialect.token_scheme:
+                scheme, _, value = value.partition(" ")
+                if scheme.lower() != self.dialect.token_scheme:
+                    return False
+            return self.tokens.is_valid(value.strip(), self.clock.now())
 
-        :param headers: the headers of the request, with names in lower case.
-        """
-        value = headers.get(self.dialect.token_header, "").strip()
-        if self.dialect.token_scheme:
-            scheme, _, value = value.partition(" ")
-            if scheme.lower() != self.dialect.token_scheme:
-                return False
-        return self.tokens.is_valid(value.strip(), self.clock.now())
+    def refuse_token(self, route: Route) -> Response:
+        """Count a request without a valid token, and return the answer to it."""
+        self.accounts.counts.refused += 1
+        if self.dialect.dead_token is not None:
+            return self.dialect.dead_token
+        return self.dialect.change(route.name, unauthorized(self.settings.refusal_status))
 
     # The methods that handle links in the simulated FACEKI service. A link leads to the page on which a person is
     # verified.
