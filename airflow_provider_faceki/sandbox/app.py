@@ -1,11 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The ASGI application, which serves FACEKI's calls and the control API.
 
-`application` maps each path to a function. The class `RequestPipeline` processes each request except the calls of the
-control API. The steps have this order: wait for the seconds of the setting `latency`, read the request, take a fault (a
-simulated error) from the queue, verify the persons whose links are as old as the setting `auto_answer`, check the
-token, call the function of the route, send the response. A fault can replace or change the later steps. A fault of the
-kind `reset` is usually taken before the request is read.
+`application` maps each path to a function. The class `RequestPipeline` processes each request except two kinds: the
+calls of the control API, and requests with a wrong `Host` header. The steps have this order: wait for the seconds of
+the setting `latency`, read the request, take a fault (a simulated error) from the queue, verify the persons whose links
+are as old as the setting `auto_answer`, check the token, call the function of the route, send the response. A fault can
+replace or change the later steps. A fault of the kind `reset` is usually taken before the request is read.
 
 The function of a route computes the answer in one synchronous step. The backend's lock is held during this step. The
 lock is never held during a sleep or during network I/O.
@@ -233,8 +233,9 @@ class RequestPipeline:
         if self._backend.settings.latency:
             await real_sleep(self._backend.settings.latency)
         with self._backend.lock:
-            reset = self._backend.faults.next_is_reset(route.name) and self._take_fault(route, "", generation)
-        if reset:
+            is_early = self._backend.faults.next_is_reset(route.name)
+            reset = self._take_fault(route, "", generation) if is_early else None
+        if reset is not None:
             return ConnectionReset(self._abort)
         try:
             request = await self._read(route, http_request, generation)
@@ -257,10 +258,10 @@ class RequestPipeline:
         dialect = self._backend.dialect
         path = dict(http_request.path_params)
         query = dict(http_request.query_params)
+        if dialect.filters and route.name == "records":
+            query = {name: query[other] for name, other in dialect.filters.items() if other in query}
         if route.name in dialect.paths:
             query |= path
-        elif dialect.filters and route.name == "records":
-            query = {name: query[other] for name, other in dialect.filters.items() if other in query}
         request = Request(
             base_url=f"{http_request.url.scheme}://{urlsplit(str(http_request.base_url)).netloc}",
             headers=dict(http_request.headers),
@@ -283,7 +284,7 @@ class RequestPipeline:
         """Return the record identifier of a request.
 
         If the request contains no record identifier, return the record identifier of its link. If there is no link,
-        return an empty text.
+        for example in a search by `requestId`, return an empty text.
         """
         named = (
             request.text("record_identifier")

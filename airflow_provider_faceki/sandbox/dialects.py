@@ -36,11 +36,13 @@ Change = Callable[[Any], object]
 class Dialect:
     """A dialect: one possible form of FACEKI's API that differs from the documentation.
 
-    The functions in `answers`, `failures` and `responses` change the answers of the sandbox, except these answers:
+    The functions in `answers`, `failures` and `responses` change the answers of the routes, and the answer to a missing
+    token. They do not change these answers:
 
     - The answer `dead_token`.
     - The answer of a fault (an injected error), if the fault replaces the answer of the route.
     - The answer to a request whose body is too large or is not a valid form.
+    - The answers that belong to the sandbox and not to FACEKI: after a reset of the sandbox, and after its own errors.
 
     :param summary: a description of the differences in a few words.
     :param answers: maps a route name to the function that changes the route's successful JSON answers.
@@ -432,7 +434,8 @@ def dialect_of(names: str) -> Dialect:
     """Return the dialect (a simulated difference from FACEKI's documentation) with this name.
 
     For several names, return one dialect with the changes of all of them. If two dialects change the same thing, for
-    example the answer of the same route, only the change of the last dialect is used.
+    example the answer of the same route, only the change of the last dialect is used. A dialect that replaces every
+    answer also replaces the answers of the dialects before it.
 
     :param names: one name, or several names separated by commas.
     """
@@ -441,6 +444,7 @@ def dialect_of(names: str) -> Dialect:
     for each in more:
         changed = {name: value for name, value in vars(each).items() if value != getattr(plain, name)}
         for name in ("answers", "responses", "paths", "filters", "connection"):
-            changed[name] = {**getattr(first, name), **getattr(each, name)}
+            earlier, later = getattr(first, name), getattr(each, name)
+            changed[name] = later if "*" in later else {**earlier, **later}
         first = replace(first, **changed)
     return first

@@ -162,7 +162,8 @@ class FacekiSandbox(Backend):
         """Call `answer_due_links` every `AUTO_ANSWER_INTERVAL_SECONDS`.
 
         `answer_due_links` simulates that persons use the links that are as old as the setting `auto_answer`. Each
-        request also calls `answer_due_links`. Without this method, nothing would be simulated between two requests.
+        request to a route also calls `answer_due_links`. Without this method, nothing would be simulated between two
+        requests.
         """
         while True:
             await real_sleep(AUTO_ANSWER_INTERVAL_SECONDS)

@@ -277,6 +277,27 @@ def test_dialects_can_be_combined(sandbox: FacekiSandbox, call: Caller) -> None:
     assert not dialect_of("v2-account,webhook-form").needs_workflow
 
 
+def test_filters_are_renamed_at_another_path_too(sandbox: FacekiSandbox, call: Caller) -> None:
+    sandbox.settings.dialect = "records-elsewhere,other-filters"
+    sandbox.add_record("order-1")
+    answer = call("GET", "/api/v3/records", params={"recordIdentifier": "order-1"}).json()["result"]
+    assert [record["record_identifier"] for record in answer] == ["order-1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param("records-empty,web-page", "text/html; charset=utf-8", id="all after one"),
+        pytest.param("web-page,records-empty", None, id="one after all"),
+    ],
+)
+def test_the_last_dialect_changes_the_answer(
+    sandbox: FacekiSandbox, call: Caller, name: str, kind: str | None
+) -> None:
+    sandbox.settings.dialect = name
+    assert call.records(record_identifier="order-1").headers.get("Content-Type") == kind
+
+
 @pytest.mark.parametrize("token_dialect", ["token-bare", "token-camel-case"])
 @pytest.mark.parametrize("wrong", ["credentials-field", "credentials-oauth"])
 def test_a_token_dialect_does_not_change_an_answer_without_a_token(

@@ -7,7 +7,7 @@ generate-kyc-link, perform-kyc-verification, fetch-records, face-match-api.
 Four calls are not on these pages but in official SDKs: the two calls that return the rules (required documents and
 settings) of a workflow, the call `analyzeFace`, and the image check.
 
-No public source contains the route of the PDF report, so its path here is only an assumption.
+No public source contains the route of the PDF report, so the default of the setting `pdf_path` is only an assumption.
 """
 
 from __future__ import annotations
