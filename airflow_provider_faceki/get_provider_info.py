@@ -25,7 +25,7 @@ def get_provider_info() -> dict[str, object]:
             {"integration-name": _NAME, "external-doc-url": "https://docs.faceki.com/", "tags": ["service"]}
         ],
         "hooks": _modules("hooks"),
-        "operators": _modules("operators", "faceki", "verification", "images", "branch", "batch"),
+        "operators": _modules("operators", "faceki", "verification", "images", "reports", "branch", "batch"),
         "sensors": _modules("sensors"),
         "triggers": _modules("triggers"),
         "connection-types": [

@@ -21,7 +21,7 @@ from tempfile import gettempdir
 from airflow.providers.common.compat.sdk import DAG, Param, task, timezone
 
 from airflow_provider_faceki.operators.branch import FacekiDecisionBranchOperator
-from airflow_provider_faceki.operators.images import FacekiPdfReportOperator
+from airflow_provider_faceki.operators.reports import FacekiPdfReportOperator
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 
 log = logging.getLogger(__name__)

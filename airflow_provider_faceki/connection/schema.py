@@ -47,7 +47,7 @@ DEFAULT_WEBHOOKS_PER_DAY = 10_000
 class FieldSpec(NamedTuple):
     """Declaration of one Connection field for the form, the checks and the documentation.
 
-    :param kind: Kind of the value: the name of the function in ``checks.py`` that checks the value.
+    :param kind: Kind of the value: the name of the function in ``field_checks.py`` that checks the value.
     :param label: Label of the field in the form.
     :param help: Help text in the form. It must not contain the default or the limits, because the form adds them.
     :param default: Value that is used if the field is not set. ``None`` means that there is no default.

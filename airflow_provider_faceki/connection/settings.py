@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_faceki.api.errors import ConfigurationError
-from airflow_provider_faceki.connection import checks
+from airflow_provider_faceki.connection import field_checks
 from airflow_provider_faceki.connection.schema import (
     CONN_TYPE,
     EXTRA_FIELDS,
@@ -205,9 +205,12 @@ class _FieldReader:
 
     def _check_of(self, name: str, spec: FieldSpec) -> Callable[[object], object]:
         if name == "base_url":
-            scheme, port = self._checked("schema", checks.scheme), self._checked("port", checks.port)
-            return lambda value: checks.url_with_defaults(value, scheme, port)
-        check = getattr(checks, spec.kind)
+            scheme, port = (
+                self._checked("schema", field_checks.scheme),
+                self._checked("port", field_checks.port),
+            )
+            return lambda value: field_checks.url_with_defaults(value, scheme, port)
+        check = getattr(field_checks, spec.kind)
         return lambda value: check(value, spec)
 
     def _checked(self, key: str, check: Callable[[object], Any]) -> Any:
@@ -216,7 +219,7 @@ class _FieldReader:
             return None
         try:
             return check(value)
-        except checks.InvalidValue as error:
+        except field_checks.InvalidValue as error:
             because = f" ({error.because})" if error.because else ""
             self.problem(key, f"{self._shown(key)}{because}", error.allowed)
             return None

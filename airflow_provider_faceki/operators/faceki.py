@@ -183,7 +183,7 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
         :param conn_id: Connection for the storage of ``uri``.
         :param is_folder: Whether ``uri`` is the URI of a folder.
         """
-        from airflow_provider_faceki.web_address import web_address
+        from airflow_provider_faceki.links.cloud_console import web_address
 
         if uri:
             self.push_link(context, OUTPUT_URL_KEY, web_address(uri, conn_id, is_folder=is_folder))

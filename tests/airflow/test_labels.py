@@ -13,6 +13,7 @@ MODULES = (
     "operators.faceki",
     "operators.verification",
     "operators.images",
+    "operators.reports",
     "operators.batch",
     "operators.branch",
 )

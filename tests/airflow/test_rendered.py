@@ -22,8 +22,8 @@ from airflow_provider_faceki.operators.images import (
     FacekiAnalyzeFaceOperator,
     FacekiCheckImageOperator,
     FacekiFaceMatchOperator,
-    FacekiPdfReportOperator,
 )
+from airflow_provider_faceki.operators.reports import FacekiPdfReportOperator
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor

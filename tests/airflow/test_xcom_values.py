@@ -13,7 +13,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.operators import batch, branch, faceki, images, verification
+from airflow_provider_faceki.operators import batch, branch, faceki, images, reports, verification
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
 from tests.airflow.conftest import Connect
@@ -67,7 +67,7 @@ TASKS: dict[str, tuple[Any, Callable[[Path], Arguments]]] = {
     "face match": (images.FacekiFaceMatchOperator, lambda folder: {**_selfie(folder), **_output(folder)}),
     "face analysis": (images.FacekiAnalyzeFaceOperator, _selfie),
     "image check": (images.FacekiCheckImageOperator, lambda folder: {"image": write(folder, "s.jpg")}),
-    "report": (images.FacekiPdfReportOperator, lambda folder: {"request_id": "r-1", **_output(folder)}),
+    "report": (reports.FacekiPdfReportOperator, lambda folder: {"request_id": "r-1", **_output(folder)}),
     "batch": (
         batch.FacekiBatchVerificationOperator,
         lambda folder: {**_manifest(folder), "allowed_image_prefixes": [str(folder)]},

@@ -16,7 +16,8 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.batch import store as batch_store
 from airflow_provider_faceki.batch.manifest import read_manifest, split
 from airflow_provider_faceki.batch.manifest_schema import COLUMNS
-from airflow_provider_faceki.operators.images import FacekiCheckImageOperator, FacekiPdfReportOperator
+from airflow_provider_faceki.operators.images import FacekiCheckImageOperator
+from airflow_provider_faceki.operators.reports import FacekiPdfReportOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.fakes import execute
 from tests.batch.conftest import Connect

@@ -21,7 +21,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_faceki import api, retry_policy
 from airflow_provider_faceki.hooks.faceki import FacekiHook
-from airflow_provider_faceki.operators import images, verification
+from airflow_provider_faceki.operators import images, reports, verification
 from airflow_provider_faceki.operators.branch import FacekiDecisionBranchOperator
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
@@ -68,7 +68,7 @@ def test_refused_while_parsing(arguments: dict[str, Any], told: str) -> None:
         images.FacekiFaceMatchOperator,
         images.FacekiAnalyzeFaceOperator,
         images.FacekiCheckImageOperator,
-        images.FacekiPdfReportOperator,
+        reports.FacekiPdfReportOperator,
     ],
 )
 def test_everything_that_names_something_is_a_template(operator: Any) -> None:

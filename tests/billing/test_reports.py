@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.endpoints.reports import _Followed
 from airflow_provider_faceki.api.secrets import SecretText
-from airflow_provider_faceki.operators.images import FacekiPdfReportOperator
+from airflow_provider_faceki.operators.reports import FacekiPdfReportOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.fakes import execute
 from tests.api.fake_server import FakeServer, Handler, Reply, reply_bytes, reply_json

@@ -28,7 +28,8 @@ from airflow_provider_faceki.operators.faceki import (
     FacekiFetchRecordsOperator,
     FacekiGenerateKycLinkOperator,
 )
-from airflow_provider_faceki.operators.images import FacekiFaceMatchOperator, FacekiPdfReportOperator
+from airflow_provider_faceki.operators.images import FacekiFaceMatchOperator
+from airflow_provider_faceki.operators.reports import FacekiPdfReportOperator
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor

@@ -90,6 +90,7 @@ DAG_MODULES = [
     for name in (
         "operators.faceki",
         "operators.images",
+        "operators.reports",
         "operators.verification",
         "operators.batch",
         "operators.branch",

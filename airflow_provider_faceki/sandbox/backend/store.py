@@ -196,8 +196,8 @@ class Counts:
     """The counters of one sandbox since its last reset. Calls of the control API are not counted.
 
     :param requests: the number of requests for each route name.
-    :param statuses: the number of requests for each HTTP status, counted before the answer is sent. The status 499 means
-        that the client received no response.
+    :param statuses: the number of requests for each HTTP status, counted before the answer is sent. The status 499
+        means that the client received no response.
     :param tokens_by_form: the number of issued tokens for each form of the token request. The forms differ in the path
         and in the place of the credentials, for example JSON body or headers.
     :param refused: the number of requests that were refused because of a missing or invalid token.

@@ -22,8 +22,8 @@ from airflow_provider_faceki.operators.images import (
     FacekiAnalyzeFaceOperator,
     FacekiCheckImageOperator,
     FacekiFaceMatchOperator,
-    FacekiPdfReportOperator,
 )
+from airflow_provider_faceki.operators.reports import FacekiPdfReportOperator
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 
 # On a busy machine, the task state store responds slowly. By default a charged call is not sent then, because another

@@ -13,8 +13,8 @@ from airflow_provider_faceki.operators.images import (
     FacekiAnalyzeFaceOperator,
     FacekiCheckImageOperator,
     FacekiFaceMatchOperator,
-    FacekiPdfReportOperator,
 )
+from airflow_provider_faceki.operators.reports import FacekiPdfReportOperator
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 
 FOLDER = os.environ.get("BILLED_FOLDER", "file:///tmp/billed")

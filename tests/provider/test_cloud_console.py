@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_faceki.web_address import address_in, web_address
+from airflow_provider_faceki.links.cloud_console import address_in, web_address
 from tests.object_store import ObjectStore
 
 S3 = ("s3", "s3a")
