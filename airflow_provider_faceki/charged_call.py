@@ -284,8 +284,8 @@ class ChargedCallState:
         except api.ValidationError as error:
             self.clear()
             # The arguments of the call were checked earlier. Therefore a ``ValidationError`` during the call means
-            # that the storage of an image failed, or that the image is still being written. In both cases the next try
-            # can succeed.
+            # that an image could not be read from its storage, or that the image is still being written. In both cases
+            # the next try can succeed.
             raise AirflowException(str(error)) from None
         except api.FacekiError as error:
             if not error.is_ambiguous:

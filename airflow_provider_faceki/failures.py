@@ -60,8 +60,8 @@ def is_gateway_error(error: api.FacekiError) -> bool:
     - 401: The credentials are wrong, and wrong credentials must not be sent again and again.
     - 413: This request is too large, so it would be refused each time.
 
-    A :class:`ConfigurationError` with a 4xx status means that the URL of the token request does not exist. In this
-    case, the result is ``True``, because a proxy or firewall possibly sent this answer.
+    A :class:`ConfigurationError` with another 4xx status and without a FACEKI code says that the URL of the token
+    request does not exist. But a proxy or firewall possibly sent this answer, so the result is ``True``.
     """
     status = error.http_status or 0
     refused = isinstance(error, api.AuthenticationError | api.InvalidRequestError | api.ConfigurationError)

@@ -222,8 +222,9 @@ def _new_part_name() -> str:
 
 def _lock(handle: int) -> None:
     # A process locks its temporary file while it writes the file. The system removes the lock when this process ends.
-    # If another process can lock a file that is not new, then the writing process has ended, and the file can be
-    # deleted. Errors are ignored, because some filesystems have no locks.
+    # If another process can lock the file, then the writing process has ended, and the file can be deleted. A new file
+    # is an exception, because its process has possibly not locked it yet. Errors are ignored, because some filesystems
+    # have no locks.
     with suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 

@@ -617,7 +617,7 @@ def _upload(file: _File, source: BinaryIO) -> None:
 
 @contextmanager
 def _translate_errors(doing: str, file: _File) -> Iterator[None]:
-    """Replace every error of a storage by an error of ``storage_errors.py``."""
+    """Replace each error of a storage by an error of ``storage_errors.py``, or by a ``ValidationError`` of the path."""
     try:
         yield
     except (StorageError, ValidationError):

@@ -98,7 +98,8 @@ def _call_http_provider(token: str) -> None:
 
 
 def _call_ours(stage: Stages) -> None:
-    # A task does these four steps in one call of the hook. They are called one by one here to measure each of them.
+    # A task imports the hook and calls it once. This call does all these steps. They are called one by one here to
+    # measure each of them.
     with stage(IMPORTS):
         from airflow_provider_faceki.api import FetchRecords
         from airflow_provider_faceki.hooks.faceki import FacekiHook

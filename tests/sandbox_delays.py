@@ -13,9 +13,10 @@ from airflow_provider_faceki.sandbox.backend.clock import real_sleep
 
 
 class HeldDelays:
-    """All delays of the sandbox in this process. Each lasts until the test ends it, whatever its number of seconds is.
+    """All delays in the answers of the sandboxes of this process. Each lasts until the test ends it.
 
-    A pause of zero seconds is not held. Each pause of a `drip` is a delay of its own.
+    The number of seconds of a delay has no effect, except that a delay of zero seconds is not held. A `drip` (a fault
+    that sends an answer in pieces) has one delay before each piece. Delays of webhooks are not held.
     """
 
     def __init__(self) -> None:
@@ -54,7 +55,7 @@ class HeldDelays:
 
 @pytest.fixture
 def held_delays(monkeypatch: pytest.MonkeyPatch) -> Iterator[HeldDelays]:
-    """Hold all delays of the sandbox until the test ends them."""
+    """Hold the delays in the answers of the sandbox until the test ends them."""
     # The import is inside the fixture, because the module needs the packages of the sandbox's web server.
     from airflow_provider_faceki.sandbox import app
 

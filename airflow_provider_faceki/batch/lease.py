@@ -102,9 +102,9 @@ class Lease:
         :raises LeaseLostError: if a newer try has the lease.
         :raises OSError: if the storage failed.
         """
-        # The time before the lease files are listed is stored as the time of the check. If the process is suspended
-        # during the listing, a newer try can start without being listed. In this case the stored time is old when the
-        # process resumes, so the check is repeated before a row is sent.
+        # The clock is read before the lease files are listed, and this value is stored as the time of the check. If the
+        # process is suspended during the listing, a newer try can start without being listed. In this case the stored
+        # time is old when the process resumes, so the check is repeated before a row is sent.
         started_at = self._clock.boottime()
         if self._names()[-1:] != [self._name]:
             raise LeaseLostError("another try has begun to work on this output_path, so this one stops")

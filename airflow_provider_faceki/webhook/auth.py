@@ -155,8 +155,8 @@ class Authenticator:
     def cached(self, conn_id: str) -> Credentials | None:
         """Return the cached credentials of a Connection. If they are not in the cache, return ``None``.
 
-        Webhooks of a Connection become events of its asset ``faceki://<conn_id>/verifications``. An id that cannot be
-        part of this URI is never looked up: the result is credentials that no token matches.
+        Webhooks of a Connection become events of its asset ``faceki://<conn_id>/verifications``. A Connection whose id
+        cannot be part of this URI is never looked up. For such an id, return credentials that no token matches.
         """
         if not fits_uri(conn_id):
             return _UNFIT

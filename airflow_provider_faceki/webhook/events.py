@@ -336,7 +336,7 @@ def _latest_statuses(
 
 
 def _count_of_a_day(session: Session, asset: AssetModel) -> int:
-    """Return the number of events of the last 24 hours, without the events that tasks have created.
+    """Return the number of events of an asset in the last 24 hours, without the events that tasks have created.
 
     The number is compared with the limit of webhooks per day (``max_per_day``). A task that looks for missed decisions
     can create many events at once. These events must not use up the limit, so the query counts only events without a

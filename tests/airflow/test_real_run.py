@@ -171,9 +171,9 @@ def test_no_link_in_any_log(real: RealRun) -> None:
         if path.endswith(".log")
         for hit in searched.lines_in(content)
     ]
-    # The LocalExecutor prints each line of a task log again, without masking (see docs/taskflow.md). So the line with
-    # the returned link is excluded from this search. If Airflow masks this line in future, this test fails, and the
-    # exclusion must be removed.
+    # From Airflow 3.2 on, the LocalExecutor prints each line of a task log again, without masking (docs/taskflow.md).
+    # So one line with a link is expected: the line with the link that a task returned. If Airflow masks this line in
+    # future, this test fails, and the exception must be removed.
     printed = [(path, line) for path, _, line in told if RETURNED_LINK.search(line)]
     assert [Path(path).name for path, _ in printed] == (
         ["scheduler.log"] if AIRFLOW_VERSION >= (3, 2) else []

@@ -50,7 +50,7 @@ class _Document:
     upload: bool = False
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
-        """Return the request."""
+        """Return a request without a token to the path of this call."""
         url = f"{service.base_url}{self.path}"
         return HttpRequest(self.method, url, authenticated=False, upload=self.upload)
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The rate limiter: the pauses between requests, with both drivers."""
+"""The rate limiter: the pauses between requests, with the synchronous and the asynchronous client."""
 
 from __future__ import annotations
 

@@ -276,7 +276,7 @@ def test_polls_that_fail_while_it_reconciles_are_tolerated(
     sandbox.add_fault("reset_then_process", route="verify")
     task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=LONG)
     lose(task)
-    # The first request finds nothing, and the two requests of the first poll fail.
+    # The next try looks for the record and finds nothing. Then its first poll fails: one request and its repetition.
     sandbox.add_fault("status", route="records", status=502, skip=1, count=2)
     held_delays.end_after_polls(sandbox, 4)
     assert task.go()["decision"] == "ACCEPTED"

@@ -56,7 +56,10 @@ class FileStateStore:
 
 
 def mark(store: FileStateStore, at: object, identifier: str | None = None) -> None:
-    """Store the marker that a try leaves behind if it is killed while it sends."""
+    """Store an intent, as a try leaves it behind if it is killed while it sends.
+
+    Unlike a real intent, it does not say which try stored it.
+    """
     apart = "" if identifier is None else f"_{digest(identifier)}"
     store.set(f"faceki_submitting_since{apart}", {"at": at, "images": None})
 

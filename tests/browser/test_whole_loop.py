@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A click on FACEKI's page in a browser starts the DAG that listens to webhooks. `make ui` describes the same steps."""
+"""A click on FACEKI's page in a browser starts the DAG that listens to webhooks. `make ui` tells a user to click so."""
 
 from __future__ import annotations
 

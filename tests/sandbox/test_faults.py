@@ -306,7 +306,10 @@ def test_the_options_of_a_finished_fault_are_not_ignored(sandbox: FacekiSandbox)
 
 
 def test_a_fault_that_is_skipped_does_not_delay_a_reset() -> None:
-    """Check that the reset is found before the body is read, although the first fault is still being skipped."""
+    """Check that a reset is found before the body is read, although another fault stands before it in the queue.
+
+    The other fault ignores its first five requests (`skip=5`), so it does not apply yet.
+    """
     faults = Faults()
     faults.add(Fault("status", skip=5))
     faults.add(Fault("reset", route="verify"))

@@ -200,7 +200,7 @@ def test_the_last_poll_is_at_the_deadline(faceki: Faceki, decided: bool) -> None
 
 @pytest.mark.parametrize("decided", [False, True], ids=["no decision", "decided meanwhile"])
 def test_a_trigger_that_starts_after_its_deadline_polls_once(faceki: Faceki, decided: bool) -> None:
-    # This happens, for example, if no triggerer ran during the night.
+    # A trigger starts after its deadline if, for example, no triggerer ran during the night.
     if decided:
         faceki.decides_at(0.0)
     assert status(trigger(within=-3600)) == ("decided" if decided else "timeout")

@@ -352,7 +352,7 @@ class SharedTLSAdapter(HTTPAdapter):
     This saves time, because the standard adapter of ``requests`` loads the CA bundle for each connection, which needs
     25 ms.
 
-    :param context: TLS context that verifies the certificates of all servers.
+    :param context: TLS context of all connections. It contains the trusted CA certificates.
     :param max_connections: Maximum number of idle connections to one host that remain open.
     """
 
