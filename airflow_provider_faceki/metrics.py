@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Send metrics to the backend that the administrator has configured in Airflow's section ``[metrics]``.
+"""All metrics of the provider, which are sent to the backend that Airflow's section ``[metrics]`` configures.
 
 ``docs/metrics.md`` lists all metrics. Each part of a metric's name after the second dot is also sent as a tag. For
 example, ``faceki.requests.FetchRecords.2xx`` has the tags ``endpoint=FetchRecords`` and ``status=2xx``.
@@ -34,16 +34,16 @@ class RequestMetrics:
 
     def sent(self, endpoint: str, status: int | None) -> None:
         endpoint = endpoint or _TOKEN
-        incr("requests", endpoint=endpoint, status=f"{status // 100}xx" if status else "none")
+        _incr("requests", endpoint=endpoint, status=f"{status // 100}xx" if status else "none")
         is_accepted = status is not None and status < 300
         if endpoint in CHARGED and (is_accepted or status is None):
-            incr("charged_calls", endpoint=endpoint)
+            _incr("charged_calls", endpoint=endpoint)
 
     def retried(self, endpoint: str) -> None:
-        incr("retries", endpoint=endpoint or _TOKEN)
+        _incr("retries", endpoint=endpoint or _TOKEN)
 
     def token_received(self) -> None:
-        incr("tokens_fetched")
+        _incr("tokens_fetched")
 
 
 @cache
@@ -52,7 +52,61 @@ def is_on() -> bool:
     return any(conf.getboolean("metrics", name, fallback=False) for name in _BACKENDS)
 
 
-def incr(name: str, **tags: str) -> None:
+def count_decision(decision: object) -> None:
+    """Count one decision.
+
+    :param decision: The decision. A decision that FACEKI does not document is counted as ``OTHER``. Therefore the
+        number of metrics stays small, and unexpected text, such as a person's name, does not reach the backend.
+    """
+    if is_on():
+        from airflow_provider_faceki.api.models import OTHER, Decision
+
+        word = str(decision)
+        _incr("decisions", decision=word if word in Decision.__members__ else OTHER)
+
+
+def count_row(outcome: str, line: Mapping[str, object]) -> None:
+    """Count one row that a batch has finished: increment the counter of its outcome, and of its decision if it has one.
+
+    :param outcome: ``succeeded`` or ``failed``.
+    :param line: Line about the row in the batch's journal, which is the file that says which rows are finished.
+    """
+    _incr("batch_rows", outcome=outcome)
+    # The line about a failed row, and the line about a row whose records a batch has only fetched, contain no field
+    # ``decision``. So no decision is counted for these rows.
+    if "decision" in line:
+        count_decision(line["decision"])
+
+
+def count_webhook_answer(status: int) -> None:
+    """Count one answer of the API server to a webhook.
+
+    :param status: HTTP status of the answer.
+    """
+    _incr("webhook_answers", status=str(status))
+
+
+_open_waits = 0
+
+
+def count_open_wait(change: int) -> None:
+    """Change the number of running triggers of this process, and report the new number.
+
+    All triggers of a process run on one event loop, so no lock is needed.
+
+    :param change: 1 when a trigger starts, and -1 when it ends.
+    """
+    global _open_waits
+    _open_waits += change
+    _gauge("waits_open", _open_waits)
+
+
+def report_circuit(conn_id: str, *, is_open: bool) -> None:
+    """Report whether the circuit breaker of a Connection blocks its polls."""
+    _gauge("circuit_open", int(is_open), connection=conn_id)
+
+
+def _incr(name: str, **tags: str) -> None:
     """Increment a counter by 1.
 
     :param name: Name of the counter, without the prefix ``faceki.``.
@@ -62,33 +116,7 @@ def incr(name: str, **tags: str) -> None:
         _emit("incr", name, tags)
 
 
-def incr_decision(decision: object) -> None:
-    """Increment the counter of a decision.
-
-    :param decision: The decision. A decision that FACEKI does not document is counted as ``OTHER``. Therefore the
-        number of metrics stays small, and unexpected text, such as a person's name, does not reach the backend.
-    """
-    if is_on():
-        from airflow_provider_faceki.api.models import OTHER, Decision
-
-        word = str(decision)
-        incr("decisions", decision=word if word in Decision.__members__ else OTHER)
-
-
-def count_row(outcome: str, line: Mapping[str, object]) -> None:
-    """Count one row that a batch has finished: increment the counter of its outcome, and of its decision if it has one.
-
-    :param outcome: ``succeeded`` or ``failed``.
-    :param line: Line about the row in the batch's journal, which is the file that says which rows are finished.
-    """
-    incr("batch_rows", outcome=outcome)
-    # The line about a failed row, and the line about a row whose records a batch has only fetched, contain no field
-    # ``decision``. So no decision is counted for these rows.
-    if "decision" in line:
-        incr_decision(line["decision"])
-
-
-def gauge(name: str, value: int, **tags: str) -> None:
+def _gauge(name: str, value: int, **tags: str) -> None:
     """Set a gauge to a value.
 
     :param name: Name of the gauge, without the prefix ``faceki.``.

@@ -60,12 +60,12 @@ def _send(driver: drivers._Driver, request: HttpRequest) -> Payload:
 
 
 def _count_row() -> None:
-    metrics.incr("batch_rows", outcome="succeeded")
-    metrics.incr("decisions", decision="ACCEPTED")
+    metrics._incr("batch_rows", outcome="succeeded")
+    metrics._incr("decisions", decision="ACCEPTED")
 
 
 def _nothing(_name: str, **_tags: str) -> None:
-    """Do nothing, with the same parameters as ``metrics.incr``."""
+    """Do nothing, with the same parameters as ``metrics._incr``."""
 
 
 def _count_nothing() -> None:

@@ -530,7 +530,7 @@ class FacekiKycVerificationOperator(_ImageOperator):
         # A deferred task is executed several times. Airflow reads the extra links that the last execution has stored.
         # Therefore the links are stored here, after the last possible deferral.
         self.push_output_link(context, self.output_path, self.output_conn_id)
-        metrics.incr_decision(made.decision)
+        metrics.count_decision(made.decision)
         fail_if_declined(made.record if self.fail_on_decline else None)
         return storable(made.summary())
 

@@ -250,7 +250,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
             self._poll_log.polled(records, may_warn=partial(self._may_warn, context))
             return None
         self.push_record_link(context, found.request_id)
-        metrics.incr_decision(found.decision)
+        metrics.count_decision(found.decision)
         self.log.info("FACEKI decided verification %s: %s", loggable(found.request_id), found.decision)
         fail_if_declined(found if self.fail_on_decline else None)
         return found

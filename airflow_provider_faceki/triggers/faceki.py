@@ -22,18 +22,6 @@ from airflow_provider_faceki.triggers.shared_poller import shared_poller
 MIN_POLL_INTERVAL_SECONDS = 1.0
 _STATUSES = ("decided", "timeout", "failed", "refused")
 
-_open_waits = 0
-
-
-def _count_wait(change: int) -> None:
-    """Add ``change`` to the number of running triggers of this process, and report the number as a metric.
-
-    All triggers of the process run on one event loop, so no lock is needed.
-    """
-    global _open_waits
-    _open_waits += change
-    metrics.gauge("waits_open", _open_waits)
-
 
 class DecisionEvent(NamedTuple):
     """Event that ends the wait of the decision trigger. It contains only a status and an id, because Airflow logs it.
@@ -176,11 +164,11 @@ class FacekiKycDecisionTrigger(BaseTrigger):
         :raises Exception: any error of a secrets backend, if the Connection cannot be read; see
             :meth:`.SharedPoller.poll`.
         """
-        _count_wait(1)
+        metrics.count_open_wait(1)
         try:
             event = await self._wait()
         finally:
-            _count_wait(-1)
+            metrics.count_open_wait(-1)
         yield TriggerEvent(event._asdict())
 
     async def _wait(self) -> DecisionEvent:

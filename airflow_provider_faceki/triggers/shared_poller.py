@@ -138,7 +138,7 @@ class SharedPoller:
             error.with_conn_id(self._conn_id)
             is_outage = error.is_transient or is_gateway_error(error)
             if is_outage and self._circuit.record_failure(time.monotonic()):
-                metrics.gauge("circuit_open", 1, connection=self._conn_id)
+                metrics.report_circuit(self._conn_id, is_open=True)
                 log.warning("%s: %s", _outage_text(error), _with_advice(error))
             if is_definite_answer(error):
                 self._record_answer()
@@ -148,7 +148,7 @@ class SharedPoller:
 
     def _record_answer(self) -> None:
         if self._circuit.record_success():
-            metrics.gauge("circuit_open", 0, connection=self._conn_id)
+            metrics.report_circuit(self._conn_id, is_open=False)
             log.info("FACEKI answers again on connection %r; its circuit is closed", self._conn_id)
 
     async def _current_client(self) -> AsyncFacekiClient:

@@ -212,7 +212,7 @@ class Receiver:
             answer = JSONResponse({"status": await self._receive(request)})
         except RefusedError as refused:
             answer = JSONResponse({"detail": refused.detail}, refused.status, refused.headers)
-        metrics.incr("webhook_answers", status=str(answer.status_code))
+        metrics.count_webhook_answer(answer.status_code)
         return answer
 
     async def _receive(self, request: Request) -> str:

@@ -155,13 +155,11 @@ def test_what_a_statsd_server_receives(
             id="a request without a response",
         ),
         pytest.param(
-            lambda: metrics.gauge("circuit_open", 1, connection="faceki.eu:1"),
+            lambda: metrics.report_circuit("faceki.eu:1", is_open=True),
             ("faceki.circuit_open.faceki_eu_1", {"connection": "faceki_eu_1"}),
             id="a Connection id with other characters",
         ),
-        pytest.param(
-            lambda: metrics.gauge("waits_open", 1), ("faceki.waits_open", None), id="no further part"
-        ),
+        pytest.param(lambda: metrics.count_open_wait(0), ("faceki.waits_open", None), id="no further part"),
     ],
 )
 def test_each_part_of_a_name_is_a_tag(
@@ -221,8 +219,8 @@ def test_without_metrics_there_is_no_observer(
     assert FacekiHook().get_conn().observer is None
     # If metrics are disabled, the code does not even search for the statistics module.
     monkeypatch.setattr(metrics, "_stats", None)
-    metrics.incr("requests", endpoint="FetchRecords")
-    metrics.gauge("waits_open", 1)
+    metrics.count_decision("ACCEPTED")
+    metrics.count_open_wait(0)
 
 
 def test_a_failing_metrics_backend_does_not_fail_the_call(monkeypatch: pytest.MonkeyPatch) -> None:

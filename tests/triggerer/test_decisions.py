@@ -274,8 +274,8 @@ def test_open_waits_are_counted_also_after_a_cancellation(
     faceki: Faceki, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gauge: list[int] = []
-    monkeypatch.setattr(metrics, "gauge", lambda name, value, **tags: gauge.append(value))
-    monkeypatch.setattr(trigger_module, "_open_waits", 0)
+    monkeypatch.setattr(metrics, "_gauge", lambda name, value, **tags: gauge.append(value))
+    monkeypatch.setattr(metrics, "_open_waits", 0)
 
     async def cancel() -> None:
         first, second = (asyncio.ensure_future(fired(trigger())) for _ in range(2))
