@@ -285,17 +285,17 @@ def test_filters_are_renamed_at_another_path_too(sandbox: FacekiSandbox, call: C
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"),
+    ("name", "status"),
     [
-        pytest.param("records-empty,web-page", "text/html; charset=utf-8", id="all after one"),
-        pytest.param("web-page,records-empty", None, id="one after all"),
+        pytest.param("records-empty,web-page", 200, id="all after one"),
+        pytest.param("web-page,records-empty", 204, id="one after all"),
     ],
 )
 def test_the_last_dialect_changes_the_answer(
-    sandbox: FacekiSandbox, call: Caller, name: str, kind: str | None
+    sandbox: FacekiSandbox, call: Caller, name: str, status: int
 ) -> None:
     sandbox.settings.dialect = name
-    assert call.records(record_identifier="order-1").headers.get("Content-Type") == kind
+    assert call.records(record_identifier="order-1").status_code == status
 
 
 @pytest.mark.parametrize("token_dialect", ["token-bare", "token-camel-case"])

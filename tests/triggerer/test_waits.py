@@ -16,6 +16,7 @@ import pytest
 from airflow_provider_faceki.api import GenerateKycLink
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox, SandboxProcess
+from airflow_provider_faceki.task_mixin import DEFAULT_MAX_WAIT_SECONDS
 from airflow_provider_faceki.triggers import faceki, shared_poller
 from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
 from tests.waiting import patch_sleep
@@ -44,9 +45,8 @@ async def payload(trigger: FacekiKycDecisionTrigger) -> dict[str, Any]:
 
 
 def trigger(link: str, seconds: float, **more: Any) -> FacekiKycDecisionTrigger:
-    return FacekiKycDecisionTrigger(
-        faceki_conn_id="faceki_default", link=link, deadline=time.time() + seconds, max_wait=None, **more
-    )
+    given = {"faceki_conn_id": "faceki_default", "max_wait": DEFAULT_MAX_WAIT_SECONDS, **more}
+    return FacekiKycDecisionTrigger(link=link, deadline=time.time() + seconds, **given)
 
 
 class Clock:

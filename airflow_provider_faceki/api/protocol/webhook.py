@@ -61,7 +61,7 @@ class WebhookNotification:
         if not isinstance(request_id, str) or not re.fullmatch(UUID_PATTERN, request_id):
             raise InvalidWebhookError("requestId is not a UUID")
         word = as_word(status)
-        if word is None or word.startswith("_"):
+        if word is None or word != status or word.startswith("_"):
             raise InvalidWebhookError(
                 "status is not a word (a letter, and then at most 39 letters, digits, - and _)"
             )
@@ -163,5 +163,5 @@ def _status(holder: dict[str, Json], service: Service) -> Json:
     """
     names = (service.webhook_status_field, "status", "decision", "verification_status", "kyc_status")
     values = [value for name in names if isinstance(value := field(holder, name), str)]
-    known = [value for value in values if value.strip().upper() in Decision.__members__]
+    known = [value for value in values if value.upper() in Decision.__members__]
     return next(iter([*known, *values]), None)
