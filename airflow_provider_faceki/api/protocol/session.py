@@ -215,7 +215,9 @@ def call_once(session: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
     else:
         if answer.failure is not None and not getattr(endpoint, "reads_records", False):
             raise answer.failure
-        return endpoint.read(replace(answer, null_is_no_record=session.service.null_result == "no_record"))
+        if session.service.null_result == "no_record":
+            answer = replace(answer, null_is_no_record=True)
+        return endpoint.read(answer)
     # `empty` possibly raises a new error. Inside the except block, Python would store the caught NotFoundError in the
     # `__context__` of the new error, and a traceback would show both errors. Therefore `empty` is called outside of the
     # except block.
