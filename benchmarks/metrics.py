@@ -9,7 +9,7 @@ from pathlib import Path
 
 from airflow_provider_faceki import metrics
 from airflow_provider_faceki.api.protocol.envelope import Payload, read_payload
-from airflow_provider_faceki.api.protocol.http import HttpRequest
+from airflow_provider_faceki.api.protocol.messages import HttpRequest
 from airflow_provider_faceki.api.transport import drivers
 from benchmarks import clients
 from benchmarks.frame import Row, Target, measure_rounds

@@ -41,7 +41,7 @@ from airflow_provider_faceki.api.errors import (
 )
 from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
 from airflow_provider_faceki.api.protocol.fields import describe, describe_keys
-from airflow_provider_faceki.api.protocol.http import HttpRequest, HttpResponse
+from airflow_provider_faceki.api.protocol.messages import HttpRequest, HttpResponse
 from airflow_provider_faceki.api.protocol.session import Endpoint
 from airflow_provider_faceki.api.service import (
     FACEKI,

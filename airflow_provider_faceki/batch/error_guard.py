@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Guard that distinguishes systemic errors, which concern the whole batch, from errors of single rows.
+"""Distinguish systemic errors, which concern the whole batch, from errors of single rows.
+
+Some errors are systemic by their class, such as used-up credit (:func:`is_systemic`). For other errors, the guard
+(:class:`SystemicErrorGuard`) waits until several rows have failed.
 
 A row is refused if FACEKI answers with an error instead of a decision, or if the task does not allow one of its images.
 A mistake in the task or in its Connection can cause the refusal of every row. Therefore the guard first collects the
@@ -11,18 +14,33 @@ refusals. They are not errors yet:
   these rows gets an error.
 
 A failed storage can prevent the reading of every image. If the storage fails for many rows in the same way, and works
-for no row in between, the batch also stops.
+for no row in between, the batch also stops. It also stops after many consecutive rows with a temporary FACEKI error.
 """
 
 from __future__ import annotations
 
 import copy
+import errno
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from airflow_provider_faceki.api.errors import FacekiError
-from airflow_provider_faceki.batch.rows import Abort, Deferred, Failed
+from airflow_provider_faceki.api.errors import (
+    AuthenticationError,
+    ChargeLimitError,
+    ConfigurationError,
+    FacekiError,
+    InvalidRequestError,
+    NotFoundError,
+    OutcomeUnknownError,
+    QuotaError,
+    TlsError,
+    ValidationError,
+    WorkflowError,
+)
+from airflow_provider_faceki.batch.rows import Abort, Deferred, Failed, Outcome, Row, Succeeded
+from airflow_provider_faceki.storage_errors import NotAllowedError
 
 #: If this number of rows have failed in the same way, the batch stops, because the cause is probably not in the rows.
 #: The rule applies in two cases:
@@ -34,6 +52,8 @@ MIN_ALIKE = 20
 #: This number replaces ``MIN_ALIKE`` for failures of the image storage, as soon as the storage has worked for a row in
 #: this try (execution of the task). Each success of the storage restarts the count.
 MIN_ALIKE_LATER = 50
+#: After this number of consecutive rows with a temporary FACEKI error, the try ends, because FACEKI is probably down.
+FAILURES_BEFORE_DOWN = 50
 
 
 class ImageStorageError(OSError):
@@ -56,6 +76,8 @@ class SystemicErrorGuard:
     _storage_failures: Counter[tuple[object, ...]] = field(default_factory=Counter)
     _last_failure: Exception | None = None
     _storage_worked: bool = False
+    _failures_in_a_row: int = 0
+    _last_faceki_error: FacekiError | None = None
 
     @property
     def held(self) -> int:
@@ -83,6 +105,26 @@ class SystemicErrorGuard:
         self._refusals[_kind(failed.refusal.error)] += 1
         return True
 
+    def note(self, outcome: Outcome) -> None:
+        """Count the temporary errors of FACEKI and of the storage of the images, by the outcome of one row."""
+        error = outcome.error if isinstance(outcome, Deferred) else None
+        if isinstance(error, OSError):
+            # An OSError means that a storage has failed, usually the storage of an image. Therefore it is not counted
+            # as a failure of FACEKI. Every error that possibly concerns all files of the storage is counted as a
+            # failure of the storage. An input/output error (EIO) usually concerns a single file, so it is not counted.
+            if getattr(error, "reason", None) != os.strerror(errno.EIO):
+                self.storage_failed(error)
+            return
+        if isinstance(outcome, Failed) or (isinstance(outcome, Succeeded) and outcome.line.get("billed")):
+            self.storage_worked()
+        if isinstance(error, ValidationError):
+            return
+        if isinstance(error, FacekiError):
+            self._failures_in_a_row += 1
+            self._last_faceki_error = error
+        else:
+            self._failures_in_a_row = 0
+
     def storage_failed(self, error: OSError) -> None:
         """Count a row that could not be processed because the storage of one of its images failed."""
         self._storage_failures[_storage_kind(error)] += 1
@@ -94,14 +136,15 @@ class SystemicErrorGuard:
         Call this method in two cases:
 
         - A row was sent. Its images were readable, so the storage works.
-        - A row got an error. While the storage fails, rows are postponed and get no error. So the storage works.
+        - A row got an error. A row whose image cannot be read because the storage fails is postponed and gets no error.
+          So the storage works, unless the row got its error before an image was read.
         """
         self._storage_worked = True
         self._storage_failures.clear()
 
     def systemic_error(self) -> Exception | None:
         """Return an error if the failures so far concern the whole batch. Otherwise return ``None``."""
-        return self._systemic_refusal() or self._systemic_storage_failure()
+        return self._faceki_down() or self._systemic_refusal() or self._systemic_storage_failure()
 
     def release(self) -> list[Mapping[str, object]]:
         """Return the error lines of the refused rows that the guard has collected. Later refusals are not collected.
@@ -114,6 +157,9 @@ class SystemicErrorGuard:
         self._held.clear()
         self._refusals.clear()
         return lines
+
+    def _faceki_down(self) -> FacekiError | None:
+        return self._last_faceki_error if self._failures_in_a_row >= FAILURES_BEFORE_DOWN else None
 
     def _systemic_refusal(self) -> FacekiError | None:
         if not self._refusals:
@@ -140,6 +186,29 @@ class SystemicErrorGuard:
             f"the storage of the images failed for {count} consecutive rows, so the cause is probably "
             f"not in the rows, and none of them counts as an error: {self._last_failure}"
         )
+
+
+def refusal_of(row: Row, error: FacekiError, sent_by: float | None) -> Abort | None:
+    """Return an ``Abort`` if the error of a row possibly applies to every row of the batch.
+
+    For example, FACEKI refuses every row if a setting of the batch is wrong, and the task allows no image at all if its
+    ``allowed_image_prefixes`` are wrong. If only this row can be the cause, return ``None``.
+    """
+    if isinstance(error, WorkflowError) and "workflow_id" in row.values:
+        return None
+    kinds = WorkflowError | InvalidRequestError | NotFoundError | NotAllowedError
+    return Abort(row, error, sent_by) if isinstance(error, kinds) else None
+
+
+def is_systemic(error: FacekiError) -> bool:
+    """Return whether an error, such as used-up credit, would also occur for the other rows. If so, the batch stops."""
+    kinds = QuotaError | AuthenticationError | ChargeLimitError | ConfigurationError | TlsError
+    return isinstance(error, kinds)
+
+
+def is_transient(error: FacekiError) -> bool:
+    """Return whether a row that failed with ``error`` can succeed later. If so, the row is postponed."""
+    return error.is_transient or isinstance(error, OutcomeUnknownError)
 
 
 def _kind(error: FacekiError) -> tuple[object, ...]:

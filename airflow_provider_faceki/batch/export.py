@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_faceki import __version__, api, metrics, storage
 from airflow_provider_faceki.api.tables import TABLES, table_rows
 from airflow_provider_faceki.batch.airflow_store import AirflowObjectStore, write_file
+from airflow_provider_faceki.batch.error_guard import is_systemic, is_transient
 from airflow_provider_faceki.batch.journal import Journal, counted_as, hashed_key
 from airflow_provider_faceki.batch.manifest_schema import TABLE_FORMATS
 from airflow_provider_faceki.batch.rows import (
@@ -34,8 +35,6 @@ from airflow_provider_faceki.batch.rows import (
     Row,
     Succeeded,
     error_line,
-    is_systemic,
-    is_transient,
     row_key,
     triage,
 )

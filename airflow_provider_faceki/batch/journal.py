@@ -3,8 +3,8 @@
 
 A log consists of segments. A segment is a file that is written once and never changed, which is possible in any
 storage. Before a row is sent, an entry for the row is written to the log ``intents``. This entry is called an intent.
-If FACEKI has certainly not verified the row since then, an entry in the log ``cancelled`` cancels the intent. The
-folders under ``output_path`` are::
+If the row is postponed, and FACEKI has certainly not verified it since then, an entry in the log ``cancelled`` cancels
+the intent. The folders under ``output_path`` are::
 
     results/part-….ndjson               one line for each verified row: a summary
     errors/part-….ndjson                one line for each row that cannot be verified: row, identifier, code, advice

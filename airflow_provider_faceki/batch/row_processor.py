@@ -32,6 +32,7 @@ from airflow_provider_faceki.api.errors import (
 from airflow_provider_faceki.api.models import Decision, VerificationRecord, latest
 from airflow_provider_faceki.api.protocol.session import Endpoint
 from airflow_provider_faceki.api.uploads import Image
+from airflow_provider_faceki.batch.error_guard import is_systemic, is_transient, refusal_of
 from airflow_provider_faceki.batch.lease import Lease, LeaseLostError, LeaseUncheckedError
 from airflow_provider_faceki.batch.rows import (
     Abort,
@@ -42,9 +43,6 @@ from airflow_provider_faceki.batch.rows import (
     Row,
     Succeeded,
     error_line,
-    is_systemic,
-    is_transient,
-    refusal_of,
     storage_line,
 )
 from airflow_provider_faceki.batch.store import Clock, retry_storage
@@ -431,7 +429,9 @@ class RowProcessor:
 
         If the lookup finds a record with the row's identifier, the row is not sent, and the record is its result. If
         the record has no decision yet, the row is postponed. This try processes the row again when it reads the
-        manifest for the second time. With ``assume_new`` or ``resubmit="always"``, the row is sent without this lookup.
+        manifest for the second time. With ``assume_new`` or ``resubmit="always"``, a found record is not used as the
+        result. With ``resubmit="always"``, its id is remembered, so that it is not taken for the record of the new
+        verification.
 
         :param since: Unix time shortly before the row is sent. It is used only with ``assume_new`` or
             ``resubmit="always"``: if FACEKI's answer is lost, the record is looked up after the row was sent, and

@@ -15,16 +15,11 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from airflow_provider_faceki.api.errors import (
-    AuthenticationError,
-    ChargeLimitError,
-    ConfigurationError,
     FacekiError,
     InvalidRequestError,
     LinkError,
     NotFoundError,
     OutcomeUnknownError,
-    QuotaError,
-    TlsError,
     UnexpectedResponseError,
     ValidationError,
     VerificationError,
@@ -116,8 +111,9 @@ class Deferred:
 
     :param row: The row.
     :param error: Exception that prevented the processing. It is ``None`` if the row only has to wait.
-    :param sent_by: Latest Unix time at which the row was possibly sent. Just before a row is sent, an entry for the row
-        is written to the journal. ``None`` means that FACEKI has certainly not verified the row since the last entry.
+    :param sent_by: Latest Unix time at which the row was possibly sent. ``None`` means that FACEKI has certainly not
+        verified the row since its last intent (the entry in the journal that says that the row is about to be sent). So
+        this intent is cancelled. Earlier intents of the row remain.
     :param is_pending: True if FACEKI already has a verification with the row's identifier, but has not decided it yet.
         In this case, the row was not sent.
     """
@@ -259,29 +255,6 @@ def storage_line(row: Row, error: Exception) -> Mapping[str, object]:
     """Return the line that is written to the output folder ``errors`` for a row whose image cannot be read."""
     advice = "check why the storage does not return the image, and put the row into a new batch"
     return _line(row.number, row.values.get("record_identifier"), "STORAGE", str(error), advice)
-
-
-def refusal_of(row: Row, error: FacekiError, sent_by: float | None) -> Abort | None:
-    """Return an ``Abort`` if the error of a row possibly applies to every row of the batch.
-
-    For example, FACEKI refuses every row if a setting of the batch is wrong, and the task allows no image at all if its
-    ``allowed_image_prefixes`` are wrong. If only this row can be the cause, return ``None``.
-    """
-    if isinstance(error, WorkflowError) and "workflow_id" in row.values:
-        return None
-    kinds = WorkflowError | InvalidRequestError | NotFoundError | NotAllowedError
-    return Abort(row, error, sent_by) if isinstance(error, kinds) else None
-
-
-def is_systemic(error: FacekiError) -> bool:
-    """Return whether an error, such as used-up credit, would also occur for the other rows. If so, the batch stops."""
-    kinds = QuotaError | AuthenticationError | ChargeLimitError | ConfigurationError | TlsError
-    return isinstance(error, kinds)
-
-
-def is_transient(error: FacekiError) -> bool:
-    """Return whether a row that failed with ``error`` can succeed later. If so, the row is postponed."""
-    return error.is_transient or isinstance(error, OutcomeUnknownError)
 
 
 def _line(number: int, identifier: str | None, code: str, problem: str, advice: str) -> Mapping[str, object]:

@@ -7,9 +7,7 @@ also ends early if the processing of a row raises an unexpected exception.
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -18,7 +16,7 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
 
-from airflow_provider_faceki.api.errors import FacekiError, ValidationError
+from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.batch.error_guard import SystemicErrorGuard
 from airflow_provider_faceki.batch.journal import Journal
 from airflow_provider_faceki.batch.rows import (
@@ -54,8 +52,6 @@ MAX_BUFFERED_LINES = 10 * FLUSH_LINES
 KILL_GRACE_SECONDS = 2.5
 #: Maximum seconds between two checks whether the task was killed.
 POLL_SECONDS = 0.25
-#: After this number of consecutive rows with a temporary FACEKI error, the try ends, because FACEKI is probably down.
-FAILURES_BEFORE_DOWN = 50
 #: While the batch runs, ``max_error_rate`` is checked only if at least this number of rows are done. With fewer rows,
 #: the share of errors is not reliable. At the end of the batch, ``max_error_rate`` is checked for any number of rows.
 MIN_ROWS_FOR_ERROR_RATE = 100
@@ -239,7 +235,6 @@ class BatchRunner:
     #: The error that stops the batch early. It is ``None`` while the batch can continue.
     aborted_by: Exception | None = None
     _is_aborting: bool = False
-    _failures_in_a_row: int = 0
     _last_flush: float = 0.0
     _progress: Progress = field(init=False)
     _pool: WorkerPool = field(init=False)
@@ -358,7 +353,7 @@ class BatchRunner:
         self.checkpoint()
 
     def _handle(self, outcome: Outcome) -> None:
-        self._count_failures(outcome)
+        self._guard.note(outcome)
         match outcome:
             case Succeeded(line):
                 self._release_guard()
@@ -369,10 +364,8 @@ class BatchRunner:
                     self.fail_row(line)
             case Recorded(line):
                 self.journal.records.add(line)
-            case Deferred(_, error, _):
+            case Deferred():
                 self.on_deferred(outcome)
-                if error is not None and self._failures_in_a_row >= FAILURES_BEFORE_DOWN:
-                    self.abort(error)
             case Abort(row, error, sent_by):
                 self.on_deferred(Deferred(row, None, sent_by))
                 self.abort(error)
@@ -384,22 +377,6 @@ class BatchRunner:
     def _release_guard(self) -> None:
         for line in self._guard.release():
             self.fail_row(line)
-
-    def _count_failures(self, outcome: Outcome) -> None:
-        error = outcome.error if isinstance(outcome, Deferred) else None
-        if isinstance(error, OSError):
-            # An OSError means that a storage has failed, usually the storage of an image. Therefore it is not counted
-            # as a failure of FACEKI. Every error that possibly concerns all files of the storage is counted as a
-            # failure of the storage. An input/output error (EIO) usually concerns a single file, so it is not counted.
-            if getattr(error, "reason", None) != os.strerror(errno.EIO):
-                self._guard.storage_failed(error)
-            return
-        if isinstance(outcome, Failed) or (isinstance(outcome, Succeeded) and outcome.line.get("billed")):
-            self._guard.storage_worked()
-        if isinstance(error, FacekiError) and not isinstance(error, ValidationError):
-            self._failures_in_a_row += 1
-        elif not isinstance(error, ValidationError):
-            self._failures_in_a_row = 0
 
     def _sleep(self, seconds: float) -> None:
         until = self.clock.monotonic() + seconds

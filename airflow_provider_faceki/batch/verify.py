@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Verify the rows of a manifest. By default, each row is billed only once, even if a try is interrupted.
 
-A try is one execution of the Airflow task. A try reads the manifest once or twice:
+A try is one execution of the Airflow task. The operator has already read the manifest once, to count the rows. A try
+then reads it once or twice more:
 
 1. In the first reading, the try sends the new rows to FACEKI. By default, it does not send a row that an earlier try
    possibly sent. It looks up the record of this row at FACEKI instead.

@@ -146,7 +146,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
 
     XCom: ``{"rows", "decisions": {decision: count}, "errors": {code: count}, "found", "results_path", "errors_path",
     "records_path"}``. The counts cover all tries and runs of the batch. ``found`` is the number of rows that were not
-    billed, because their verification already existed. If no row of a batch succeeded, the task fails.
+    billed, because their verification already existed. If rows have errors and no row of the batch succeeded, the task
+    fails.
 
     :param manifest: URI of the manifest, in any storage that Airflow supports. The manifest is an NDJSON, CSV or
         Parquet file with one row for each person. Parquet needs the package extra ``parquet``.

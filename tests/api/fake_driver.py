@@ -10,7 +10,7 @@ from typing import TypeVar
 from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
 from airflow_provider_faceki.api.protocol.envelope import Payload
-from airflow_provider_faceki.api.protocol.http import HttpRequest
+from airflow_provider_faceki.api.protocol.messages import HttpRequest
 from airflow_provider_faceki.api.protocol.session import (
     AuthSession,
     Effect,

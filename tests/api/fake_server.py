@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self, TypeAlias
 from urllib.parse import urlsplit
 
-from airflow_provider_faceki.api.protocol.http import Json
+from airflow_provider_faceki.api.protocol.messages import Json
 
 TOKEN_PATH = "/auth/api/generate-token"
 RECORDS_PATH = "/api/v3/kyc_verification"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from airflow_provider_faceki.api.protocol.http import HttpResponse, Json
+from airflow_provider_faceki.api.protocol.messages import HttpResponse, Json
 
 FOLDER = Path(__file__).parent / "samples"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))

@@ -31,7 +31,7 @@ from airflow_provider_faceki.api.models import VerificationRecord
 from airflow_provider_faceki.api.protocol import session
 from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
 from airflow_provider_faceki.api.protocol.envelope import read_payload
-from airflow_provider_faceki.api.protocol.http import HttpResponse, Json
+from airflow_provider_faceki.api.protocol.messages import HttpResponse, Json
 from airflow_provider_faceki.api.protocol.session import Endpoint, RunBlocking, SendRequest, Steps
 from airflow_provider_faceki.api.service import Service
 from airflow_provider_faceki.api.tokens.file import FileTokenStore

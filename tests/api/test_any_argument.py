@@ -17,7 +17,7 @@ from airflow_provider_faceki.api.endpoints.records import FetchRecords
 from airflow_provider_faceki.api.endpoints.reports import FetchPdfReport
 from airflow_provider_faceki.api.endpoints.workflows import GetWorkflowRules
 from airflow_provider_faceki.api.errors import ValidationError
-from airflow_provider_faceki.api.protocol.http import HttpRequest
+from airflow_provider_faceki.api.protocol.messages import HttpRequest
 from airflow_provider_faceki.api.service import Service
 from airflow_provider_faceki.api.transport import http_transport as transport
 

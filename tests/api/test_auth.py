@@ -12,7 +12,7 @@ from airflow_provider_faceki.api import errors
 from airflow_provider_faceki.api.errors import FacekiError, ResponseError, UnexpectedResponseError
 from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
 from airflow_provider_faceki.api.protocol.envelope import Payload, read_payload
-from airflow_provider_faceki.api.protocol.http import HttpRequest, HttpResponse, Json
+from airflow_provider_faceki.api.protocol.messages import HttpRequest, HttpResponse, Json
 from airflow_provider_faceki.api.service import AuthFlow
 
 REQUESTED_AT = 1_700_000_000.0

@@ -27,7 +27,7 @@ from airflow_provider_faceki.api.errors import (
 from airflow_provider_faceki.api.models import VerificationRecord
 from airflow_provider_faceki.api.protocol import session
 from airflow_provider_faceki.api.protocol.envelope import Payload, read_payload
-from airflow_provider_faceki.api.protocol.http import HttpRequest, HttpResponse, Json
+from airflow_provider_faceki.api.protocol.messages import HttpRequest, HttpResponse, Json
 from airflow_provider_faceki.api.protocol.session import Endpoint
 from airflow_provider_faceki.api.service import Service
 from airflow_provider_faceki.api.uploads import Image, Multipart

@@ -17,7 +17,7 @@ from airflow_provider_faceki.api.protocol.envelope import (
     is_token_refusal,
     read_payload,
 )
-from airflow_provider_faceki.api.protocol.http import HttpResponse, Json
+from airflow_provider_faceki.api.protocol.messages import HttpResponse, Json
 
 #: Error class of each published code. This second copy was written from FACEKI's tables, not from the code.
 EXPECTED: dict[type[ResponseError], set[int]] = {

@@ -13,7 +13,7 @@ from airflow_provider_faceki.api import errors
 from airflow_provider_faceki.api.endpoints.records import check_is_stated
 from airflow_provider_faceki.api.errors import FacekiError, ValidationError
 from airflow_provider_faceki.api.protocol.envelope import read_payload
-from airflow_provider_faceki.api.protocol.http import HttpResponse
+from airflow_provider_faceki.api.protocol.messages import HttpResponse
 
 #: Default values of ``is_transient`` and ``is_ambiguous`` for each class.
 FLAGS = {

@@ -16,7 +16,7 @@ import pytest
 from airflow_provider_faceki.api import errors
 from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.protocol.envelope import Payload
-from airflow_provider_faceki.api.protocol.http import HttpRequest, Json, image_request
+from airflow_provider_faceki.api.protocol.messages import HttpRequest, Json, image_request
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.transport.http_transport import Transport
 from airflow_provider_faceki.api.transport.retry import RetryPolicy

@@ -17,7 +17,7 @@ from airflow_provider_faceki.api.endpoints.records import FetchRecords
 from airflow_provider_faceki.api.errors import UnexpectedResponseError
 from airflow_provider_faceki.api.models import Decision, VerificationRecord, final_record, latest
 from airflow_provider_faceki.api.protocol.envelope import Payload
-from airflow_provider_faceki.api.protocol.http import Json
+from airflow_provider_faceki.api.protocol.messages import Json
 from tests.api.sample_files import sample
 
 IDENTIFIERS = ("requestId", "link", "record_identifier")

@@ -26,7 +26,7 @@ from airflow_provider_faceki.api.endpoints.workflows import GetWorkflowRules
 from airflow_provider_faceki.api.errors import FacekiError, ResponseError
 from airflow_provider_faceki.api.protocol import session
 from airflow_provider_faceki.api.protocol.envelope import read_payload
-from airflow_provider_faceki.api.protocol.http import HttpResponse, Json
+from airflow_provider_faceki.api.protocol.messages import HttpResponse, Json
 from airflow_provider_faceki.api.protocol.session import SendRequest, Sleep, Steps
 from airflow_provider_faceki.api.uploads import Image
 from tests.api.fake_driver import FakeDriver, token

@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_faceki.api.endpoints.raw import RawCall
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.api.protocol.envelope import Payload
-from airflow_provider_faceki.api.protocol.http import HttpRequest
+from airflow_provider_faceki.api.protocol.messages import HttpRequest
 from airflow_provider_faceki.api.service import Service
 
 ACCEPT = ("accept", "application/json")

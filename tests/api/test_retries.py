@@ -14,7 +14,7 @@ from airflow_provider_faceki.api.endpoints.links import GenerateKycLink
 from airflow_provider_faceki.api.endpoints.raw import RawCall
 from airflow_provider_faceki.api.endpoints.records import FetchRecords
 from airflow_provider_faceki.api.errors import FacekiError
-from airflow_provider_faceki.api.protocol.http import HttpRequest
+from airflow_provider_faceki.api.protocol.messages import HttpRequest
 from airflow_provider_faceki.api.service import Service
 from airflow_provider_faceki.api.transport.retry import INITIAL_WAIT_SECONDS, RetryPolicy, may_repeat
 from demo.processes import free_port

@@ -21,7 +21,7 @@ from airflow_provider_faceki.api.endpoints.images import FaceMatch
 from airflow_provider_faceki.api.endpoints.links import GenerateKycLink
 from airflow_provider_faceki.api.endpoints.records import FetchRecords
 from airflow_provider_faceki.api.protocol.auth import TokenRequest
-from airflow_provider_faceki.api.protocol.http import Json
+from airflow_provider_faceki.api.protocol.messages import Json
 from airflow_provider_faceki.api.service import AuthFlow, Service
 from airflow_provider_faceki.api.transport.retry import RetryPolicy
 from airflow_provider_faceki.api.uploads import Image

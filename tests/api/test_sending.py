@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_faceki.api import errors
-from airflow_provider_faceki.api.protocol.http import HttpRequest, HttpResponse, image_request
+from airflow_provider_faceki.api.protocol.messages import HttpRequest, HttpResponse, image_request
 from airflow_provider_faceki.api.transport import adapter as connections
 from airflow_provider_faceki.api.transport import http_transport as transport
 from airflow_provider_faceki.api.transport.http_transport import Transport, TransportSettings

@@ -15,7 +15,7 @@ from airflow_provider_faceki.api.endpoints.workflows import GetWorkflowRules
 from airflow_provider_faceki.api.errors import FacekiError, ResponseError, ValidationError
 from airflow_provider_faceki.api.protocol import session
 from airflow_provider_faceki.api.protocol.envelope import Payload, read_payload
-from airflow_provider_faceki.api.protocol.http import HttpResponse, Json
+from airflow_provider_faceki.api.protocol.messages import HttpResponse, Json
 from airflow_provider_faceki.api.protocol.session import (
     LOCK_POLL_SECONDS,
     MAX_LOCK_WAIT_SECONDS,

@@ -21,7 +21,7 @@ from airflow_provider_faceki.api.endpoints.records import FetchRecords
 from airflow_provider_faceki.api.errors import AuthenticationError, FacekiError
 from airflow_provider_faceki.api.protocol import session
 from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenStore
-from airflow_provider_faceki.api.protocol.http import Json
+from airflow_provider_faceki.api.protocol.messages import Json
 from airflow_provider_faceki.api.tokens.memory import MemoryTokenStore, shared_store
 from tests.api.conftest import CallMode
 from tests.api.fake_server import (

@@ -18,7 +18,7 @@ from airflow_provider_faceki.api import errors
 from airflow_provider_faceki.api.errors import FacekiError, ResponseError
 from airflow_provider_faceki.api.protocol import session
 from airflow_provider_faceki.api.protocol.envelope import read_payload
-from airflow_provider_faceki.api.protocol.http import HttpResponse, Json
+from airflow_provider_faceki.api.protocol.messages import HttpResponse, Json
 from airflow_provider_faceki.api.protocol.session import (
     CountToken,
     Endpoint,

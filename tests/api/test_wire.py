@@ -21,7 +21,7 @@ from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.endpoints.links import GenerateKycLink
 from airflow_provider_faceki.api.endpoints.raw import RawCall
 from airflow_provider_faceki.api.endpoints.records import FetchRecords
-from airflow_provider_faceki.api.protocol.http import Json
+from airflow_provider_faceki.api.protocol.messages import Json
 from airflow_provider_faceki.api.service import AuthFlow
 from airflow_provider_faceki.api.transport import http_transport as transport
 from tests.api.conftest import CallMode, RecordedSleeps, with_timeout

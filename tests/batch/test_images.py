@@ -12,7 +12,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.batch import runner, store
+from airflow_provider_faceki.batch import error_guard, store
 from airflow_provider_faceki.operators import batch, images
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.canaries import files_below
@@ -87,7 +87,7 @@ def test_an_invalid_uri_beside_an_unreadable_image_is_a_row_error(
 def test_many_unreadable_images_at_the_start_do_not_stop_the_batch(
     faceki: FacekiSandbox, harness: BatchHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "FAILURES_BEFORE_DOWN", 10)
+    monkeypatch.setattr(error_guard, "FAILURES_BEFORE_DOWN", 10)
     _, uri = unreadable_image(OSError(5, "archived"))
     dead = [harness.line(f"dead-{number}", selfie=uri) for number in range(90)]
     done = harness.verify(harness.manifest([*dead, *(harness.line(name, selfie=GOOD) for name in names(20))]))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.api.protocol.http import Json
+from airflow_provider_faceki.api.protocol.messages import Json
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.api.fake_server import NOTHING_FOUND, RECORDS_PATH, FakeServer, Reply, reply_bytes, reply_json
 from tests.billing.conftest import Verify

@@ -17,7 +17,7 @@ import pytest
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api import probes
-from airflow_provider_faceki.api.protocol.http import HttpRequest, HttpResponse
+from airflow_provider_faceki.api.protocol.messages import HttpRequest, HttpResponse
 from airflow_provider_faceki.check import main
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox

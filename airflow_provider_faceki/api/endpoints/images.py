@@ -18,7 +18,7 @@ from airflow_provider_faceki.api.errors import (
 from airflow_provider_faceki.api.models import VerificationRecord
 from airflow_provider_faceki.api.protocol.envelope import Payload
 from airflow_provider_faceki.api.protocol.fields import as_flag, field, find_objects, has_field
-from airflow_provider_faceki.api.protocol.http import HttpRequest, Json, image_request
+from airflow_provider_faceki.api.protocol.messages import HttpRequest, Json, image_request
 from airflow_provider_faceki.api.protocol.session import AuthSession, Endpoint, Steps, call_once
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.uploads import Image, check_image

@@ -9,7 +9,7 @@ from airflow_provider_faceki.api.arguments import check_minutes, is_web_url
 from airflow_provider_faceki.api.errors import UnexpectedResponseError, ValidationError
 from airflow_provider_faceki.api.protocol.envelope import Payload
 from airflow_provider_faceki.api.protocol.fields import texts
-from airflow_provider_faceki.api.protocol.http import JSON_HEADERS, HttpRequest, Json, json_body
+from airflow_provider_faceki.api.protocol.messages import JSON_HEADERS, HttpRequest, Json, json_body
 from airflow_provider_faceki.api.protocol.session import AuthSession, MaskSecret, Steps, call_once
 from airflow_provider_faceki.api.secrets import SecretText
 from airflow_provider_faceki.api.service import FACEKI, Service

@@ -19,7 +19,7 @@ from airflow_provider_faceki.api.arguments import (
 )
 from airflow_provider_faceki.api.errors import FacekiError, ValidationError
 from airflow_provider_faceki.api.protocol.envelope import Payload
-from airflow_provider_faceki.api.protocol.http import (
+from airflow_provider_faceki.api.protocol.messages import (
     ACCEPT_JSON,
     JSON_HEADERS,
     Header,

@@ -18,7 +18,7 @@ from airflow_provider_faceki.api.errors import (
 from airflow_provider_faceki.api.models import VerificationRecord, is_record
 from airflow_provider_faceki.api.protocol.envelope import Payload
 from airflow_provider_faceki.api.protocol.fields import field, find_objects, has_field, holds_field, says_none
-from airflow_provider_faceki.api.protocol.http import ACCEPT_JSON, HttpRequest, Json
+from airflow_provider_faceki.api.protocol.messages import ACCEPT_JSON, HttpRequest, Json
 from airflow_provider_faceki.api.service import FACEKI, FILTER_PLACEHOLDERS, Service
 from airflow_provider_faceki.api.values import as_link_id, check_identifier, is_missing
 

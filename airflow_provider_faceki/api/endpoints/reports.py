@@ -23,7 +23,7 @@ from airflow_provider_faceki.api.errors import (
 from airflow_provider_faceki.api.models import VerificationRecord
 from airflow_provider_faceki.api.protocol.envelope import Payload
 from airflow_provider_faceki.api.protocol.fields import texts
-from airflow_provider_faceki.api.protocol.http import Header, HttpRequest, json_body
+from airflow_provider_faceki.api.protocol.messages import Header, HttpRequest, json_body
 from airflow_provider_faceki.api.protocol.session import AuthSession, Steps, call_once
 from airflow_provider_faceki.api.secrets import SecretText
 from airflow_provider_faceki.api.service import FACEKI, Service

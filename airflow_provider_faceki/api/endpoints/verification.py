@@ -27,7 +27,7 @@ from airflow_provider_faceki.api.errors import (
 from airflow_provider_faceki.api.models import Decision, Summary, VerificationRecord, latest
 from airflow_provider_faceki.api.protocol.envelope import Payload
 from airflow_provider_faceki.api.protocol.fields import has_field
-from airflow_provider_faceki.api.protocol.http import HttpRequest, Json, image_request
+from airflow_provider_faceki.api.protocol.messages import HttpRequest, Json, image_request
 from airflow_provider_faceki.api.protocol.session import AuthSession, Sleep, Steps, call_once
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.uploads import Image, check_image

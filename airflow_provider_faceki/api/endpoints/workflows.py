@@ -20,7 +20,7 @@ from airflow_provider_faceki.api.errors import (
 )
 from airflow_provider_faceki.api.protocol.envelope import Payload
 from airflow_provider_faceki.api.protocol.fields import as_flag, field, find_objects, has_field
-from airflow_provider_faceki.api.protocol.http import ACCEPT_JSON, HttpRequest, Json
+from airflow_provider_faceki.api.protocol.messages import ACCEPT_JSON, HttpRequest, Json
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.values import check_identifier
 

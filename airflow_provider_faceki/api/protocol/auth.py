@@ -22,7 +22,7 @@ from airflow_provider_faceki.api.errors import (
 )
 from airflow_provider_faceki.api.protocol.envelope import Payload
 from airflow_provider_faceki.api.protocol.fields import field, find_objects, has_field
-from airflow_provider_faceki.api.protocol.http import JSON_HEADERS, Header, HttpRequest, Json, json_body
+from airflow_provider_faceki.api.protocol.messages import JSON_HEADERS, Header, HttpRequest, Json, json_body
 from airflow_provider_faceki.api.secrets import SecretBytes, SecretText
 from airflow_provider_faceki.api.service import AuthFlow
 from airflow_provider_faceki.api.values import as_number

@@ -37,7 +37,7 @@ from airflow_provider_faceki.api.errors import (
 )
 from airflow_provider_faceki.api.models import VerificationRecord, is_record
 from airflow_provider_faceki.api.protocol.fields import as_flag, describe, field, find_objects, plain
-from airflow_provider_faceki.api.protocol.http import HttpResponse, Json
+from airflow_provider_faceki.api.protocol.messages import HttpResponse, Json
 from airflow_provider_faceki.api.secrets import SecretText
 from airflow_provider_faceki.api.values import as_code, as_code_name, as_faceki_id, as_identifier, parse_json
 

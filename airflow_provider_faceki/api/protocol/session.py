@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from airflow_provider_faceki.api.errors import FacekiError, NotFoundError, ResponseError, ValidationError
 from airflow_provider_faceki.api.protocol.auth import AccessToken, RefreshLock, TokenRequest, TokenStore
 from airflow_provider_faceki.api.protocol.envelope import Payload, is_token_refusal
-from airflow_provider_faceki.api.protocol.http import HttpRequest
+from airflow_provider_faceki.api.protocol.messages import HttpRequest
 from airflow_provider_faceki.api.service import Service
 
 #: Seconds between two reads of the token store while another caller fetches the token. A token request takes about ten

@@ -20,7 +20,7 @@ from tenacity import AsyncRetrying, Retrying
 
 from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.api.protocol.envelope import Payload, read_payload
-from airflow_provider_faceki.api.protocol.http import HttpRequest
+from airflow_provider_faceki.api.protocol.messages import HttpRequest
 from airflow_provider_faceki.api.protocol.session import (
     CountToken,
     Effect,

@@ -39,7 +39,7 @@ from airflow_provider_faceki.api.errors import (
     TransportError,
     UnexpectedResponseError,
 )
-from airflow_provider_faceki.api.protocol.http import HttpRequest, HttpResponse
+from airflow_provider_faceki.api.protocol.messages import HttpRequest, HttpResponse
 from airflow_provider_faceki.api.transport.adapter import (
     SendState,
     SendTimeout,

@@ -9,7 +9,7 @@ from typing import Any
 from tenacity import RetryCallState, stop_after_attempt, wait_exponential, wait_random
 
 from airflow_provider_faceki.api.errors import FacekiError
-from airflow_provider_faceki.api.protocol.http import HttpRequest
+from airflow_provider_faceki.api.protocol.messages import HttpRequest
 
 #: Pause in seconds before the second attempt of a request. The pause is doubled before each further attempt, up to the
 #: maximum of the retry policy. A random time is added to each pause.
