@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.batch.error_guard import MIN_ALIKE, MIN_ALIKE_LATER, SystemicErrorGuard
+from airflow_provider_faceki.batch.error_guard import (
+    FAILURES_BEFORE_DOWN,
+    MIN_ALIKE,
+    MIN_ALIKE_LATER,
+    SystemicErrorGuard,
+)
 from airflow_provider_faceki.batch.journal import RowIndex, SegmentLog
 from airflow_provider_faceki.batch.lease import (
     MAX_UNCHECKED_SECONDS,
@@ -18,7 +23,16 @@ from airflow_provider_faceki.batch.lease import (
     LeaseLostError,
     LeaseUncheckedError,
 )
-from airflow_provider_faceki.batch.rows import Abort, Crashed, Deferred, Failed, Outcome, Row, row_key
+from airflow_provider_faceki.batch.rows import (
+    Abort,
+    Crashed,
+    Deferred,
+    Failed,
+    Outcome,
+    Row,
+    Succeeded,
+    row_key,
+)
 from airflow_provider_faceki.batch.runner import (
     MAX_LOGGED_ERRORS,
     Job,
@@ -95,6 +109,30 @@ def test_storage_failures_in_succession(has_worked: bool, count: int) -> None:
     assert isinstance(guard.systemic_error(), OSError)
     guard.storage_worked()
     assert guard.systemic_error() is None
+
+
+DOWN = Deferred(Row(1, {}), api.ServiceError("down", http_status=503), None)
+
+
+@pytest.mark.parametrize(
+    ("between", "is_down"),
+    [
+        pytest.param(None, True, id="in succession"),
+        pytest.param(Succeeded({"billed": True}), False, id="a row that succeeded"),
+        pytest.param(Deferred(Row(2, {}), None, None), False, id="a row that only waits"),
+        pytest.param(Deferred(Row(2, {}), OSError(5, "no image"), None), True, id="an unreadable image"),
+        pytest.param(Deferred(Row(2, {}), api.ValidationError("x"), None), True, id="an invalid value"),
+    ],
+)
+def test_the_guard_reports_that_faceki_is_down(between: Outcome | None, is_down: bool) -> None:
+    guard = SystemicErrorGuard(is_released=True)
+    for _ in range(FAILURES_BEFORE_DOWN - 1):
+        guard.note(DOWN)
+    assert guard.systemic_error() is None
+    if between is not None:
+        guard.note(between)
+    guard.note(DOWN)
+    assert guard.systemic_error() is (DOWN.error if is_down else None)
 
 
 def refuse_some(world: World, bad: Callable[[str], bool]) -> None:
