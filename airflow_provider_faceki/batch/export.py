@@ -32,13 +32,14 @@ from airflow_provider_faceki.batch.rows import (
     Deferred,
     Failed,
     Outcome,
+    ReadRows,
     Row,
     Succeeded,
     error_line,
     row_key,
     triage,
 )
-from airflow_provider_faceki.batch.runner import BatchRunner, Job, ReadRows, raise_if_killed
+from airflow_provider_faceki.batch.runner import BatchRunner, Job, raise_if_killed
 from airflow_provider_faceki.batch.store import retry_storage, with_checkpoints
 from airflow_provider_faceki.batch.table_writers import (
     ColumnPolicy,
@@ -253,7 +254,7 @@ class RecordExport:
         self.unfinished += 1
         self.problem = deferred.error or self.problem
         row = deferred.row
-        self.journal.index.mark_deferred(_key(row.number, row.values["record_identifier"]))
+        self.journal.index.mark_deferred(hashed_key(row_key(row.values["record_identifier"])))
 
     def _new_tables(self) -> dict[str, TableWriter]:
         def writer(table: str) -> TableWriter:
@@ -328,7 +329,3 @@ class RecordExport:
             tables[table].add(row)
             self.written[table] += 1
         self.decisions.update(decisions if isinstance(decisions, list) else ())
-
-
-def _key(number: int, identifier: str | None) -> str:
-    return hashed_key(row_key(number, identifier))

@@ -360,7 +360,7 @@ class Journal:
         now = self._clock.time()
         for identifier in identifiers:
             self._intents.add({"record_identifier": identifier, "at": now})
-            self.index.add_intent(row_key(0, identifier), now)
+            self.index.add_intent(row_key(identifier), now)
 
     def flush_intents(self) -> None:
         """Write the intents of :meth:`log_intents` to the storage. The caller must send the rows only after this call.
@@ -376,7 +376,7 @@ class Journal:
         :meth:`flush` writes the cancellation to the storage.
         """
         self._cancelled.add({"record_identifier": identifier})
-        self.index.cancel_intent(row_key(0, identifier))
+        self.index.cancel_intent(row_key(identifier))
 
     def finish(self, segment_log: SegmentLog, line: Mapping[str, object]) -> None:
         """Record that a row is done. The next :meth:`flush` writes the line of the row.
@@ -443,7 +443,7 @@ def hashed_key(key: str) -> str:
 
 def _key(line: Mapping[str, object]) -> str:
     key = line.get("key")
-    return key if isinstance(key, str) else row_key(0, str(line.get("record_identifier")))
+    return key if isinstance(key, str) else row_key(str(line.get("record_identifier")))
 
 
 def _name(uri: str) -> str:

@@ -148,7 +148,8 @@ def split(
             stack.enter_context(tempfile.SpooledTemporaryFile(_MAX_MEMORY_BYTES)) for _ in range(shards)
         ]
         for row in read_manifest(uri, columns, conn_id, manifest_format, required):
-            key = row_key(row.number, row.values.get("record_identifier"))
+            identifier = row.values.get("record_identifier")
+            key = f"row {row.number}" if identifier is None else row_key(identifier)
             files[_shard_of(key, shards)].write(shard_line(row))
         root = folder.rstrip("/")
         written = [

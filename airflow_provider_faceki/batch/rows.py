@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -73,6 +73,10 @@ class Row:
     values: Mapping[str, str]
     problem: str | None = None
     content_hash: str = ""
+
+
+#: Function that reads the rows of a batch from their beginning.
+ReadRows = Callable[[], Iterator[Row]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +152,9 @@ class Crashed:
 Outcome: TypeAlias = Succeeded | Failed | Recorded | Deferred | Abort | Crashed
 
 
-def row_key(number: int, identifier: str | None) -> str:
-    """Return the key of a row. It contains the identifier, or the row number if ``identifier`` is ``None``."""
-    return f"id {identifier}" if identifier is not None else f"row {number}"
+def row_key(identifier: str) -> str:
+    """Return the journal key of a row with this identifier."""
+    return f"id {identifier}"
 
 
 def invalid_row_key(row: Row, code: str) -> str:
@@ -223,7 +227,7 @@ def triage(
     identifier, problem = None, check_row(row)
     if problem is None:
         identifier = row.values["record_identifier"]
-        key = convert_key(row_key(row.number, identifier))
+        key = convert_key(row_key(identifier))
         if mark_seen(key):
             return Triage(key, None, is_first=True)
         problem = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -26,15 +26,12 @@ from airflow_provider_faceki.batch.rows import (
     Failed,
     Outcome,
     Recorded,
-    Row,
     Succeeded,
 )
 from airflow_provider_faceki.batch.store import Clock, retry_storage
 
 log = logging.getLogger(__name__)
 
-#: Function that reads the rows of a batch from their beginning.
-ReadRows = Callable[[], Iterator[Row]]
 #: Function that is called for each row that is done, for example to count the row. Its arguments are ``succeeded`` or
 #: ``failed``, and the line of the row in the journal.
 OnDone = Callable[[str, Mapping[str, object]], None]

@@ -33,13 +33,12 @@ from airflow_provider_faceki.batch.row_processor import (
     VerificationGateway,
     row_of,
 )
-from airflow_provider_faceki.batch.rows import Deferred, Row, check_row, row_key, triage
+from airflow_provider_faceki.batch.rows import Deferred, ReadRows, Row, check_row, row_key, triage
 from airflow_provider_faceki.batch.runner import (
     BatchRunner,
     Job,
     MakePool,
     OnDone,
-    ReadRows,
     WorkerPool,
 )
 from airflow_provider_faceki.batch.store import Clock, with_checkpoints
@@ -187,8 +186,8 @@ class BatchVerification:
             reading of the manifest.
         """
         counted = since_by_identifier or {}
-        # The limit ``max_verifications`` does not apply to a row that was possibly sent before, because this row is
-        # already counted as billed.
+        # In the second reading, the limit ``max_verifications`` does not apply to a row that was possibly sent before,
+        # because this row is already counted as billed.
         ready = [row for row in rows if row.values["record_identifier"] in counted]
         new = [row for row in rows if row.values["record_identifier"] not in counted]
         rows.clear()
@@ -229,7 +228,7 @@ class BatchVerification:
           that the row is about to be sent.
         """
         refused = (row for row in self._runner.refused if row.sent_by is None)
-        keys = (row_key(0, deferred.row.values["record_identifier"]) for deferred in refused)
+        keys = (row_key(deferred.row.values["record_identifier"]) for deferred in refused)
         return self.journal.charged - sum(self.journal.index.state(key).intents == 1 for key in keys)
 
     def _send_slice(self, rows: list[Row], since_by_identifier: Mapping[str, float] | None) -> None:
@@ -304,7 +303,7 @@ class BatchVerification:
     def _state_if_deferred(self, row: Row) -> RowState | None:
         if check_row(row):
             return None
-        key = row_key(row.number, row.values["record_identifier"])
+        key = row_key(row.values["record_identifier"])
         state = self.journal.index.state(key)
         is_open = state.is_deferred and not state.is_done
         return state if is_open and self.journal.index.mark_seen(key, reading=2) else None
@@ -314,7 +313,7 @@ class BatchVerification:
         self._runner.retry_storage(self.journal.flush)
         self.journal.load_records(self._runner.checkpoint)
         for line in with_checkpoints(self.journal.results.lines(), self._runner.checkpoint):
-            key = row_key(0, str(line.get("record_identifier")))
+            key = row_key(str(line.get("record_identifier")))
             if self.journal.index.mark_recorded(key):
                 work = partial(self._processor.record, line)
                 self._runner.submit(Job(work, self._processor.still_open(row_of(line))))
@@ -326,7 +325,7 @@ class BatchVerification:
         identifier = deferred.row.values["record_identifier"]
         self.unfinished += 1
         self.problem = deferred.error or self.problem
-        self.journal.index.mark_deferred(row_key(0, identifier))
+        self.journal.index.mark_deferred(row_key(identifier))
         if deferred.sent_by is None:
             self.journal.cancel_intent(identifier)
         if deferred.sent_by is not None or deferred.is_pending:

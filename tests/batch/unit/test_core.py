@@ -217,7 +217,7 @@ def test_results_that_are_listed_late_are_found_and_not_paid_again() -> None:
 def test_a_row_may_have_been_sent_if_it_has_more_intents_than_cancellations(
     intents: int, cancelled: int, is_open: bool
 ) -> None:
-    index, key = RowIndex(), row_key(1, "p")
+    index, key = RowIndex(), row_key("p")
     for _ in range(cancelled):
         index.cancel_intent(key)
     for number in range(intents):
