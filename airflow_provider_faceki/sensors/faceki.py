@@ -88,8 +88,9 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
           that the first failed poll fails the task. Any other value tolerates all failed polls until ``timeout``.
     :param poke_interval: Seconds between the first two polls. Default 60.
     :param exponential_backoff: Whether the pause doubles after each poll. Default ``True``.
-    :param max_wait: Maximum pause between two polls, in seconds or as a time span. Default 40 minutes, so three days of
-        waiting need fewer than 200 requests, including token requests. ``None`` means no maximum.
+    :param max_wait: Maximum pause between two polls, in seconds or as a time span, if ``exponential_backoff`` is set.
+        Default 40 minutes, so three days of waiting need fewer than 200 requests, including token requests. ``None``
+        means no maximum.
     :param deferrable: Whether the sensor waits in the triggerer. Default: ``[operators] default_deferrable``.
     :param faceki_conn_id: Connection of type ``faceki``.
     """

@@ -93,8 +93,8 @@ class FacekiKycDecisionTrigger(BaseTrigger):
     :param poke_interval: Seconds between the first two polls, at least :data:`MIN_POLL_INTERVAL_SECONDS`. The first
         poll happens at a random time within this interval, so that triggers that start together do not poll together.
     :param exponential_backoff: Whether the pause doubles after each poll.
-    :param max_wait: Maximum pause in seconds between two polls. ``None`` means no maximum. Each pause varies randomly
-        by up to 10 %.
+    :param max_wait: Maximum pause in seconds between two polls, if ``exponential_backoff`` is set. ``None`` means no
+        maximum. Each pause varies randomly by up to 10 %.
     :param max_failures: Maximum number of consecutive failed polls. After one more failed poll, the trigger gives up.
     :param failed_polls: Number of consecutive failed polls of the task directly before it deferred to this trigger. The
         trigger continues to count from this number.
@@ -174,7 +174,7 @@ class FacekiKycDecisionTrigger(BaseTrigger):
     async def _wait(self) -> DecisionEvent:
         poller, endpoint = shared_poller(self.faceki_conn_id), api.FetchRecords(**self._key)
         poll_log = PollLog(self.log, *wait_subject(**self._key))
-        pause, failures = max(self.poke_interval, MIN_POLL_INTERVAL_SECONDS), self.failed_polls
+        pause, failures = self._limited(self.poke_interval), self.failed_polls
         # When a triggerer starts, it runs all its triggers at the same moment. Therefore the first poll of each trigger
         # is delayed by a random time. For a task that has just been deferred, the delay does no harm, because the
         # worker polled directly before it deferred the task.
@@ -202,7 +202,8 @@ class FacekiKycDecisionTrigger(BaseTrigger):
             # The pause is random within a range. Without this, a thousand triggers that started at the same time would
             # always poll at the same time.
             await self._sleep(pause * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
-            pause = self._next_pause(pause)
+            if self.exponential_backoff:
+                pause = self._limited(pause * 2)
 
     def _give_up(self, error: api.FacekiError, failures: int) -> DecisionEvent | None:
         """Return the event that ends the wait after a failed poll. If the wait continues, return ``None``.
@@ -216,11 +217,11 @@ class FacekiKycDecisionTrigger(BaseTrigger):
         self.log.warning("Giving up the wait for FACEKI: %s", error)
         return DecisionEvent("failed" if is_retryable else "refused")
 
-    def _next_pause(self, pause: float) -> float:
-        if not self.exponential_backoff:
-            return pause
-        longest = max(self.max_wait, pause) if self.max_wait else float("inf")
-        return min(pause * 2, longest)
+    def _limited(self, pause: float) -> float:
+        # As in a poking sensor, Airflow's ``max_wait`` applies only with ``exponential_backoff``.
+        if self.exponential_backoff and self.max_wait:
+            pause = min(pause, self.max_wait)
+        return max(pause, MIN_POLL_INTERVAL_SECONDS)
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep, but not beyond the deadline."""
