@@ -49,6 +49,20 @@ def check_one_of(name: str, value: object, allowed: Collection[str]) -> None:
         raise ValidationError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
 
 
+def check_not_link(name: str, value: object) -> None:
+    """Raise an error if the value of an id is the URL of a link, or the output of a link task.
+
+    The text of the error contains no value.
+    """
+    found = None
+    if isinstance(value, Mapping) and "link" in value:
+        found = "the output of a link task"
+    elif isinstance(value, str) and "://" in value:
+        found = "a URL"
+    if found is not None:
+        raise ValidationError(f"{name} is {found}, not an id; pass it as link=, if there is this parameter")
+
+
 def check_exactly_one(**values: object) -> str:
     """Check that exactly one argument has a value other than ``None``, and return the name of this argument.
 

@@ -240,7 +240,7 @@ class ConnectionSettings:
     webhook_token_previous: str | None = _field(
         "webhook_token",
         "Webhook token, previous",
-        "The old webhook token. It is still accepted while you change the webhook token.",
+        "The old webhook token. It is still accepted while you change the webhook token. It needs the webhook token.",
         secret=True,
     )
     webhook_hmac_secret: str | None = _field(
@@ -327,7 +327,8 @@ class ConnectionSettings:
     webhook_hmac_timestamp_header: str | None = _field(
         "header_name",
         "Webhook HMAC timestamp header",
-        "Name of the HTTP header with the time of the signature, in seconds since 1970. If it is set, your proxy "
+        "Name of the HTTP header with the time of the signature, in seconds since 1970. It needs the webhook HMAC "
+        "secret and the webhook HMAC header. If it is set, your proxy "
         "must sign the time, a dot and the body, joined in this order. A signature older than five minutes is refused.",
         in_form=False,
     )

@@ -228,6 +228,7 @@ class _FieldReader:
         """Check that the webhook fields are consistent with each other."""
         self._needs("webhook_hmac_secret", "webhook_hmac_header")
         self._needs("webhook_hmac_header", "webhook_hmac_secret")
+        self._needs("webhook_hmac_timestamp_header", "webhook_hmac_secret")
         self._needs("webhook_hmac_timestamp_header", "webhook_hmac_header")
         self._needs("webhook_token_previous", "webhook_token")
 

@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.arguments import check_exactly_one, check_part_names
-from airflow_provider_faceki.api.values import Json, loggable, storable
+from airflow_provider_faceki.api.values import Json, is_uuid, loggable, storable
 from airflow_provider_faceki.charged_call import ChargedCallState
 from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
 from airflow_provider_faceki.failures import (
@@ -378,7 +378,7 @@ class FacekiFetchRecordsOperator(FacekiOperator):
         if not records and self.skip_if_missing:
             raise AirflowSkipException("FACEKI has no such record")
         if not records and self.fail_if_missing:
-            raise api.NotFoundError("FACEKI has no such record (yet)").with_conn_id(self.faceki_conn_id)
+            raise api.NotFoundError(self._nothing_found()).with_conn_id(self.faceki_conn_id)
         if self.output_path:
             with translate_errors():
                 path = self.write_json(
@@ -390,6 +390,13 @@ class FacekiFetchRecordsOperator(FacekiOperator):
         self.push_record_link(context, latest.request_id if latest else None)
         fail_if_declined(latest if self.fail_on_decline else None)
         return [storable(record.summary()) for record in records]
+
+    def _nothing_found(self) -> str:
+        name = next(each for each in _FILTERS if getattr(self, each) is not None)
+        text = f"FACEKI has no such record (yet); it was searched by {name}"
+        if name == "request_id" and not is_uuid(self.request_id):
+            text += ", and this value is not an id of FACEKI (a UUID): pass your own id as record_identifier="
+        return text
 
     def _subject(self) -> str:
         return f" for record identifier {loggable(self.record_identifier)}" if self.record_identifier else ""

@@ -87,6 +87,26 @@ def test_missing_record(faceki_sandbox: FacekiSandbox, shape: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        pytest.param(
+            {"request_id": "order-7"}, "request_id, and this value is not an id of FACEKI", id="own id"
+        ),
+        pytest.param(
+            {"request_id": "0b5cde5e-3a52-4e8c-9f0f-6a0c1d2e3f40"}, "by request_id (connection", id="UUID"
+        ),
+        pytest.param({"record_identifier": "order-7"}, "by record_identifier (connection", id="identifier"),
+    ],
+)
+@pytest.mark.usefixtures("faceki_sandbox")
+def test_a_missing_record_names_the_filter(given: dict[str, str], hint: str) -> None:
+    with pytest.raises(api.NotFoundError) as raised:
+        execute(FacekiFetchRecordsOperator(task_id="fetch", **given))
+    assert hint in str(raised.value)
+    assert "order-7" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
     ("decisions", "fails"),
     [
         pytest.param(["DECLINED"], True, id="declined"),

@@ -95,6 +95,7 @@ def test_a_given_link_is_masked(
         ),
         pytest.param("request_id", {"link": "a", "url": "b"}, "as link=", id="an output as request_id"),
         pytest.param("link", ["a", "b"], r"\.expand\(link=", id="many links"),
+        pytest.param("link", "{'link': 'a', 'url': 'b'}", r"link=task\.output", id="an output as text"),
         pytest.param("link", {"request_id": "a"}, "without 'link'", id="another mapping"),
         pytest.param("link", "", "link is empty", id="an empty link"),
         pytest.param("link", "None", "link is 'None'", id="a link that is none"),

@@ -123,6 +123,12 @@ def test_an_image_in_every_shape(hook: FacekiHook, tmp_path: Path, source: Calla
         pytest.param(lambda hook: hook.check_image(b""), "image is empty", id="empty"),
         pytest.param(lambda hook: hook.get_pdf_report(""), "request_id", id="no request id"),
         pytest.param(
+            lambda hook: hook.get_pdf_report("https://a.example/kycverify/l-1"), "is a URL", id="a page"
+        ),
+        pytest.param(
+            lambda hook: hook.get_pdf_report({"link": "l-1"}), "output of a link task", id="an output"
+        ),
+        pytest.param(
             lambda hook: hook.perform_kyc_verification(
                 selfie=SELFIE, documents=SELFIE, record_identifier="x"
             ),

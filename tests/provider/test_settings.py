@@ -368,7 +368,10 @@ def test_numbers_beyond_their_limit(key: str) -> None:
             id="secret of one character",
         ),
         pytest.param(
-            {"webhook_hmac_timestamp_header": "X-Time"}, "'webhook_hmac_header'", id="time, no signature"
+            {"webhook_hmac_timestamp_header": "X-Time"}, "'webhook_hmac_header'", id="time, no header"
+        ),
+        pytest.param(
+            {"webhook_hmac_timestamp_header": "X-Time"}, "'webhook_hmac_secret'", id="time, no secret"
         ),
         pytest.param(
             {"webhook_statuses": "ACCEPTED,MAYBE"}, "some of ACCEPTED, DECLINED", id="unknown status"

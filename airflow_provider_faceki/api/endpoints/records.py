@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
-from airflow_provider_faceki.api.arguments import check_exactly_one, path_segment
+from airflow_provider_faceki.api.arguments import check_exactly_one, check_not_link, path_segment
 from airflow_provider_faceki.api.errors import (
     CHECK_ADVICE,
     NotFoundError,
@@ -96,7 +96,7 @@ class FetchRecords:
             "face_id": face_id,
         }
         for name, value in ids.items():
-            _check_not_link(name, value)
+            check_not_link(name, value)
         return cls(link=None if link is None else _read_link(link), **ids)
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
@@ -151,7 +151,12 @@ def _read_link(value: object) -> str:
         value = value["link"]
     if isinstance(value, list | tuple):
         raise ValidationError(
-            f"link contains {len(value)} values: map the task over them with .expand(link=...)"
+            "link is a list: give one link; a task can be mapped over the list with .expand(link=...)"
+        )
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        raise ValidationError(
+            "link is the text of a mapping: give the link task's output itself (link=task.output), or its "
+            "'link' in the template"
         )
     link = as_link_id(check_identifier("link", value))
     if link is None:
@@ -159,14 +164,6 @@ def _read_link(value: object) -> str:
             "link is neither a link id, nor a hosted page's URL, nor the link task's output"
         )
     return link
-
-
-def _check_not_link(name: str, value: object) -> None:
-    if isinstance(value, Mapping):
-        place = "; pass a link task's output as link=" if "link" in value else ""
-        raise ValidationError(f"{name} must be text, not a mapping{place}")
-    if isinstance(value, str) and "://" in value:
-        raise ValidationError(f"{name} is a URL, not an id; pass the URL of a hosted page as link=")
 
 
 def _records_address(service: Service, name: str, value: str) -> tuple[str, tuple[tuple[str, str], ...]]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 from urllib.parse import urljoin, urlsplit
 
-from airflow_provider_faceki.api.arguments import path_segment
+from airflow_provider_faceki.api.arguments import check_not_link, path_segment
 from airflow_provider_faceki.api.errors import (
     ConfigurationError,
     FacekiError,
@@ -60,6 +60,7 @@ class FetchPdfReport:
     request_id: str
 
     def __post_init__(self) -> None:
+        check_not_link("request_id", self.request_id)
         check_identifier("request_id", self.request_id)
         path_segment("request_id", self.request_id)
 
