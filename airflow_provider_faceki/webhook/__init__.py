@@ -1,2 +1,2 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Receiver of FACEKI's webhooks. ``plugins/faceki.py`` mounts its application, ``app``, in Airflow's API server."""
+"""Receiver of FACEKI's webhooks. ``plugins/faceki.py`` mounts the application of ``app.py`` in Airflow's API server."""

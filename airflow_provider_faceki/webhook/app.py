@@ -94,8 +94,8 @@ class RedactPathMiddleware:
     All ASGI layers share the scope of a request. When the request ends, the access log of Airflow (3.2 and later) or of
     uvicorn (before 3.2) reads the path from the scope. Therefore the middleware moves the Connection id and the token
     from the path to :data:`SCOPE_KEY`, and replaces them in the path by stars. It also removes the query, because a
-    user possibly writes the token into the query by mistake. The middleware must be the outermost layer of this
-    application. The layers of Airflow around it read the scope only when the request ends.
+    user possibly writes the token into the query by mistake. It must be the outermost middleware that this application
+    adds. The layers of Starlette and Airflow around it read the scope only when the request ends.
 
     A proxy in front of the API server receives the original path. ``docs/webhooks.md`` explains how to hide the token
     from the proxy's log.

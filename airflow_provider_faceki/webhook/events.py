@@ -197,6 +197,7 @@ def _store_in_transaction(
         left = max_per_day - _count_of_a_day(session, asset)
         outcomes = []
         for notification in notifications:
+            # A repetition is answered with 200 even above the limit, so that the sender does not send it again.
             if latest.get(notification.request_id) == notification.status:
                 outcome = Outcome.REPEATED
             elif left <= 0:

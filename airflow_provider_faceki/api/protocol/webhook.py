@@ -25,8 +25,8 @@ from airflow_provider_faceki.api.values import UUID_PATTERN, Json, as_word
 MAX_FORM_FIELDS = 100
 #: Maximum number of fields in a body. The fields of the outermost JSON object are counted, and the fields of the
 #: objects directly inside the outermost object. A webhook of FACEKI has about 30 such fields. The limit is needed,
-#: because the receiver parses the body on the event loop of the API server, and a body with very many fields would
-#: block the event loop.
+#: because the receiver searches the fields on the event loop of the API server, and the search of very many fields
+#: would block the event loop.
 MAX_FIELDS = 500
 
 
@@ -108,7 +108,8 @@ def _read(body: bytes, service: Service) -> WebhookNotification | str:
 
 
 def _parse(body: bytes) -> dict[str, Json] | None:
-    # `parse_json` is not used: of the document, only two texts are used, so numbers such as NaN do no harm.
+    # The body is parsed without the limits of `parse_json`: only two texts of it are used, so numbers such as NaN do no
+    # harm.
     try:
         document: Json = json.loads(body)
     except (ValueError, RecursionError):
