@@ -88,7 +88,8 @@ def _read_slowly(over: threading.Event) -> Callable[[Handler], None]:
     def read(handler: Handler) -> None:
         while not over.wait(0.05) and handler.rfile.read1(65536):
             pass
-        handler.connection.close()
+        # The client has ended in the middle of the body. Without this error, the server would record a request.
+        raise ConnectionAbortedError
 
     return read
 
