@@ -86,10 +86,12 @@ def _never(over: threading.Event) -> Callable[[Handler], None]:
 
 def _read_slowly(over: threading.Event) -> Callable[[Handler], None]:
     def read(handler: Handler) -> None:
-        while not over.wait(0.05) and handler.rfile.read1(65536):
-            pass
-        # The client has ended in the middle of the body. Without this error, the server would record a request.
-        raise ConnectionAbortedError
+        left = int(handler.headers["content-length"])
+        while left and not over.wait(0.05) and (piece := handler.rfile.read1(65536)):
+            left -= len(piece)
+        if left:
+            # The client has ended in the middle of the body. Without this error, the server would record a request.
+            raise ConnectionAbortedError
 
     return read
 
