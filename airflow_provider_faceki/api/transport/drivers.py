@@ -109,6 +109,9 @@ class _Driver:
         self._transport = transport
         self._secret_masker = secret_masker
         self._observer = observer
+        # The first attempt of a request runs without tenacity. If it fails, tenacity gets its error as the result of
+        # the first attempt, and repeats the request. So a request that succeeds at once needs no time for tenacity. For
+        # a poll of a triggerer, this would be about a fifth of the CPU time.
         self._retry_arguments = policy.arguments()
         if observer is not None:
             self._retry_arguments["before_sleep"] = lambda state: observer.retried(state.args[0].endpoint)
@@ -155,7 +158,7 @@ class SyncDriver(_Driver):
     def _handle(self, effect: Effect) -> object:
         match effect:
             case SendRequest(request):
-                return Retrying(**self._retry_arguments)(self._send, request)
+                return self._send_with_retries(request)
             case RunBlocking(operation):
                 return operation()
             case Sleep(seconds):
@@ -166,7 +169,16 @@ class SyncDriver(_Driver):
                 self._observer.token_received()
         return None
 
-    def _send(self, request: HttpRequest) -> Payload:
+    def _send_with_retries(self, request: HttpRequest) -> Payload:
+        try:
+            return self._send(request)
+        except FacekiError as error:
+            failures = [error]
+        return Retrying(**self._retry_arguments)(self._send, request, failures)
+
+    def _send(self, request: HttpRequest, failures: list[FacekiError] | None = None) -> Payload:
+        if failures:
+            raise failures.pop()
         delay = self._transport.rate_limiter.reserve(time.monotonic())
         if delay:
             time.sleep(delay)
@@ -201,8 +213,7 @@ class AsyncDriver(_Driver):
     async def _handle(self, effect: Effect) -> object:
         match effect:
             case SendRequest(request):
-                retrying = AsyncRetrying(**self._retry_arguments, sleep=asyncio.sleep)
-                return await retrying(self._send, request)
+                return await self._send_with_retries(request)
             case RunBlocking(operation):
                 return await self._transport.run_in_thread(operation)
             case Sleep(seconds):
@@ -213,7 +224,18 @@ class AsyncDriver(_Driver):
                 self._observer.token_received()
         return None
 
-    async def _send(self, request: HttpRequest) -> Payload:
+    async def _send_with_retries(self, request: HttpRequest) -> Payload:
+        try:
+            return await self._send(request)
+        except FacekiError as error:
+            failures = [error]
+        return await AsyncRetrying(**self._retry_arguments, sleep=asyncio.sleep)(
+            self._send, request, failures
+        )
+
+    async def _send(self, request: HttpRequest, failures: list[FacekiError] | None = None) -> Payload:
+        if failures:
+            raise failures.pop()
         delay = self._transport.rate_limiter.reserve(time.monotonic())
         if delay:
             await asyncio.sleep(delay)
