@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -16,6 +17,10 @@ from airflow_provider_faceki.api.values import as_faceki_id
 from airflow_provider_faceki.failures import is_poll_retryable
 from airflow_provider_faceki.triggers.poll_log import PollLog, wait_subject
 from airflow_provider_faceki.triggers.shared_poller import shared_poller
+
+# All triggers share this logger. ``self.log`` would create about ten objects for each trigger. With thousands of
+# triggers, they would make the garbage collections longer, which block the event loop.
+log = logging.getLogger(__name__)
 
 #: Minimum pause in seconds between two polls of one trigger. A shorter requested pause is increased to this value,
 #: because thousands of triggers share one process, and FACEKI charges extra for excessive request rates.
@@ -173,12 +178,12 @@ class FacekiKycDecisionTrigger(BaseTrigger):
 
     async def _wait(self) -> DecisionEvent:
         poller, endpoint = shared_poller(self.faceki_conn_id), api.FetchRecords(**self._key)
-        poll_log = PollLog(self.log, *wait_subject(**self._key))
+        poll_log = PollLog(log, *wait_subject(**self._key))
         pause, failures = self._limited(self.poke_interval), self.failed_polls
         # When a triggerer starts, it runs all its triggers at the same moment. Therefore the first poll of each trigger
         # is delayed by a random time. For a task that has just been deferred, the delay does no harm, because the
         # worker polled directly before it deferred the task.
-        await self._sleep(pause * random.uniform(0.0, 1.0))  # noqa: S311 - no secret
+        await asyncio.sleep(self._until_deadline(pause * random.uniform(0.0, 1.0)))  # noqa: S311 - no secret
         while True:
             left = self.deadline - time.time()
             is_last = left <= 0
@@ -201,7 +206,7 @@ class FacekiKycDecisionTrigger(BaseTrigger):
                 return DecisionEvent("timeout")
             # The pause is random within a range. Without this, a thousand triggers that started at the same time would
             # always poll at the same time.
-            await self._sleep(pause * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
+            await asyncio.sleep(self._until_deadline(pause * random.uniform(0.9, 1.1)))  # noqa: S311 - no secret
             if self.exponential_backoff:
                 pause = self._limited(pause * 2)
 
@@ -214,7 +219,7 @@ class FacekiKycDecisionTrigger(BaseTrigger):
         is_retryable = is_poll_retryable(error)
         if is_retryable and failures <= self.max_failures:
             return None
-        self.log.warning("Giving up the wait for FACEKI: %s", error)
+        log.warning("Giving up the wait for FACEKI: %s", error)
         return DecisionEvent("failed" if is_retryable else "refused")
 
     def _limited(self, pause: float) -> float:
@@ -223,6 +228,6 @@ class FacekiKycDecisionTrigger(BaseTrigger):
             pause = min(pause, self.max_wait)
         return max(pause, MIN_POLL_INTERVAL_SECONDS)
 
-    async def _sleep(self, seconds: float) -> None:
-        """Sleep, but not beyond the deadline."""
-        await asyncio.sleep(max(0.0, min(seconds, self.deadline - time.time())))
+    def _until_deadline(self, seconds: float) -> float:
+        """Return ``seconds``, or the seconds until the deadline if they are fewer."""
+        return max(0.0, min(seconds, self.deadline - time.time()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -22,7 +23,6 @@ from airflow_provider_faceki.triggers import faceki as trigger_module
 from airflow_provider_faceki.triggers import shared_poller as poller_module
 from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
 from tests.airflow.conftest import Connect
-from tests.airflow.fakes import Recorder
 from tests.sandbox_delays import HeldDelays
 from tests.waiting import LoopTurns
 
@@ -120,14 +120,13 @@ def test_the_trigger_waits_for_a_later_decision(
 
 
 def test_a_record_without_a_decision_is_described_once(
-    faceki_sandbox: FacekiSandbox, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    faceki_sandbox: FacekiSandbox, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    log = Recorder()
-    monkeypatch.setattr(FacekiKycDecisionTrigger, "log", log)
+    caplog.set_level(logging.INFO)
     faceki_sandbox.add_record("customer-1", fields={"decision": ""})
     assert fired(trigger(clock))["status"] == "timeout"
     described = [
-        line for line in log.lines if "without a decision. It contains an object with the keys" in line
+        line for line in caplog.messages if "without a decision. It contains an object with the keys" in line
     ]
     assert len(clock.slept) > len(described) == 1
 
