@@ -1,17 +1,23 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Read the rows of a batch from a manifest file or from identifiers that another task returned.
 
-A manifest is a file with one row for each person. It can be split into shards. A shard is a file with a part of the
-manifest, and it is read like a manifest.
+A manifest is a file with one row for each person. It is read row by row in bounded memory. An unreadable row does not
+stop the reading. This module reads NDJSON and CSV files; ``parquet.py`` reads Parquet files.
+
+A manifest can be split into shards. A shard is a file with a part of the manifest, and it is read like a manifest.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import tempfile
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import IO, BinaryIO
 
 from airflow_provider_faceki import lineage, storage
@@ -19,15 +25,21 @@ from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.api.values import check_identifier, is_missing
 from airflow_provider_faceki.batch.airflow_store import write_file
 from airflow_provider_faceki.batch.manifest_schema import MANIFEST_FORMATS, REQUIRED_COLUMNS
-from airflow_provider_faceki.batch.readers import (
-    ParsedRow,
-    UnreadableRow,
-    read_csv,
-    read_ndjson,
-    read_parquet,
-)
-from airflow_provider_faceki.batch.rows import Row, row_key, short_hash
+from airflow_provider_faceki.batch.rows import ParsedRow, Row, UnreadableRow, row_key, short_hash
 
+#: Maximum length of a line in bytes. A longer line is an unreadable row. The maximum is much larger than a row of URIs,
+#: which has a few hundred bytes.
+MAX_LINE_BYTES = 1024 * 1024
+#: If more than this number of consecutive bytes contain no row, reading stops with an error. Such bytes are one endless
+#: line, or blank lines.
+MAX_BYTES_WITHOUT_ROW = 64 * 1024 * 1024
+#: In the check of ``MAX_BYTES_WITHOUT_ROW``, each blank line counts as at least this number of bytes, although it is
+#: shorter. The reason is that a blank line takes as much time to read as any other line.
+BLANK_LINE_BYTES = 1024
+#: A CSV row continues on the next line if a field contains a line break. At most this number of lines is added to the
+#: first line of a row. If the row is longer than ``MAX_LINE_BYTES``, no further line is added. If the row is not
+#: complete after the last added line, it is unreadable, because a closing quote is probably missing.
+MAX_FIELD_LINES = 100
 #: Number of identifiers that are read at once. If the identifiers are XComs of mapped tasks, one query to Airflow's
 #: database reads this number of identifiers.
 IDENTIFIERS_PER_QUERY = 500
@@ -37,6 +49,9 @@ MAX_SHARDS = 256
 # Maximum size in bytes of a shard (a part of a manifest) in memory. A larger shard is moved to a temporary file on
 # disk.
 _MAX_MEMORY_BYTES = 64 * 1024
+
+# Some programs write this byte order mark before the first line of a UTF-8 file.
+_BOM = b"\xef\xbb\xbf"
 
 _FORMAT_OF_SUFFIX = {"ndjson": "ndjson", "jsonl": "ndjson", "csv": "csv", "parquet": "parquet"}
 # Names of additional fields in the rows of a shard. A shard is a file with a part of a manifest. The first field
@@ -186,9 +201,181 @@ def _problem_of_identifier(field: str, value: object) -> str:
 def _parse(
     file: BinaryIO, kind: str, columns: Collection[str], required: Collection[str]
 ) -> Iterator[ParsedRow]:
-    if kind == "parquet":
-        return read_parquet(file, columns, required)
-    return read_csv(file, columns, required) if kind == "csv" else read_ndjson(file)
+    if kind == "ndjson":
+        return _read_ndjson(file)
+    if kind == "csv":
+        return _read_csv(file, columns, required)
+    from airflow_provider_faceki.batch.parquet import read_parquet
+
+    return read_parquet(file, columns, partial(_check_header, columns=columns, required=required))
+
+
+def _read_ndjson(file: BinaryIO) -> Iterator[ParsedRow]:
+    """Yield the JSON object of each line. If a line contains no JSON object, yield an :class:`UnreadableRow`."""
+    for line in _lines(file):
+        yield line if isinstance(line, UnreadableRow) else _parse_json(line)
+
+
+def _read_csv(file: BinaryIO, columns: Collection[str], required: Collection[str]) -> Iterator[ParsedRow]:
+    """Yield the rows of a CSV file in UTF-8. A byte order mark is allowed, and lines can end with LF or CRLF.
+
+    If a quote is not closed, only the row with this quote is unreadable.
+
+    :param file: The CSV file.
+    :param columns: Names of the columns that are used.
+    :param required: Names of the columns that the header must contain.
+    :raises ValidationError: if the header is not readable, lacks a required column or contains a used column twice, or
+        if ``MAX_BYTES_WITHOUT_ROW`` bytes contain no row.
+    """
+    records = _csv_records(_lines(file))
+    header = next(records, None)
+    if not isinstance(header, list):
+        raise ValidationError("manifest: the CSV file has no readable header")
+    header = [name.strip() for name in header]
+    _check_header(header, columns, required, "; is the first line a header, in UTF-8 and with commas?")
+    for record in records:
+        if isinstance(record, UnreadableRow):
+            yield record
+        elif len(record) > len(header):
+            problem = f"the row has {len(record)} columns, the header {len(header)}"
+            yield UnreadableRow(problem, "\0".join(record))
+        else:
+            yield dict(zip(header, record, strict=False))
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes | UnreadableRow]:
+    """Yield the lines of a file that are not blank.
+
+    :raises ValidationError: if one line, or a sequence of blank lines, has more than ``MAX_BYTES_WITHOUT_ROW`` bytes.
+    """
+    is_first, without_row = True, 0
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        without_row += max(len(line), BLANK_LINE_BYTES)
+        if len(line) > MAX_LINE_BYTES:
+            head = line
+            while not line.endswith(b"\n") and (line := file.readline(MAX_LINE_BYTES)):
+                without_row += len(line)
+                _check_has_rows(without_row)
+            without_row = 0
+            yield UnreadableRow(f"the line is longer than {MAX_LINE_BYTES} bytes", head)
+        else:
+            line = line.removeprefix(_BOM) if is_first else line
+            if line.strip():
+                without_row = 0
+                yield line
+        is_first = False
+        _check_has_rows(without_row)
+
+
+def _check_has_rows(without_row: int) -> None:
+    if without_row > MAX_BYTES_WITHOUT_ROW:
+        raise ValidationError(
+            f"manifest: {MAX_BYTES_WITHOUT_ROW // 2**20} MiB without a row, only one very long line or "
+            f"blank lines (each counts as {BLANK_LINE_BYTES} bytes); is the file CSV or NDJSON?"
+        )
+
+
+def _parse_json(line: bytes) -> ParsedRow:
+    try:
+        values = json.loads(line, object_pairs_hook=_unique)
+    except _RepeatedNameError:
+        # If a JSON object contains a name twice, with two values, JSON does not define which value is valid. With the
+        # wrong value, the wrong person would be verified. Therefore the row is unreadable.
+        return UnreadableRow("the line contains a name twice", line)
+    except (ValueError, RecursionError):
+        return UnreadableRow("the line is not JSON", line)
+    return values if isinstance(values, dict) else UnreadableRow("the line is not a JSON object", line)
+
+
+class _RepeatedNameError(Exception):
+    """Error: a JSON object contains the same name twice."""
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise _RepeatedNameError
+    return values
+
+
+def _check_header(
+    names: Sequence[str], columns: Collection[str], required: Collection[str], hint: str = ""
+) -> None:
+    """Check the names of the columns of a CSV or Parquet file. The parameters are those of :func:`_read_csv`.
+
+    :param hint: Text for the error message: what is possibly wrong with the file.
+    :raises ValidationError: if a required column is missing, or a used column exists twice.
+    """
+    # An error message contains the number of columns, but not the header of the file. If the file has no header, its
+    # first row is read as the header, and this row contains personal data.
+    found = f"it has {len(names)} column(s){hint}"
+    if missing := [column for column in required if column not in names]:
+        raise ValidationError(
+            f"manifest: there is no column {', '.join(map(repr, missing))}; {found}; see the parameter columns"
+        )
+    if repeated := [column for column in columns if names.count(column) > 1]:
+        raise ValidationError(
+            f"manifest: there is more than one column {', '.join(map(repr, repeated))}; {found}"
+        )
+
+
+def _csv_records(lines: Iterator[bytes | UnreadableRow]) -> Iterator[list[str] | UnreadableRow]:
+    pushed_back: deque[bytes | UnreadableRow] = deque()
+    while True:
+        line = pushed_back.popleft() if pushed_back else next(lines, None)
+        if line is None:
+            return
+        if isinstance(line, UnreadableRow):
+            yield line
+            continue
+        record, lookahead = _csv_record(line, pushed_back, lines)
+        if record is None:
+            # If a quote is not closed, the following lines are read again as separate rows.
+            pushed_back.extendleft(reversed(lookahead))
+            problem = "the row is not CSV: a quote that is not closed, or a field of more than 128 KiB"
+            yield UnreadableRow(problem, line)
+        else:
+            yield record
+
+
+def _csv_record(
+    line: bytes, pushed_back: deque[bytes | UnreadableRow], lines: Iterator[bytes | UnreadableRow]
+) -> tuple[list[str] | None, list[bytes | UnreadableRow]]:
+    """Read the CSV record that begins with ``line``. The record possibly continues on further lines.
+
+    :param line: First line of the record.
+    :param pushed_back: Lines that follow ``line`` and that an earlier call has already taken from ``lines``. They are
+        read before ``lines``.
+    :param lines: The remaining lines of the file.
+    :returns: The record, and a list of the lines that were read after ``line``. If the text is not valid CSV, the
+        record is ``None``. The caller then puts the lines of the list back into ``pushed_back``.
+    """
+    lookahead: list[bytes | UnreadableRow] = []
+    text = _decode(line)
+    while (record := _parse_csv(text)) is None and text.count('"') % 2:
+        if len(lookahead) >= MAX_FIELD_LINES or len(text) > MAX_LINE_BYTES:
+            break
+        following = pushed_back.popleft() if pushed_back else next(lines, None)
+        if following is None:
+            break
+        lookahead.append(following)
+        if isinstance(following, UnreadableRow):
+            break
+        text += _decode(following)
+    return record, lookahead
+
+
+def _parse_csv(text: str) -> list[str] | None:
+    try:
+        records = list(csv.reader(io.StringIO(text, newline="\n"), strict=True))
+    except csv.Error:
+        return None
+    return records[0] if len(records) == 1 else None
+
+
+def _decode(line: bytes) -> str:
+    # This function accepts bytes that are not UTF-8. If a used column contains them, a later check refuses the row.
+    return line.decode("utf-8", errors="surrogateescape")
 
 
 def _to_row(number: int, parsed: ParsedRow, columns: Mapping[str, str]) -> Row:

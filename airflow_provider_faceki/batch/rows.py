@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from airflow_provider_faceki.api.errors import (
@@ -74,6 +74,21 @@ class Row:
     problem: str | None = None
     content_hash: str = ""
 
+
+@dataclass(frozen=True, slots=True)
+class UnreadableRow:
+    """A row that cannot be read.
+
+    :param problem: Reason why the row cannot be read.
+    :param content: Text or bytes of the row, as far as they are known. The content distinguishes this row from other
+        unreadable rows.
+    """
+
+    problem: str
+    content: str | bytes = field(default=b"", repr=False)
+
+
+ParsedRow: TypeAlias = "Mapping[str, object] | UnreadableRow"
 
 #: Function that reads the rows of a batch from their beginning.
 ReadRows = Callable[[], Iterator[Row]]

@@ -15,7 +15,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout
 
 from airflow_provider_faceki import storage
-from airflow_provider_faceki.batch import manifest, readers, runner, store
+from airflow_provider_faceki.batch import manifest, runner, store
 from airflow_provider_faceki.batch.journal import SegmentLog
 from airflow_provider_faceki.operators.batch import FacekiBatchFetchRecordsOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
@@ -90,7 +90,7 @@ MIB = 1024 * 1024
         pytest.param(
             b"a,b,c\n" * 900, b"record_identifier,selfie,document_1_front\n", "csv", 4 * MIB, id="CSV rows"
         ),
-        pytest.param(b"x" * 8192, b"", "ndjson", readers.MAX_BYTES_WITHOUT_ROW + MIB, id="one line"),
+        pytest.param(b"x" * 8192, b"", "ndjson", manifest.MAX_BYTES_WITHOUT_ROW + MIB, id="one line"),
     ],
 )
 @pytest.mark.parametrize("how", ["SIGTERM", "execution_timeout"])

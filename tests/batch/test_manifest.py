@@ -15,10 +15,10 @@ from pyarrow import parquet
 
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import ValidationError
-from airflow_provider_faceki.batch import readers
-from airflow_provider_faceki.batch.manifest import read_manifest, shard_line
-from airflow_provider_faceki.batch.parquet_pages import PageError, read_pages
-from airflow_provider_faceki.batch.readers import MAX_LINE_BYTES
+from airflow_provider_faceki.batch import manifest
+from airflow_provider_faceki.batch import parquet as parquet_reader
+from airflow_provider_faceki.batch.manifest import MAX_LINE_BYTES, read_manifest, shard_line
+from airflow_provider_faceki.batch.parquet import PageError, read_pages
 from airflow_provider_faceki.batch.rows import Row
 from airflow_provider_faceki.storage_errors import StorageUnavailableError
 
@@ -309,7 +309,7 @@ def test_a_storage_failure_while_reading_parquet_is_raised(
 def test_a_file_without_any_row_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, content: bytes
 ) -> None:
-    monkeypatch.setattr(readers, "MAX_BYTES_WITHOUT_ROW", MAX_LINE_BYTES)
+    monkeypatch.setattr(manifest, "MAX_BYTES_WITHOUT_ROW", MAX_LINE_BYTES)
     place = tmp_path / f"people.{ending}"
     place.write_bytes(b"id,face\n" + content * (2 * MAX_LINE_BYTES + 10))
     with pytest.raises(ValidationError, match="1 MiB without a row"):
@@ -388,7 +388,7 @@ def forge_footer(place: Path) -> None:
 def test_a_parquet_file_with_a_forged_footer_allocates_no_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: dict[str, object], how: dict[str, object]
 ) -> None:
-    monkeypatch.setattr(readers, "MAX_PAGES_BYTES", 2 * 1024 * 1024)
+    monkeypatch.setattr(parquet_reader, "MAX_PAGES_BYTES", 2 * 1024 * 1024)
     place = tmp_path / "people.parquet"
     write_parquet(place, columns, compression="zstd", **how)
     assert place.stat().st_size < 10_000

@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.batch import runner
-from airflow_provider_faceki.batch.readers import MAX_LINE_BYTES
+from airflow_provider_faceki.batch.manifest import MAX_LINE_BYTES
 from airflow_provider_faceki.operators import batch
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.fakes import TaskInstance, context

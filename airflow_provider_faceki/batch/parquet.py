@@ -1,33 +1,24 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Read CSV, NDJSON and Parquet files row by row in bounded memory. An unreadable row does not stop the reading."""
+"""Read the rows of a Parquet file in bounded memory.
+
+pyarrow decompresses a whole page at once, and allocates as many bytes as the header of the page says. So the sizes in
+these headers show whether a file would need too much memory. Such a file is refused before pyarrow reads its values.
+The sizes in the footer of the file are not enough, because the footer of a malicious file can contain wrong sizes.
+
+The format of the headers is described at https://parquet.apache.org/docs/file-format/data-pages/ and
+https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
+"""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections import deque
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, BinaryIO, TypeAlias
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
 
 from airflow_provider_faceki.api.errors import ConfigurationError, ValidationError
-from airflow_provider_faceki.batch.parquet_pages import PageError, read_pages
+from airflow_provider_faceki.batch.rows import ParsedRow, UnreadableRow
 from airflow_provider_faceki.storage_errors import StorageError
 
-#: Maximum length of a line in bytes. A longer line is an unreadable row. The maximum is much larger than a row of URIs,
-#: which has a few hundred bytes.
-MAX_LINE_BYTES = 1024 * 1024
-#: If more than this number of consecutive bytes contain no row, reading stops with an error. Such bytes are one endless
-#: line, or blank lines.
-MAX_BYTES_WITHOUT_ROW = 64 * 1024 * 1024
-#: In the check of ``MAX_BYTES_WITHOUT_ROW``, each blank line counts as at least this number of bytes, although it is
-#: shorter. The reason is that a blank line takes as much time to read as any other line.
-BLANK_LINE_BYTES = 1024
-#: A CSV row continues on the next line if a field contains a line break. At most this number of lines is added to the
-#: first line of a row. If the row is longer than ``MAX_LINE_BYTES``, no further line is added. If the row is not
-#: complete after the last added line, it is unreadable, because a closing quote is probably missing.
-MAX_FIELD_LINES = 100
 #: Maximum number of Parquet rows that are converted to Python objects at once. If the values are large, fewer rows are
 #: converted at once; see ``MAX_BATCH_BYTES``.
 PARQUET_BATCH_ROWS = 1024
@@ -50,66 +41,33 @@ MAX_PAGES_BYTES = 256 * 1024 * 1024
 #: contains a value of the size of the largest dictionary page. A dictionary page contains the different values of a
 #: column.
 MAX_BATCH_BYTES = 64 * 1024 * 1024
+#: Maximum length in bytes of the header of a Parquet page. The limit is large, because the header can contain the
+#: smallest and the largest value of the page.
+MAX_HEADER_BYTES = 1024 * 1024
+_FIRST_READ_BYTES = 1024
+_MAX_DEPTH = 8
+
+_DICTIONARY_PAGE = 2
+# Numbers of the encodings DELTA_LENGTH_BYTE_ARRAY and DELTA_BYTE_ARRAY. A small page with one of these encodings can
+# decode to text of any size.
+_DELTA_ENCODINGS = frozenset({6, 7})
+# Type numbers of Thrift's compact protocol.
+_TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 12
+_INTEGERS = (4, 5, 6)
 
 # Arrow types whose values can have any length.
 _SIZED_TYPES = {"string", "large_string", "binary", "large_binary"}
 _VIEW_TYPES = {"string_view", "binary_view"}
-# Some programs write this byte order mark before the first line of a UTF-8 file.
-_BOM = b"\xef\xbb\xbf"
 
 
-@dataclass(frozen=True, slots=True)
-class UnreadableRow:
-    """A row that cannot be read.
+def read_parquet(
+    file: BinaryIO, columns: Collection[str], check_header: Callable[[Sequence[str]], None]
+) -> Iterator[ParsedRow]:
+    """Yield the rows of a Parquet file.
 
-    :param problem: Reason why the row cannot be read.
-    :param content: Text or bytes of the row, as far as they are known. The content distinguishes this row from other
-        unreadable rows.
-    """
-
-    problem: str
-    content: str | bytes = field(default=b"", repr=False)
-
-
-ParsedRow: TypeAlias = "Mapping[str, object] | UnreadableRow"
-
-
-def read_ndjson(file: BinaryIO) -> Iterator[ParsedRow]:
-    """Yield the JSON object of each line. If a line contains no JSON object, yield an :class:`UnreadableRow`."""
-    for line in _lines(file):
-        yield line if isinstance(line, UnreadableRow) else _parse_json(line)
-
-
-def read_csv(file: BinaryIO, columns: Collection[str], required: Collection[str]) -> Iterator[ParsedRow]:
-    """Yield the rows of a CSV file in UTF-8. A byte order mark is allowed, and lines can end with LF or CRLF.
-
-    If a quote is not closed, only the row with this quote is unreadable.
-
-    :param file: The CSV file.
-    :param columns: Names of the columns that are used.
-    :param required: Names of the columns that the header must contain.
-    :raises ValidationError: if the header is not readable, lacks a required column or contains a used column twice, or
-        if ``MAX_BYTES_WITHOUT_ROW`` bytes contain no row.
-    """
-    records = _csv_records(_lines(file))
-    header = next(records, None)
-    if not isinstance(header, list):
-        raise ValidationError("manifest: the CSV file has no readable header")
-    header = [name.strip() for name in header]
-    _check_header(header, columns, required, "; is the first line a header, in UTF-8 and with commas?")
-    for record in records:
-        if isinstance(record, UnreadableRow):
-            yield record
-        elif len(record) > len(header):
-            problem = f"the row has {len(record)} columns, the header {len(header)}"
-            yield UnreadableRow(problem, "\0".join(record))
-        else:
-            yield dict(zip(header, record, strict=False))
-
-
-def read_parquet(file: BinaryIO, columns: Collection[str], required: Collection[str]) -> Iterator[ParsedRow]:
-    """Yield the rows of a Parquet file. Only the used columns are read. The parameters are those of :func:`read_csv`.
-
+    :param file: The Parquet file.
+    :param columns: Names of the columns that are used. Only these columns are read.
+    :param check_header: Function that receives the names of all columns, and raises an error if one is missing.
     :raises ValidationError: if the file is not readable, or would need too much memory.
     :raises ConfigurationError: if pyarrow is not installed.
     :raises StorageError: if the storage failed.
@@ -122,7 +80,7 @@ def read_parquet(file: BinaryIO, columns: Collection[str], required: Collection[
     try:
         table = parquet.ParquetFile(file, buffer_size=PARQUET_BUFFER_BYTES, pre_buffer=False)
         header = table.schema_arrow.names
-        _check_header(header, columns, required)
+        check_header(header)
         used = [column for column in columns if column in header]
         _check_no_lists(table.schema, used)
         for chunk in _chunks(table.metadata, used):
@@ -138,137 +96,6 @@ def read_parquet(file: BinaryIO, columns: Collection[str], required: Collection[
     # UnicodeDecodeError: the name of a column is not UTF-8.
     except (pyarrow.ArrowException, OSError, PageError, UnicodeDecodeError):
         raise ValidationError("manifest: not a readable Parquet file") from None
-
-
-def _lines(file: BinaryIO) -> Iterator[bytes | UnreadableRow]:
-    """Yield the lines of a file that are not blank.
-
-    :raises ValidationError: if one line, or a sequence of blank lines, has more than ``MAX_BYTES_WITHOUT_ROW`` bytes.
-    """
-    is_first, without_row = True, 0
-    while line := file.readline(MAX_LINE_BYTES + 1):
-        without_row += max(len(line), BLANK_LINE_BYTES)
-        if len(line) > MAX_LINE_BYTES:
-            head = line
-            while not line.endswith(b"\n") and (line := file.readline(MAX_LINE_BYTES)):
-                without_row += len(line)
-                _check_has_rows(without_row)
-            without_row = 0
-            yield UnreadableRow(f"the line is longer than {MAX_LINE_BYTES} bytes", head)
-        else:
-            line = line.removeprefix(_BOM) if is_first else line
-            if line.strip():
-                without_row = 0
-                yield line
-        is_first = False
-        _check_has_rows(without_row)
-
-
-def _check_has_rows(without_row: int) -> None:
-    if without_row > MAX_BYTES_WITHOUT_ROW:
-        raise ValidationError(
-            f"manifest: {MAX_BYTES_WITHOUT_ROW // 2**20} MiB without a row, only one very long line or "
-            f"blank lines (each counts as {BLANK_LINE_BYTES} bytes); is the file CSV or NDJSON?"
-        )
-
-
-def _parse_json(line: bytes) -> ParsedRow:
-    try:
-        values = json.loads(line, object_pairs_hook=_unique)
-    except _RepeatedNameError:
-        # If a JSON object contains a name twice, with two values, JSON does not define which value is valid. With the
-        # wrong value, the wrong person would be verified. Therefore the row is unreadable.
-        return UnreadableRow("the line contains a name twice", line)
-    except (ValueError, RecursionError):
-        return UnreadableRow("the line is not JSON", line)
-    return values if isinstance(values, dict) else UnreadableRow("the line is not a JSON object", line)
-
-
-class _RepeatedNameError(Exception):
-    """Error: a JSON object contains the same name twice."""
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        raise _RepeatedNameError
-    return values
-
-
-def _check_header(
-    header: Collection[str], columns: Collection[str], required: Collection[str], hint: str = ""
-) -> None:
-    names = list(header)
-    # An error message contains the number of columns, but not the header of the file. If the file has no header, its
-    # first row is read as the header, and this row contains personal data.
-    found = f"it has {len(names)} column(s){hint}"
-    if missing := [column for column in required if column not in names]:
-        raise ValidationError(
-            f"manifest: there is no column {', '.join(map(repr, missing))}; {found}; see the parameter columns"
-        )
-    if repeated := [column for column in columns if names.count(column) > 1]:
-        raise ValidationError(
-            f"manifest: there is more than one column {', '.join(map(repr, repeated))}; {found}"
-        )
-
-
-def _csv_records(lines: Iterator[bytes | UnreadableRow]) -> Iterator[list[str] | UnreadableRow]:
-    pushed_back: deque[bytes | UnreadableRow] = deque()
-    while True:
-        line = pushed_back.popleft() if pushed_back else next(lines, None)
-        if line is None:
-            return
-        if isinstance(line, UnreadableRow):
-            yield line
-            continue
-        record, lookahead = _csv_record(line, pushed_back, lines)
-        if record is None:
-            # If a quote is not closed, the following lines are read again as separate rows.
-            pushed_back.extendleft(reversed(lookahead))
-            problem = "the row is not CSV: a quote that is not closed, or a field of more than 128 KiB"
-            yield UnreadableRow(problem, line)
-        else:
-            yield record
-
-
-def _csv_record(
-    line: bytes, pushed_back: deque[bytes | UnreadableRow], lines: Iterator[bytes | UnreadableRow]
-) -> tuple[list[str] | None, list[bytes | UnreadableRow]]:
-    """Read the CSV record that begins with ``line``. The record possibly continues on further lines.
-
-    :param line: First line of the record.
-    :param pushed_back: Lines that follow ``line`` and that an earlier call has already taken from ``lines``. They are
-        read before ``lines``.
-    :param lines: The remaining lines of the file.
-    :returns: The record, and a list of the lines that were read after ``line``. If the text is not valid CSV, the
-        record is ``None``. The caller then puts the lines of the list back into ``pushed_back``.
-    """
-    lookahead: list[bytes | UnreadableRow] = []
-    text = _decode(line)
-    while (record := _parse_csv(text)) is None and text.count('"') % 2:
-        if len(lookahead) >= MAX_FIELD_LINES or len(text) > MAX_LINE_BYTES:
-            break
-        following = pushed_back.popleft() if pushed_back else next(lines, None)
-        if following is None:
-            break
-        lookahead.append(following)
-        if isinstance(following, UnreadableRow):
-            break
-        text += _decode(following)
-    return record, lookahead
-
-
-def _parse_csv(text: str) -> list[str] | None:
-    try:
-        records = list(csv.reader(io.StringIO(text, newline="\n"), strict=True))
-    except csv.Error:
-        return None
-    return records[0] if len(records) == 1 else None
-
-
-def _decode(line: bytes) -> str:
-    # This function accepts bytes that are not UTF-8. If a used column contains them, a later check refuses the row.
-    return line.decode("utf-8", errors="surrogateescape")
 
 
 def _chunks(metadata: Any, used: Collection[str]) -> Iterator[Any]:
@@ -388,3 +215,145 @@ def _cell(name: str, value: Any, size: int | None) -> object:
         return value.as_py()
     except (ValueError, OverflowError):
         return UnreadableRow(f"column {name!r} contains text that is not UTF-8, or cannot be read")
+
+
+class PageError(Exception):
+    """Error: the header of a Parquet page is corrupt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a Parquet column.
+
+    :param size: Number of bytes that the page needs: the maximum of its compressed and its decompressed size.
+    :param is_dictionary: Whether the page contains the values to which the other pages of the column refer.
+    :param is_delta: Whether the page has a delta encoding, which can decode to text of any size.
+    """
+
+    size: int
+    is_dictionary: bool
+    is_delta: bool
+
+
+def read_pages(file: BinaryIO, start: int, size: int) -> Iterator[Page]:
+    """Yield the pages of a column chunk, that is the part of a column in one row group.
+
+    :param file: The Parquet file.
+    :param start: Offset of the chunk in the file, in bytes.
+    :param size: Length of the chunk in the file, in bytes.
+    :raises PageError: if a header is corrupt.
+    """
+    end = start + size
+    if start < 0:
+        raise PageError
+    while start < end:
+        header, length = _read_header(file, start)
+        kind, decompressed, compressed = (header.get(number) for number in (1, 2, 3))
+        if not (isinstance(kind, int) and isinstance(decompressed, int) and isinstance(compressed, int)):
+            raise PageError
+        if decompressed < 0 or compressed < 0:
+            raise PageError
+        # In the header of a data page of version 1, field 5 is a struct whose field 2 is the encoding. In the header of
+        # a data page of version 2, field 8 is a struct whose field 4 is the encoding.
+        is_delta = {_field(header.get(5), 2), _field(header.get(8), 4)} & _DELTA_ENCODINGS
+        yield Page(max(decompressed, compressed), kind == _DICTIONARY_PAGE, bool(is_delta))
+        start += length + compressed
+
+
+def _field(struct: object, number: int) -> int | None:
+    value = struct.get(number) if isinstance(struct, dict) else None
+    return value if isinstance(value, int) else None
+
+
+def _read_header(file: BinaryIO, offset: int) -> tuple[dict[int, object], int]:
+    """Read the header of the Parquet page that begins at the byte ``offset``.
+
+    :returns: The fields of the header by field number, and the length of the header in bytes.
+    """
+    wanted = _FIRST_READ_BYTES
+    while wanted <= MAX_HEADER_BYTES:
+        file.seek(offset)
+        parser = _CompactParser(file.read(wanted))
+        try:
+            return parser.struct(), parser.position
+        except IndexError:
+            # The page header is longer than the bytes that were read, so more bytes are read.
+            wanted *= 32
+    raise PageError
+
+
+class _CompactParser:
+    """Parser of one struct in Thrift's compact protocol. It returns integers and structs, and skips all other values.
+
+    :raises IndexError: if the data is too short.
+    :raises PageError: if the data is corrupt.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.position = 0
+
+    def struct(self, depth: int = 0) -> dict[int, object]:
+        """Read the Thrift struct at the current position, and return its fields by field number.
+
+        Each page header of a Parquet file is a Thrift struct. A field of a struct can contain another struct.
+        """
+        found: dict[int, object] = {}
+        number = 0
+        while (head := self._byte()) != 0:
+            kind, step = head & 0x0F, head >> 4
+            number = number + step if step else self._integer()
+            # The type of a boolean field already contains its value, so no further byte follows.
+            found[number] = None if kind in (_TRUE, _FALSE) else self._value(kind, depth)
+        return found
+
+    def _value(self, kind: int, depth: int) -> object:
+        if depth > _MAX_DEPTH:
+            raise PageError
+        if kind in _INTEGERS:
+            return self._integer()
+        if kind == _STRUCT:
+            return self.struct(depth + 1)
+        if kind in (_TRUE, _FALSE, _BYTE):
+            self._skip(1)
+        elif kind == _DOUBLE:
+            self._skip(8)
+        elif kind == _BINARY:
+            self._skip(self._varint())
+        elif kind in (_LIST, _SET):
+            self._list(depth)
+        else:
+            raise PageError
+        return None
+
+    def _list(self, depth: int) -> None:
+        head = self._byte()
+        count = head >> 4
+        for _ in range(self._varint() if count == 0x0F else count):
+            self._value(head & 0x0F, depth + 1)
+
+    def _byte(self) -> int:
+        byte = self._data[self.position]
+        self.position += 1
+        return byte
+
+    def _skip(self, count: int) -> None:
+        self.position += count
+        if self.position > len(self._data):
+            raise IndexError
+
+    def _varint(self) -> int:
+        value, shift = 0, 0
+        while True:
+            byte = self._byte()
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+            if shift > 63:
+                raise PageError
+
+    def _integer(self) -> int:
+        """Decode and return an integer in zigzag encoding, in which the lowest bit is the sign."""
+        value = self._varint()
+        return (value >> 1) ^ -(value & 1)
