@@ -3,8 +3,8 @@
 
 A reader sees either the complete old content or the complete new content of a file. No content is logged.
 
-The functions of this module raise only the errors that ``storage_errors.py`` lists. The same is true for the methods of
-the file objects that they return.
+The functions of this module raise only the errors that ``storage_interface.py`` lists. The same is true for the methods
+of the file objects that they return.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from airflow_provider_faceki.local_files import (
     open_regular,
     write_atomically,
 )
-from airflow_provider_faceki.storage_errors import (
+from airflow_provider_faceki.storage_interface import (
     NotAllowedError,
     StorageAccessError,
     StorageError,
@@ -308,7 +308,7 @@ def open_binary(uri: FilePath, conn_id: str | None = None, *, is_sequential: boo
     """Open a file for reading. ``uri`` and ``conn_id`` have the same meaning as for :func:`write_json`.
 
     The returned object has all methods of a local binary file, even if the storage library's file object lacks some of
-    them. These methods raise only the errors that ``storage_errors.py`` lists.
+    them. These methods raise only the errors that ``storage_interface.py`` lists.
 
     :param is_sequential: Whether the file is read from its beginning to its end. If it is ``False``, fewer bytes are
         requested in advance, because these bytes are often not needed.
@@ -559,7 +559,7 @@ def _open(file: _File, read_ahead: int) -> BinaryIO:
 
 
 class _TranslatingReader(io.RawIOBase):
-    """Wrapper of a storage library's file object. It converts exceptions to the errors of ``storage_errors.py``.
+    """Wrapper of a storage library's file object. It converts exceptions to the errors of ``storage_interface.py``.
 
     The caller gets a ``BufferedReader`` around this wrapper. The ``BufferedReader`` adds the methods of a local file
     that the library's file object lacks.
@@ -617,7 +617,7 @@ def _upload(file: _File, source: BinaryIO) -> None:
 
 @contextmanager
 def _translate_errors(doing: str, file: _File) -> Iterator[None]:
-    """Replace each error of a storage by an error of ``storage_errors.py``, or by a ``ValidationError`` of the path."""
+    """Replace each error of a storage by an error of ``storage_interface.py``, or a ``ValidationError`` of the path."""
     try:
         yield
     except (StorageError, ValidationError):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import ConfigurationError, FacekiError
 from airflow_provider_faceki.api.tokens.shared import SUSPEND_SECONDS, DirectoryTokenBackend
-from airflow_provider_faceki.storage_errors import redact_uri
+from airflow_provider_faceki.storage_interface import redact_uri
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.api.tokens.shared import TokenBackend

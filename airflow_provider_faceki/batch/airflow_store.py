@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import IO, BinaryIO, cast
 
 from airflow_provider_faceki import storage
-from airflow_provider_faceki.batch.store import retry_storage
+from airflow_provider_faceki.storage_interface import retry_storage
 
 
 class AirflowObjectStore:

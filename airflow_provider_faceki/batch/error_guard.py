@@ -40,7 +40,7 @@ from airflow_provider_faceki.api.errors import (
     WorkflowError,
 )
 from airflow_provider_faceki.batch.rows import Abort, Deferred, Failed, Outcome, Row, Succeeded
-from airflow_provider_faceki.storage_errors import NotAllowedError
+from airflow_provider_faceki.storage_interface import NotAllowedError
 
 #: If this number of rows have failed in the same way, the batch stops, because the cause is probably not in the rows.
 #: The rule applies in two cases:

@@ -38,15 +38,16 @@ from airflow_provider_faceki.batch.rows import (
     error_line,
     row_key,
     triage,
+    with_checkpoints,
 )
 from airflow_provider_faceki.batch.runner import BatchRunner, Job, raise_if_killed
-from airflow_provider_faceki.batch.store import retry_storage, with_checkpoints
 from airflow_provider_faceki.batch.table_writers import (
     ColumnPolicy,
     NdjsonWriter,
     ParquetWriter,
     TableWriter,
 )
+from airflow_provider_faceki.storage_interface import retry_storage
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.hooks.faceki import FacekiHook

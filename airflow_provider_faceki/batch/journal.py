@@ -40,8 +40,9 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from airflow_provider_faceki.api.errors import ValidationError
-from airflow_provider_faceki.batch.rows import row_key
-from airflow_provider_faceki.batch.store import Clock, ObjectStore, retry_storage, with_checkpoints
+from airflow_provider_faceki.batch.lease import Clock
+from airflow_provider_faceki.batch.rows import row_key, with_checkpoints
+from airflow_provider_faceki.storage_interface import ObjectStore, retry_storage
 
 log = logging.getLogger(__name__)
 

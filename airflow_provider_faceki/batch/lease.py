@@ -26,12 +26,13 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
 from airflow_provider_faceki.api.errors import ValidationError
-from airflow_provider_faceki.batch.store import Clock, ObjectStore, retry_storage
+from airflow_provider_faceki.storage_interface import ObjectStore, retry_storage
 
 T = TypeVar("T")
 
@@ -49,6 +50,29 @@ class LeaseUncheckedError(ValidationError):
 
     Therefore the sending was stopped. FACEKI has received only an incomplete request.
     """
+
+
+class Clock:
+    """The clocks of this machine. Tests replace them."""
+
+    def time(self) -> float:
+        """Return the Unix time."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Return a time in seconds that never moves backwards."""
+        return time.monotonic()
+
+    def boottime(self) -> float:
+        """Return a time in seconds that also advances while the machine is suspended.
+
+        If the system has no such clock, return the monotonic time.
+        """
+        return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+    def sleep(self, seconds: float) -> None:
+        """Wait for a number of seconds."""
+        time.sleep(seconds)
 
 
 class Lease:

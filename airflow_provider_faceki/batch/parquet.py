@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from airflow_provider_faceki.api.errors import ConfigurationError, ValidationError
 from airflow_provider_faceki.batch.rows import ParsedRow, UnreadableRow
-from airflow_provider_faceki.storage_errors import StorageError
+from airflow_provider_faceki.storage_interface import StorageError
 
 #: Maximum number of Parquet rows that are converted to Python objects at once. If the values are large, fewer rows are
 #: converted at once; see ``MAX_BATCH_BYTES``.

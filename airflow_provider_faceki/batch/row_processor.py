@@ -33,7 +33,7 @@ from airflow_provider_faceki.api.models import Decision, VerificationRecord, lat
 from airflow_provider_faceki.api.protocol.session import Endpoint
 from airflow_provider_faceki.api.uploads import Image
 from airflow_provider_faceki.batch.error_guard import is_systemic, is_transient, refusal_of
-from airflow_provider_faceki.batch.lease import Lease, LeaseLostError, LeaseUncheckedError
+from airflow_provider_faceki.batch.lease import Clock, Lease, LeaseLostError, LeaseUncheckedError
 from airflow_provider_faceki.batch.rows import (
     Abort,
     Deferred,
@@ -45,11 +45,11 @@ from airflow_provider_faceki.batch.rows import (
     error_line,
     storage_line,
 )
-from airflow_provider_faceki.batch.store import Clock, retry_storage
-from airflow_provider_faceki.storage_errors import (
+from airflow_provider_faceki.storage_interface import (
     NotAllowedError,
     StorageAccessError,
     StorageError,
+    retry_storage,
     without_uri,
 )
 

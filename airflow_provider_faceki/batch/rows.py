@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from airflow_provider_faceki.api.errors import (
     FacekiError,
@@ -26,8 +26,13 @@ from airflow_provider_faceki.api.errors import (
     WorkflowError,
 )
 from airflow_provider_faceki.api.values import check_identifier, is_missing
-from airflow_provider_faceki.storage_errors import NotAllowedError
+from airflow_provider_faceki.storage_interface import NotAllowedError
 
+T = TypeVar("T")
+
+#: A long loop calls a function ``checkpoint`` whenever it has processed this number of items, for example to stop a
+#: killed task.
+ITEMS_PER_CHECKPOINT = 1000
 #: For each error class: the word that is written as the error code if FACEKI reported no error number, and advice for
 #: the user. The first matching class is used, so a class is listed before its base class.
 _ERRORS: tuple[tuple[type[FacekiError], str, str], ...] = (
@@ -284,3 +289,11 @@ def _line(number: int, identifier: str | None, code: str, problem: str, advice: 
         "problem": problem,
         "what_to_do": advice,
     }
+
+
+def with_checkpoints(items: Iterable[T], checkpoint: Callable[[], object]) -> Iterator[T]:
+    """Yield the items. After every 1000 items, call the function ``checkpoint``, for example to stop a killed task."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % ITEMS_PER_CHECKPOINT == 0:
+            checkpoint()

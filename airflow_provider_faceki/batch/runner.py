@@ -19,6 +19,7 @@ from typing import Self
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.batch.error_guard import SystemicErrorGuard
 from airflow_provider_faceki.batch.journal import Journal
+from airflow_provider_faceki.batch.lease import Clock
 from airflow_provider_faceki.batch.rows import (
     Abort,
     Crashed,
@@ -28,7 +29,7 @@ from airflow_provider_faceki.batch.rows import (
     Recorded,
     Succeeded,
 )
-from airflow_provider_faceki.batch.store import Clock, retry_storage
+from airflow_provider_faceki.storage_interface import retry_storage
 
 log = logging.getLogger(__name__)
 

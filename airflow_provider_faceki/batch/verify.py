@@ -24,7 +24,7 @@ from functools import partial
 
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.batch.journal import Journal, RowState
-from airflow_provider_faceki.batch.lease import Lease
+from airflow_provider_faceki.batch.lease import Clock, Lease
 from airflow_provider_faceki.batch.row_processor import (
     BatchHook,
     BatchOptions,
@@ -33,7 +33,15 @@ from airflow_provider_faceki.batch.row_processor import (
     VerificationGateway,
     row_of,
 )
-from airflow_provider_faceki.batch.rows import Deferred, ReadRows, Row, check_row, row_key, triage
+from airflow_provider_faceki.batch.rows import (
+    Deferred,
+    ReadRows,
+    Row,
+    check_row,
+    row_key,
+    triage,
+    with_checkpoints,
+)
 from airflow_provider_faceki.batch.runner import (
     BatchRunner,
     Job,
@@ -41,7 +49,6 @@ from airflow_provider_faceki.batch.runner import (
     OnDone,
     WorkerPool,
 )
-from airflow_provider_faceki.batch.store import Clock, with_checkpoints
 
 log = logging.getLogger(__name__)
 

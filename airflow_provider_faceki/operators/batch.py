@@ -86,8 +86,8 @@ class _BatchOperator(FacekiOperator):
         self._killed = True
 
     def _count(self, rows: Iterable[Row]) -> int:
+        from airflow_provider_faceki.batch.rows import with_checkpoints
         from airflow_provider_faceki.batch.runner import raise_if_killed
-        from airflow_provider_faceki.batch.store import with_checkpoints
 
         return sum(1 for _ in with_checkpoints(rows, lambda: raise_if_killed(lambda: self._killed)))
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_faceki.batch import row_processor, store
+from airflow_provider_faceki import storage_interface
+from airflow_provider_faceki.batch import row_processor
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.batch.harness import BatchHarness
 
@@ -22,7 +23,7 @@ Connect = Callable[..., None]
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the pauses before a storage operation or a request is tried again; their number stays."""
-    monkeypatch.setattr(store, "RETRY_PAUSES_SECONDS", (0.05, 0.1, 0.2, 0.4))
+    monkeypatch.setattr(storage_interface, "RETRY_PAUSES_SECONDS", (0.05, 0.1, 0.2, 0.4))
     monkeypatch.setattr(row_processor, "SEND_PAUSES_SECONDS", (0.05, 0.2))
 
 

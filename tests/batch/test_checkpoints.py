@@ -15,7 +15,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout
 
 from airflow_provider_faceki import storage
-from airflow_provider_faceki.batch import manifest, runner, store
+from airflow_provider_faceki.batch import manifest, rows, runner
 from airflow_provider_faceki.batch.journal import SegmentLog
 from airflow_provider_faceki.operators.batch import FacekiBatchFetchRecordsOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
@@ -35,7 +35,7 @@ def test_a_kill_stops_a_batch_that_reads_its_journal(
 ) -> None:
     everybody = harness.everybody(*names(200))
     harness.verify(everybody)
-    monkeypatch.setattr(store, "ITEMS_PER_CHECKPOINT", 10)
+    monkeypatch.setattr(rows, "ITEMS_PER_CHECKPOINT", 10)
     operator: Any = harness.batch(everybody)
     place, name, number = READINGS[reading]
     read = getattr(place, name)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_faceki.batch import store as batch_store
+from airflow_provider_faceki import storage_interface
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.batch.harness import BatchHarness, names
 from tests.batch.stores import FlakyStore, StoreDown, attached, intermittent_failures
@@ -18,7 +18,7 @@ OUT = "flaky://bucket/out"
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_store, "RETRY_PAUSES_SECONDS", (0.0,) * 4)
+    monkeypatch.setattr(storage_interface, "RETRY_PAUSES_SECONDS", (0.0,) * 4)
 
 
 def known(faceki: FacekiSandbox, count: int) -> list[str]:

@@ -11,8 +11,8 @@ from contextlib import nullcontext
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_faceki import api
-from airflow_provider_faceki.batch import error_guard, store
+from airflow_provider_faceki import api, storage_interface
+from airflow_provider_faceki.batch import error_guard
 from airflow_provider_faceki.operators import batch, images
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.canaries import files_below
@@ -28,7 +28,7 @@ PERSON = "quirinazze-zzyzxdottir"
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "RETRY_PAUSES_SECONDS", (0.0,))
+    monkeypatch.setattr(storage_interface, "RETRY_PAUSES_SECONDS", (0.0,))
 
 
 def unreadable_image(error: Exception) -> tuple[FlakyStore, str]:

@@ -12,8 +12,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from PIL import Image
 
-from airflow_provider_faceki import api
-from airflow_provider_faceki.batch import store as batch_store
+from airflow_provider_faceki import api, storage_interface
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.canaries import NOWHERE, PERSON, files_below
 from tests.batch.harness import BatchHarness, Line
@@ -79,7 +78,7 @@ def test_a_batch_leaks_no_personal_data(
     caplog: pytest.LogCaptureFixture,
     resize_to: int | None,
 ) -> None:
-    monkeypatch.setattr(batch_store, "RETRY_PAUSES_SECONDS", (0.0,))
+    monkeypatch.setattr(storage_interface, "RETRY_PAUSES_SECONDS", (0.0,))
     faceki.settings.person = PERSON
     faceki.add_fault("process_then_reset", route="verify", record_identifier="accepted-1")
     manifest = harness.manifest(rows_with_every_error(harness))
@@ -106,7 +105,7 @@ def test_a_batch_with_unreadable_images_leaks_no_personal_data(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(batch_store, "RETRY_PAUSES_SECONDS", (0.0,))
+    monkeypatch.setattr(storage_interface, "RETRY_PAUSES_SECONDS", (0.0,))
     rows = rows_with_every_error(harness)
     dead = [row for row in rows if isinstance(row, dict) and row.get("record_identifier") == "dead"]
     with pytest.raises(api.OutcomeUnknownError) as caught:

@@ -20,7 +20,7 @@ from airflow_provider_faceki.batch import parquet as parquet_reader
 from airflow_provider_faceki.batch.manifest import MAX_LINE_BYTES, read_manifest, shard_line
 from airflow_provider_faceki.batch.parquet import PageError, read_pages
 from airflow_provider_faceki.batch.rows import Row
-from airflow_provider_faceki.storage_errors import StorageUnavailableError
+from airflow_provider_faceki.storage_interface import StorageUnavailableError
 
 COLUMNS = {"record_identifier": "id", "selfie": "face"}
 

@@ -12,8 +12,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from airflow_provider_faceki import api
-from airflow_provider_faceki.batch import store as batch_store
+from airflow_provider_faceki import api, storage_interface
 from airflow_provider_faceki.batch.manifest import read_manifest, split
 from airflow_provider_faceki.batch.manifest_schema import COLUMNS
 from airflow_provider_faceki.operators.images import FacekiCheckImageOperator
@@ -161,7 +160,7 @@ def test_a_store_that_refuses_leaves_all_rows_open(
     faceki: FacekiSandbox, harness: BatchHarness, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
-    monkeypatch.setattr(batch_store, "RETRY_PAUSES_SECONDS", (0.0,))
+    monkeypatch.setattr(storage_interface, "RETRY_PAUSES_SECONDS", (0.0,))
     identifiers = names(5)
     manifest = object_store.put("people.ndjson", as_ndjson(rows_on_s3(object_store, identifiers)))
     object_store.choose_fault = lambda method, path: Fault(403, "AccessDenied")

@@ -22,7 +22,7 @@ from fsspec.spec import AbstractBufferedFile
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.storage import attach
-from airflow_provider_faceki.storage_errors import StorageAccessError, StorageUnavailableError
+from airflow_provider_faceki.storage_interface import StorageAccessError, StorageUnavailableError
 from tests.waiting import wait_until
 
 pytestmark = [

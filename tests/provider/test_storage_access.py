@@ -13,7 +13,7 @@ from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.batch.manifest import read_manifest
 from airflow_provider_faceki.storage import UNREADABLE, AccessPolicy
-from airflow_provider_faceki.storage_errors import without_uri
+from airflow_provider_faceki.storage_interface import without_uri
 from tests.object_store import FAULTY_CONN_ID, ObjectStore
 
 JPEG = b"\xff\xd8\xff" + b"x" * 100

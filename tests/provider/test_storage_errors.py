@@ -23,7 +23,7 @@ import pytest
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.storage import attach
-from airflow_provider_faceki.storage_errors import (
+from airflow_provider_faceki.storage_interface import (
     StorageAccessError,
     StorageError,
     StorageFileNotFoundError,

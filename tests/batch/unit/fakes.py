@@ -12,12 +12,12 @@ from typing import Any
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.uploads import Multipart
 from airflow_provider_faceki.batch.journal import Journal
-from airflow_provider_faceki.batch.lease import Lease
+from airflow_provider_faceki.batch.lease import Clock, Lease
 from airflow_provider_faceki.batch.row_processor import BatchOptions
 from airflow_provider_faceki.batch.rows import Crashed, Outcome, Row
 from airflow_provider_faceki.batch.runner import Job, WorkerPool
-from airflow_provider_faceki.batch.store import Clock, ObjectStore
 from airflow_provider_faceki.batch.verify import BatchVerification
+from airflow_provider_faceki.storage_interface import ObjectStore
 
 ROOT = "memory://batch"
 START = 1_750_000_000.0
