@@ -26,8 +26,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from airflow_provider_faceki.api.charge_limit import has_unknown_outcome
 from airflow_provider_faceki.api.errors import FacekiError, OutcomeUnknownError
-from airflow_provider_faceki.charge_limit import has_unknown_outcome
 from airflow_provider_faceki.failures import is_task_retryable
 
 try:
@@ -60,7 +60,10 @@ else:
             If the outcome of a charged call is unknown, the task fails, whatever the error is. After an error that is
             not a FACEKI error, Airflow's default policy applies.
             """
-            if has_unknown_outcome(context):
+            # DAG files import this module, so it imports the hook only when a try has failed.
+            from airflow_provider_faceki.hooks.faceki import current_try
+
+            if has_unknown_outcome(current_try(context)):
                 kind = type(exception).__name__
                 return RetryDecision.fail(reason=f"{kind} in a charged call: another try may be billed again")
             if not isinstance(exception, FacekiError):

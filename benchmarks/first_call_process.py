@@ -39,7 +39,6 @@ LATE_IMPORTS = (
     "api.tokens.file",
     "api.endpoints.records",
     "connection.settings",
-    "charge_limit",
 )
 RECORDS_PATH = "/api/v3/kyc_verification"
 

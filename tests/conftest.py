@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
+from airflow_provider_faceki.api import charge_limit
 from airflow_provider_faceki.api.transport import adapter, http_transport
 from demo.browser import find_chromium
 from tests.object_store import ObjectStore
@@ -204,9 +205,8 @@ def _own_masked_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _own_charged_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each test begin without charged calls. The provider counts them per process, not per test."""
-    if charge_limit := sys.modules.get("airflow_provider_faceki.charge_limit"):
-        monkeypatch.setattr(charge_limit, "_unknown_outcomes", Counter())
-        monkeypatch.setattr(charge_limit, "_made", Counter())
+    monkeypatch.setattr(charge_limit, "_unknown_outcomes", Counter())
+    monkeypatch.setattr(charge_limit, "_made", Counter())
 
 
 @pytest.fixture(autouse=True)

@@ -10,16 +10,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from airflow.providers.common.compat.sdk import BaseHook, mask_secret
+# The names below are imported at the top and not inside functions, so that each name is imported once. On Airflow 2.11,
+# each import of such a name first tries to import a module that does not exist. During this attempt, the thread holds
+# an import lock. If another thread forked the process at this moment, the child process would wait for the lock
+# forever.
+from airflow.providers.common.compat.sdk import AirflowException, BaseHook, get_current_context, mask_secret
 
 from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.api.arguments import DEFAULT_LOOKUP_TIMEOUT_SECONDS
+from airflow_provider_faceki.api.charge_limit import charge_limit
 from airflow_provider_faceki.api.lazy import lazy_property
 from airflow_provider_faceki.api.values import check_identifier, is_identifier
 from airflow_provider_faceki.connection import form, schema
 from airflow_provider_faceki.connection.settings import StoredConnection
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
     from airflow_provider_faceki.api.client import AsyncFacekiClient, FacekiClient
     from airflow_provider_faceki.api.endpoints.images import FaceAnalysis, ImageCheck
     from airflow_provider_faceki.api.endpoints.links import KycLink
@@ -413,7 +420,6 @@ class FacekiHook(BaseHook):
         return cached if cached is not None and cached.stored == stored else None
 
     def _read(self, stored: StoredConnection) -> _CachedConnection:
-        from airflow_provider_faceki.charge_limit import charge_limit
         from airflow_provider_faceki.connection.settings import settings_from_connection, token_directory
 
         settings = settings_from_connection(self.faceki_conn_id, stored)
@@ -442,7 +448,7 @@ class FacekiHook(BaseHook):
             warn=self.log.warning,
             # Without an observer, the client does no work for metrics.
             observer=metrics.RequestMetrics() if metrics.is_on() else None,
-            charge_limit=charge_limit(settings.conn_id, settings.max_charged_calls),
+            charge_limit=charge_limit(settings.conn_id, settings.max_charged_calls, current_try),
         )
         return _CachedConnection(stored, settings, client)
 
@@ -454,6 +460,20 @@ class FacekiHook(BaseHook):
             if is_identifier(self.faceki_conn_id):
                 error.with_conn_id(self.faceki_conn_id)
             raise error from None
+
+
+def current_try(context: Context | None = None) -> str:
+    """Return a text that identifies the running try of a task. If no task is running, identify this process.
+
+    The limit of charged calls applies to each of these texts separately.
+
+    :param context: Context of the try. Default: Airflow's current context.
+    """
+    try:
+        ti = (context or get_current_context())["ti"]
+    except (RuntimeError, AirflowException):  # RuntimeError in Airflow 3, AirflowException in Airflow 2
+        return f"process {os.getpid()}"
+    return f"{ti.dag_id} {ti.run_id} {ti.task_id} {ti.map_index} {ti.try_number}"
 
 
 @contextmanager

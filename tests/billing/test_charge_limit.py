@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_faceki import api, charge_limit
+from airflow_provider_faceki import api
+from airflow_provider_faceki.hooks import faceki as faceki_hook
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.metrics import CHARGED
 from airflow_provider_faceki.operators.images import FacekiFaceMatchOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from tests.airflow.fakes import context
+from tests.airflow.fakes import TaskInstance, context
 from tests.batch.harness import BatchHarness, names, once
 from tests.billing.conftest import Connect
 
@@ -56,6 +57,12 @@ def raw(hook: FacekiHook, images: dict[str, Any], _: int) -> object:
         "POST", "/api/v3/kyc_verification/analyzeFace", files={"selfie": hook.image(images["selfie"])}
     )
     return hook.call(call)
+
+
+def begin_try(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a try with this number run now, as far as the hook can see."""
+    running = context(ti=TaskInstance(try_number=number))
+    monkeypatch.setattr(faceki_hook, "get_current_context", lambda: running)
 
 
 Send = Callable[[FacekiHook, dict[str, Any], int], object]
@@ -118,7 +125,7 @@ def test_each_try_has_the_whole_limit(
     limited: FacekiSandbox, images: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in (1, 2):
-        monkeypatch.setattr(charge_limit, "_current_try", lambda number=number: f"try {number}")
+        begin_try(number, monkeypatch)
         for _ in range(LIMIT):
             analyze(FacekiHook(), images, 0)
         with pytest.raises(api.ChargeLimitError):
@@ -147,7 +154,7 @@ def test_a_batch_leaves_rows_open_and_goes_on(
     assert len(harness.results()) == faceki_sandbox.counters.bills == 7
     assert harness.errors() == {}
     # A further try with a higher limit verifies the rows that are left.
-    monkeypatch.setattr(charge_limit, "_current_try", lambda: "try 2")
+    begin_try(2, monkeypatch)
     connect(faceki_sandbox, max_charged_calls=13)
     assert harness.verify(manifest, **arguments)["decisions"] == {"ACCEPTED": 20}
     assert faceki_sandbox.ledger == once(everybody)

@@ -36,7 +36,7 @@ ROUNDS = 3
 _LOCKS = (type(threading.Lock()), type(threading.RLock()), threading.Condition, threading.Semaphore)
 #: Locks that the search has to find.
 KNOWN = {
-    "charge_limit._lock",
+    "api.charge_limit._lock",
     "api.tokens.memory._shared_mutex",
     "api.transport.http_transport._transports_lock",
     "hooks.workflow_rules._locks[0]",

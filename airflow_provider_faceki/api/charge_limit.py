@@ -1,9 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Limit the number of charged calls that one try of a task makes with one Connection.
 
-All threads of the try share the limit. The count is stored only in the memory of the process that runs the try. If a
-deferred try resumes in another process, the count starts from 0 there. Outside a task, the calls of each process are
-counted separately.
+The caller says which try runs now. All threads of the try share the limit. The count is stored only in the memory of
+the process that runs the try. If a deferred try resumes in another process, the count starts from 0 there.
 
 The module also remembers charged calls whose outcome is unknown: calls that are running, and calls that an error such
 as ``AirflowTaskTimeout`` has interrupted.
@@ -17,18 +16,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING
-
-# The two names below are imported at the top and not inside functions, so that each name is imported once. On Airflow
-# 2.11, each import of such a name first tries to import a module that does not exist. During this attempt, the thread
-# holds an import lock. If another thread forked the process at this moment, the child process would wait for the lock
-# forever.
-from airflow.providers.common.compat.sdk import AirflowException, get_current_context
 
 from airflow_provider_faceki.api.errors import ChargeLimitError, FacekiError
-
-if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
 
 #: For each try: the number of charged calls that are running or that were interrupted.
 _unknown_outcomes = Counter[str]()
@@ -49,7 +38,9 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def charge_limit(conn_id: str, maximum: int | None) -> Callable[[], AbstractContextManager[None]]:
+def charge_limit(
+    conn_id: str, maximum: int | None, current_try: Callable[[], str]
+) -> Callable[[], AbstractContextManager[None]]:
     """Return a function that creates the context manager of one charged call.
 
     ``FacekiClient`` runs each charged call inside such a context manager, which does two things:
@@ -61,25 +52,27 @@ def charge_limit(conn_id: str, maximum: int | None) -> Callable[[], AbstractCont
 
     :param conn_id: Id of the Connection.
     :param maximum: Maximum number of charged calls in one try. ``None`` means no limit.
+    :param current_try: Function that returns a text that identifies the running try. It is called for each charged
+        call, because the client is also used by later tries that the same process runs.
     """
-    return partial(_charging, conn_id, maximum)
+    return partial(_charging, conn_id, maximum, current_try)
 
 
-def has_unknown_outcome(context: Context | None = None) -> bool:
+def has_unknown_outcome(of_try: str) -> bool:
     """Return True if a charged call of a try is running or was interrupted, so that nobody knows its outcome.
 
     In this case, another try could be charged again. A call that ended with a result or with a :class:`FacekiError` was
     not interrupted.
 
-    :param context: Context of the try. Default: the try that runs in this process.
+    :param of_try: Text that identifies the try, as in :func:`charge_limit`.
     """
     with _lock:
-        return _unknown_outcomes[_current_try(context)] > 0
+        return _unknown_outcomes[of_try] > 0
 
 
 @contextmanager
-def _charging(conn_id: str, maximum: int | None) -> Iterator[None]:
-    current = _current_try()
+def _charging(conn_id: str, maximum: int | None, current_try: Callable[[], str]) -> Iterator[None]:
+    current = current_try()
     with _lock:
         _unknown_outcomes[current] += 1
     is_interrupted = True
@@ -119,15 +112,3 @@ def _counting(key: tuple[str, str], maximum: int) -> Iterator[None]:
             with _lock:
                 _made[key] -= 1
         raise
-
-
-def _current_try(context: Context | None = None) -> str:
-    """Return a text that identifies the running try of a task. If no task is running, identify this process.
-
-    :param context: Context of the try. Default: Airflow's current context.
-    """
-    try:
-        ti = (context or get_current_context())["ti"]
-    except (RuntimeError, AirflowException):  # RuntimeError in Airflow 3, AirflowException in Airflow 2
-        return f"process {os.getpid()}"
-    return f"{ti.dag_id} {ti.run_id} {ti.task_id} {ti.map_index} {ti.try_number}"
