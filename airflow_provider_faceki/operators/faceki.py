@@ -13,7 +13,6 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.arguments import check_exactly_one, check_part_names
 from airflow_provider_faceki.api.values import Json, is_uuid, loggable, storable
-from airflow_provider_faceki.charged_call import ChargedCallState
 from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
 from airflow_provider_faceki.failures import (
     fail_if_declined,
@@ -110,6 +109,9 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
         :raises AirflowException: if the call was not sent completely; see :meth:`ChargedCallState.send`.
         :raises FacekiError: if another try can succeed.
         """
+        # The import is inside this method, so that DAG files are parsed faster.
+        from airflow_provider_faceki.charged_call import ChargedCallState
+
         state = ChargedCallState(context)
         if state.is_duplicate:
             raise AirflowFailException(_DUPLICATE)
@@ -523,6 +525,8 @@ class FacekiApiOperator(FacekiOperator):
             endpoint.request()
         if endpoint.is_idempotent:
             return self._store(self.call(endpoint), endpoint)
+        from airflow_provider_faceki.charged_call import ChargedCallState
+
         document, state = self.call_charged(context, endpoint), ChargedCallState(context)
         try:
             result = self._store(document, endpoint)
