@@ -300,6 +300,7 @@ def image(
         if policy.allow_local and (shown := redact_uri(str(uri))) not in error.message:
             error.message += f" ({shown})"
         raise
+    # The size is checked here and not above, because its error is shown even if the policy hides the other reasons.
     check_size(name, found, max_bytes)
     return replace(checked, open=partial(_open, file, _READ_AHEAD_BYTES))
 

@@ -44,7 +44,7 @@ _Found = Mapping[str, float]
 
 
 def measure(directory: Path) -> list[Row]:
-    """Measure the batches on S3 and on local files, and return the rows of the result table."""
+    """Measure batches on S3 and on local files, and the listing of a folder. Return the rows of the result table."""
     share = float(os.environ.get("FACEKI_BENCHMARK_SHARE", "1"))
     with s3() as store:
         with loopback(directory) as server:

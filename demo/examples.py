@@ -68,6 +68,6 @@ def _new(path: Path) -> Path:
 
 
 def kept(work: Path) -> list[str]:
-    """Return the number of files that the examples have written, for each kind of file."""
+    """Return how many records and reports the examples have written, as texts such as ``3 records``."""
     kinds = {"records": sorted(work.glob("records/**/*.json")), "reports": sorted(work.glob("reports/*.pdf"))}
     return [f"{len(files)} {kind}" for kind, files in kinds.items()]

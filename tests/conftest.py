@@ -145,7 +145,7 @@ def _one_process_fixtures(path: Path) -> tuple[str, ...]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
-    """Run all files that use the same fixture of :data:`ONE_PROCESS_FIXTURES` in one process."""
+    """Run all files with the same fixture of :data:`ONE_PROCESS_FIXTURES` in one process, with ``--dist loadfile``."""
     if config.getoption("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling

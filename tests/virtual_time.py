@@ -92,7 +92,7 @@ def block(seconds: float) -> None:
 
 
 def spend(seconds: float) -> None:
-    """Delay the result of the function that a :class:`VirtualExecutor` runs now by this number of virtual seconds."""
+    """Let the function that a :class:`VirtualExecutor` runs now take this number of virtual seconds longer."""
     _running_loop().spent += seconds
 
 

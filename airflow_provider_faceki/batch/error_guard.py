@@ -5,11 +5,11 @@ Some errors are systemic by their class, such as used-up credit (:func:`is_syste
 (:class:`SystemicErrorGuard`) waits until several rows have failed.
 
 A row is refused if FACEKI answers with an error instead of a decision, or if the task does not allow one of its images.
-A mistake in the task or in its Connection can cause the refusal of every row. Therefore the guard first collects the
-refusals. They are not errors yet:
+A mistake in the task or in its Connection can cause some of these errors for every row (:func:`refusal_of`). Therefore
+the guard first collects these refusals. They are not errors yet:
 
-- If a row succeeds, or if the batch ends without being stopped, the refused rows themselves are the cause. Each
-  collected refusal becomes the error of its row.
+- If a row has succeeded, in this try or in an earlier one, or if the batch ends without being stopped, the refused rows
+  themselves are the cause. Each collected refusal becomes the error of its row.
 - If many rows are refused with the same error and no row succeeds, the batch is the cause. The batch stops, and none of
   these rows gets an error.
 

@@ -7,7 +7,7 @@ If the row is postponed, and FACEKI has certainly not verified it since then, an
 the intent. The folders under ``output_path`` are::
 
     results/part-….ndjson               one line for each verified row: a summary
-    errors/part-….ndjson                one line for each row that cannot be verified: row, identifier, code, advice
+    errors/part-….ndjson                one line for each row that cannot be verified: the reason and an advice
     records/part-….ndjson               full records, only if they are requested
     _journal/intents/part-….ndjson      identifiers of rows that are about to be sent
     _journal/cancelled/part-….ndjson    identifiers of rows whose intents are cancelled

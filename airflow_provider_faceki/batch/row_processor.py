@@ -480,6 +480,7 @@ class RowProcessor:
         return _failed(error_line(row, unknown), is_billed=None)
 
     def _known_request_ids(self, row: Row) -> frozenset[str]:
+        """Return the ids of the row's records with ``resubmit="always"``; otherwise nothing, and send no request."""
         return self.gateway.known_request_ids(row) if self.options.resubmit == "always" else frozenset()
 
     def _problem_of_resubmitting(self, row: Row) -> str | None:
@@ -515,6 +516,7 @@ class RowProcessor:
             return Abort(row, error, sent_by=None)
         except _StoppedError:
             return Deferred(row, None, sent_by=None)
+        # The errors of the lease are subclasses of ValidationError, so they are handled before it.
         except LeaseUncheckedError as error:
             return Deferred(row, error, sent_by=None)
         except ValidationError as error:
@@ -525,7 +527,7 @@ class RowProcessor:
             is_own = is_last and self.gateway.is_storage_healthy(row)
             return _failed(error_line(row, error)) if is_own else Deferred(row, error, sent_by=None)
         except FacekiError as error:
-            return _refused(row, error, sent_by=self.clock.time() if error.is_ambiguous else None)
+            return _outcome_of_error(row, error, sent_by=self.clock.time() if error.is_ambiguous else None)
         except OSError as error:
             # It could not be checked whether a newer try has started, so the row was not sent. It is processed again
             # later.
@@ -600,10 +602,10 @@ def _not_sent(row: Row, error: FacekiError) -> Outcome:
     # occur for every other row without a workflow. Therefore the batch stops.
     if isinstance(error, WorkflowError) and "workflow_id" not in row.values:
         return Abort(row, error, sent_by=None)
-    return _refused(row, error, sent_by=None)
+    return _outcome_of_error(row, error, sent_by=None)
 
 
-def _refused(row: Row, error: FacekiError, sent_by: float | None) -> Outcome:
+def _outcome_of_error(row: Row, error: FacekiError, sent_by: float | None) -> Outcome:
     if is_systemic(error):
         return Abort(row, error, sent_by)
     if is_transient(error):

@@ -111,8 +111,8 @@ class Failed:
     """Outcome: the row has a permanent error. Another try would find the same error.
 
     :param line: JSON line for the row in the output folder ``errors``.
-    :param refusal: Outcome that replaces this one if the cause of the refusal turns out to be a mistake in the
-        whole batch; see ``error_guard.py``. It is ``None`` if only this row can be the cause.
+    :param refusal: The row, the error and the time of sending, if the cause is possibly a mistake in the whole batch.
+        The guard in ``error_guard.py`` needs them. ``None`` if only this row can be the cause.
     """
 
     line: Mapping[str, object]
@@ -260,7 +260,7 @@ def triage(
 
 
 def error_line(row: Row, error: FacekiError) -> Mapping[str, object]:
-    """Return the line that is written to the output folder ``errors`` for a row with an error.
+    """Return the line of a row with an error for the output folder ``errors``. The caller adds the field ``billed``.
 
     The error has one of three reasons. FACEKI has refused the row, the row contains an invalid value or image, or the
     outcome of the row remains unknown.
@@ -276,7 +276,7 @@ def error_line(row: Row, error: FacekiError) -> Mapping[str, object]:
 
 
 def storage_line(row: Row, error: Exception) -> Mapping[str, object]:
-    """Return the line that is written to the output folder ``errors`` for a row whose image cannot be read."""
+    """Return the line of a row whose image cannot be read, for the output folder ``errors``, without ``billed``."""
     advice = "check why the storage does not return the image, and put the row into a new batch"
     return _line(row.number, row.values.get("record_identifier"), "STORAGE", str(error), advice)
 

@@ -308,7 +308,7 @@ class BatchRunner:
             self._check_error_rate(MIN_ROWS_FOR_ERROR_RATE)
 
     def fail_row(self, line: Mapping[str, object]) -> None:
-        """Write the error of a row to the journal, log it and count it."""
+        """Add the error of a row to the buffered lines of the journal, log it and count it."""
         self._progress.log_error(line)
         self.journal.finish(self.journal.errors, line)
         self.on_done("failed", line)
@@ -414,6 +414,7 @@ class BatchRunner:
         # If the main thread has raised an exception, the batch stops. The worker threads read this flag, so a thread
         # that is just looking up a row does not send the row after the lookup.
         self._is_aborting |= grace is not None
+        # This call also tells the threads to end. So it is necessary even if there are no pending jobs.
         for job in self._pool.cancel_pending():
             self.on_deferred(job.if_cancelled)
         # The buffered lines are written before the wait, because Airflow possibly ends the process during the wait.

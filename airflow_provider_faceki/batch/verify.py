@@ -4,11 +4,11 @@
 A try is one execution of the Airflow task. The operator has already read the manifest once, to count the rows. A try
 then reads it once or twice more:
 
-1. In the first reading, the try sends the new rows to FACEKI. By default, it does not send a row that an earlier try
-   possibly sent. It looks up the record of this row at FACEKI instead.
-2. The second reading is necessary only if some rows have no outcome after the first reading. The try first waits until
-   FACEKI has had time to finish the sent rows. Then it reads the manifest again, and processes the rows without an
-   outcome. ``RowProcessor.reconcile`` lists the conditions for sending a row again.
+1. In the first reading, the try sends the new rows to FACEKI. By default, it first looks up the record of each row. A
+   row that an earlier try possibly sent is not sent. The try only looks up its record.
+2. The second reading is necessary only if some rows have neither a result nor an error after the first reading. If one
+   of these rows was possibly sent, the try first waits until FACEKI has had time to finish it. Then it reads the
+   manifest again, and processes these rows. ``RowProcessor.reconcile`` lists the conditions for sending a row again.
 
 The state of each row is stored only in the journal, so the memory does not grow with the number of rows. The journal
 consists of files below ``output_path`` and of a temporary file on the local disk.
@@ -85,7 +85,8 @@ class BatchVerification:
     clock: Clock = field(default_factory=Clock)
     make_pool: MakePool = WorkerPool
     #: Number of rows that this try could not finish, or whose full record it could not fetch. Rows that were not read
-    #: because the batch stopped are not counted. Rows that ``over_ceiling`` counts are not counted either.
+    #: because the batch stopped are not counted. Rows that ``over_ceiling`` counts are not counted either. The second
+    #: reading counts again from 0.
     unfinished: int = 0
     #: Last exception that prevented this try from processing a row.
     problem: Exception | None = None
@@ -94,7 +95,9 @@ class BatchVerification:
     _processor: RowProcessor = field(init=False)
     _runner: BatchRunner = field(init=False)
     _intents_at_once: int = field(init=False)
+    # The latest Unix time at which one of the unfinished rows was possibly sent.
     _sent_by: float = 0.0
+    # Maximum number of billed rows, over all tries. Rows that are being processed count as billed.
     _charged_at_most: int = 0
 
     def __post_init__(self) -> None:

@@ -389,7 +389,7 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
     later try continues where the previous try stopped.
 
     XCom: ``{"rows", "decisions": {decision: count}, "errors": {code: count}, "tables": {name: uri}, "errors_path"}``.
-    If no row succeeded, the task first writes the tables and then fails.
+    If rows have errors and no row succeeded, the task first writes the tables and then fails.
 
     :param output_path: URI of the folder for the tables, in any storage that Airflow supports.
     :param identifiers: The identifiers, as a list of strings or as a list of objects that contain the identifier under

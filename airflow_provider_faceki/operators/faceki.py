@@ -411,9 +411,9 @@ class FacekiApiOperator(FacekiOperator):
     idempotent, the task fails without a retry in these cases:
 
     - It is unknown whether FACEKI acted on the call, for example because the answer is lost.
-    - The answer cannot be written to ``output_path``.
-    - On Airflow 3.3 and later: an earlier try was killed during or after the call, or Airflow could not store the
-      result of an earlier try as XCom.
+    - The answer cannot be written to ``output_path``, or cannot be stored as XCom.
+    - On Airflow 3.3 and later: an earlier try was killed during or after the call, or Airflow could not store its
+      result. The next try then fails and does not send the call.
 
     Exception: before Airflow 3.3, the operator does not know what an earlier try has done. If an earlier try was killed
     during or after the call, Airflow's retry sends the call a second time. To prevent the second call, set

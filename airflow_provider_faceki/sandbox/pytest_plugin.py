@@ -56,9 +56,9 @@ def faceki_sandbox(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     # The server must start after the check of the packages. Therefore its fixture is requested here and is not a
     # parameter of this fixture.
     sandbox: FacekiSandbox = request.getfixturevalue("_faceki_sandbox_server")
-    # A late request of an earlier test must not be counted in this test. If a request began before the reset below, it
-    # is not counted after the reset. Therefore the call of `get` waits until all earlier requests have begun: `get`
-    # opens a new connection, and the server accepts connections in the order of their arrival.
+    # A late request of an earlier test must not be counted in this test. A request that has begun before the reset
+    # below is not counted. The call of `get` makes sure that all earlier requests have begun: it opens a new
+    # connection, and the server accepts connections in the order of their arrival.
     ControlClient(sandbox.url).get("counters")
     sandbox.reset()
     # The provider stores tokens separately for each client id. Each test has its own client id, so that no test uses a

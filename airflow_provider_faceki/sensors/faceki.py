@@ -26,7 +26,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_faceki import api, metrics
+from airflow_provider_faceki import api
 from airflow_provider_faceki.api.arguments import check_bool, check_exactly_one
 from airflow_provider_faceki.api.lazy import lazy_property
 from airflow_provider_faceki.api.values import format_duration, is_uuid, loggable, storable
@@ -39,10 +39,11 @@ from airflow_provider_faceki.task_mixin import (
     WaitLimit,
     restore_limit,
 )
-from airflow_provider_faceki.triggers.poll_log import PollLog, wait_subject
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_faceki.triggers.poll_log import PollLog
 
 #: Value of the trigger's ``max_failures`` for a sensor with ``silent_fail``. Such a sensor tolerates every failed poll.
 UNLIMITED = 10**9
@@ -250,6 +251,9 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         if found is None:
             self._poll_log.polled(records, may_warn=partial(self._may_warn, context))
             return None
+        # The import is inside this method, so that DAG files are parsed faster.
+        from airflow_provider_faceki import metrics
+
         self.push_record_link(context, found.request_id)
         metrics.count_decision(found.decision)
         self.log.info("FACEKI decided verification %s: %s", loggable(found.request_id), found.decision)
@@ -267,6 +271,8 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
 
     @lazy_property
     def _poll_log(self) -> PollLog:
+        from airflow_provider_faceki.triggers.poll_log import PollLog, wait_subject
+
         self._warn_of_form()
         subject = wait_subject(**{name: getattr(self, name) for name in _FILTERS})
         return PollLog(self.log, *subject, self._started_at)

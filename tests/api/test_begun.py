@@ -173,7 +173,7 @@ def test_a_failure_before_the_request_was_sent_is_not_ambiguous(
 def test_a_tls_error_after_the_request_is_a_lost_response(
     call: CallMode, client: FacekiClient, authority: Authority, sleeps: RecordedSleeps
 ) -> None:
-    """Check that a TLS error after the request means a lost response. In a handshake, it means an unsent request."""
+    """Check that a TLS error after the request means a lost response, unlike a TLS error in the handshake."""
     with FakeServer(authority.server_context()) as server:
 
         def reply_without_tls(handler: Handler) -> None:

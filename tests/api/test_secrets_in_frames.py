@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Local variables in a traceback show no secret, token, personal data or image. Sentry and rich report them."""
+"""No local variable in a traceback shows a secret, a token, personal data or an image, because Sentry and rich report
+local variables."""
 
 from __future__ import annotations
 

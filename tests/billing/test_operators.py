@@ -359,7 +359,7 @@ def test_an_identifier_that_is_no_text_is_refused(
 
 def test_no_identifier_in_a_mapped_task_is_refused(sandbox: FacekiSandbox, images: dict[str, Any]) -> None:
     context: Any = {"ti": TaskInstance(map_index=1), "params": {}}
-    # The first call is what expand(record_identifier=["a", None]) creates; the last call omits the argument.
+    # ``expand(record_identifier=["a", None])`` creates such an operator for its second task.
     with pytest.raises(AirflowFailException, match="record_identifier is None in a mapped task"):
         FacekiKycVerificationOperator(task_id="verify", record_identifier=None, **images).execute(context)
     assert sandbox.ledger == {}

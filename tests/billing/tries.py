@@ -131,10 +131,13 @@ class Tries:
 
 
 async def first_event(trigger: Any) -> object:
-    """Return the payload of a trigger's event, after the trigger was serialized as Airflow does for its database."""
+    """Return the payload of a trigger's event, after the trigger was serialized as Airflow does for its database.
+
+    The trigger polls with the shortest pauses. If it ends without an event, the result is ``None``.
+    """
     path, arguments = trigger.serialize()
     # The first poll comes at a random time in the first pause, which can be a minute. With the interval zero, it comes
-    # at once.
+    # within a second.
     hasty = {**arguments, "poke_interval": 0.0}
     again = type(trigger)(**json.loads(json.dumps(hasty)))
     assert path == f"{type(again).__module__}.{type(again).__qualname__}"

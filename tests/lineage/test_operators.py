@@ -41,7 +41,7 @@ COLLECTOR = "airflow.providers.common.compat.lineage.hook.get_hook_lineage_colle
 
 
 class Collector:
-    """Collector of Airflow's hook lineage, for the paths below one folder."""
+    """Replacement for Airflow's collector of hook lineage. It shortens URIs below one folder to relative paths."""
 
     def __init__(self, folder: Path) -> None:
         self._root = f"{folder.as_uri()}/"

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The check of a Connection against the documented FACEKI API, and against each variant of it."""
+"""Tests of ``airflow faceki check`` with the sandbox as FACEKI is documented, and with each dialect of the sandbox."""
 
 from __future__ import annotations
 

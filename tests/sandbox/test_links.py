@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Tests of the links: their creation, the rules of their workflow, and their end."""
+"""Tests of the links: their creation, the rules of their workflow, and links that are expired or used up."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ def test_a_reset_drops_queued_webhooks(
 ) -> None:
     late = {"webhook_mode": "late", "webhook_delay": 0.2, "webhook_url": receiver.url}
     sandbox.settings.update(late)
-    # Both webhooks have the same request id. If the first one were still sent, it would arrive before the second one.
+    # Webhooks with the same request id arrive in their order. So if the first webhook were sent, it would arrive first.
     sandbox.webhooks.send("r-1", {"number": 1})
     sandbox.reset()
     sandbox.settings.update(late)

@@ -215,8 +215,8 @@ class CheckImage:
 def _charged(session: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
     """Perform a charged call for which FACEKI stores no record.
 
-    :raises OutcomeUnknownError: if the answer was lost, has an unknown format, or reports a failure of FACEKI's server.
-        In these cases, FACEKI has possibly charged the call.
+    :raises OutcomeUnknownError: if the answer was lost, has an unknown format or code, or reports a failure of FACEKI's
+        server. In these cases, FACEKI has possibly charged the call.
     """
     try:
         return (yield from call_once(session, endpoint))

@@ -40,7 +40,8 @@ _ANYTHING: tuple[Header, ...] = (("accept", "application/pdf, application/json")
 class PdfReport:
     """A PDF report. Its content begins with ``%PDF``.
 
-    :param file: Content of the report, positioned at its first byte. Closing the file deletes it.
+    :param file: Content of the report, positioned at its first byte: an unnamed temporary file, or a file in memory if
+        FACEKI sent the PDF as base64. Closing the file deletes the content.
     """
 
     file: BinaryIO

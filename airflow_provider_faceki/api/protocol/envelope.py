@@ -333,9 +333,9 @@ def _is_ambiguous(kind: type[ResponseError], status: int, code: int | None, word
     # result is true, so a charged call is not sent again.
     if kind is ResponseError or (code == 404 and status < 300):
         return True
-    # In the following case, only the text of the answer says that FACEKI refused the credentials or the token. The HTTP
-    # status and the code do not say so. The text alone does not prove a refusal, so FACEKI has possibly acted on the
-    # request. Therefore the result is true.
+    # In the following case, the text of the answer or the code 403 says that FACEKI refused the credentials or the
+    # token, but the HTTP status does not, and neither does the code for a refused token. This does not prove a refusal,
+    # so it is unknown whether FACEKI acted on the request.
     if (
         kind is AuthenticationError
         and words

@@ -160,7 +160,7 @@ class FakeFaceki:
         raise AssertionError(endpoint)
 
     def add_record(self, identifier: str, decision: str | None = "ACCEPTED", age: float = 0.0) -> None:
-        """Store a record that no batch has paid for."""
+        """Store a record that no batch has created."""
         self._keep(identifier, decision, age)
 
     def _verify(self, endpoint: api.PerformKycVerification) -> api.KycVerification:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""DAG with each operator that sends images, mapped if that is useful, and a branch for each kind of decision."""
+"""DAG with each operator that sends images of one person, mapped if that is useful, and branches by the decision."""
 
 from __future__ import annotations
 
