@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,8 +88,9 @@ def _request(make: Callable[[], Any]) -> HttpRequest | None:
 
 
 def _check_url_below_base(request: HttpRequest) -> None:
-    """Check that the final URL, after normalisation, is still below the base URL."""
+    """Check that the final URL is the one of ``requests``, and, after normalisation, still below the base URL."""
     sent = transport._prepare(request, None)
+    assert sent.url == requests.Request(request.method, request.url, params=list(request.query)).prepare().url
     parts = urlsplit(sent.url or "")
     assert (parts.scheme, parts.netloc, parts.fragment) == ("https", "kyc.example:8443", "")
     path = posixpath.normpath(unquote(parts.path))

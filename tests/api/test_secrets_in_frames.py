@@ -1,6 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""No local variable in a traceback shows a secret, a token, personal data or an image, because Sentry and rich report
-local variables."""
+"""Tests that no local variable in a traceback shows a secret, a token, personal data or an image.
+
+Error trackers, such as Sentry, report local variables.
+"""
 
 from __future__ import annotations
 
