@@ -99,18 +99,9 @@ def _waits_together(directory: Path, counts: Mapping[str, int]) -> dict[str, dic
             own.mkdir(parents=True)
             server = stack.enter_context(loopback(own, LATENCY))
             clients.connect(server, tls=True)
+            arguments = (name, str(count), server.tls, str(server.certificate))
             process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "benchmarks.waiting",
-                    name,
-                    str(count),
-                    server.tls,
-                    str(server.certificate),
-                ],
-                stdout=subprocess.PIPE,
-                text=True,
+                [sys.executable, "-m", "benchmarks.waiting", *arguments], stdout=subprocess.PIPE, text=True
             )
             running[name] = stack.enter_context(process), server
             stack.callback(process.kill)

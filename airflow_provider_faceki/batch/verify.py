@@ -4,8 +4,9 @@
 A try is one execution of the Airflow task. The operator has already read the manifest once, to count the rows. A try
 then reads it once or twice more:
 
-1. In the first reading, the try sends the new rows to FACEKI. By default, it first looks up the record of each row. A
-   row that an earlier try possibly sent is not sent. The try only looks up its record.
+1. In the first reading, the try sends the new rows to FACEKI. By default, it looks up the record of each row before it
+   sends the row. If an earlier try possibly sent a row, this try only looks up its record, except with
+   ``resubmit="always"``.
 2. The second reading is necessary only if some rows have neither a result nor an error after the first reading. If one
    of these rows was possibly sent, the try first waits until FACEKI has had time to finish it. Then it reads the
    manifest again, and processes these rows. ``RowProcessor.reconcile`` lists the conditions for sending a row again.
