@@ -21,7 +21,7 @@ from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.endpoints.links import GenerateKycLink
 from airflow_provider_faceki.api.endpoints.raw import RawCall
 from airflow_provider_faceki.api.endpoints.records import FetchRecords
-from airflow_provider_faceki.api.protocol.messages import Json
+from airflow_provider_faceki.api.protocol.messages import HttpRequest, Json
 from airflow_provider_faceki.api.service import AuthFlow
 from airflow_provider_faceki.api.transport import http_transport as transport
 from tests.api.conftest import CallMode, RecordedSleeps, with_timeout
@@ -200,6 +200,16 @@ def test_many_requests_share_one_connection(server: FakeServer, client: FacekiCl
         client.call(endpoint)
     assert len(server.received) == 6
     assert {received.connection for received in server.received} == {1}
+
+
+def test_requests_reach_their_host_in_any_order(server: FakeServer) -> None:
+    sender = transport.Transport(transport.TransportSettings())
+    with FakeServer() as other:
+        for each in (server, other):
+            each.on(RECORDS_PATH, reply_json(NOTHING_FOUND))
+        for each in (server, other, other, server):
+            sender.send(HttpRequest("GET", f"{each.url}{RECORDS_PATH}"))
+        assert len(server.received) == len(other.received) == 2
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
