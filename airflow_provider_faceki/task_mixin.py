@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import mask_secret
 
@@ -186,7 +186,7 @@ class FacekiTaskMixin:
         return super().__deepcopy__(memo)  # type: ignore[misc]  # Airflow's base class defines it
 
 
-class WaitLimit(NamedTuple):
+class WaitLimit:
     """Time limit of a waiting task, with the name of the parameter that determines the limit.
 
     :param deadline: Unix time at which the wait ends.
@@ -195,9 +195,14 @@ class WaitLimit(NamedTuple):
         a deferral, :func:`restore_limit` sometimes knows only the deadline and the name of the parameter.
     """
 
-    deadline: float
-    parameter: str
-    seconds: float | None = None
+    # This is an ordinary class, because Python needs a tenth of the import time of the operators to create a class of
+    # named tuples.
+    __slots__ = ("deadline", "parameter", "seconds")
+
+    def __init__(self, deadline: float, parameter: str, seconds: float | None = None) -> None:
+        self.deadline = deadline
+        self.parameter = parameter
+        self.seconds = seconds
 
     def __str__(self) -> str:
         return self.parameter if self.seconds is None else f"{self.parameter}={format_duration(self.seconds)}"
