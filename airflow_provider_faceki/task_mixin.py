@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import mask_secret
@@ -186,7 +187,7 @@ class FacekiTaskMixin:
         return super().__deepcopy__(memo)  # type: ignore[misc]  # Airflow's base class defines it
 
 
-class WaitLimit:
+class WaitLimit(SimpleNamespace):
     """Time limit of a waiting task, with the name of the parameter that determines the limit.
 
     :param deadline: Unix time at which the wait ends.
@@ -195,14 +196,14 @@ class WaitLimit:
         a deferral, :func:`restore_limit` sometimes knows only the deadline and the name of the parameter.
     """
 
-    # This is an ordinary class, because Python needs a tenth of the import time of the operators to create a class of
-    # named tuples.
-    __slots__ = ("deadline", "parameter", "seconds")
+    # The base class compares two limits by their values, as a named tuple would. It is not a named tuple, because the
+    # creation of such a class would take a tenth of the import time of the operators.
+    deadline: float
+    parameter: str
+    seconds: float | None
 
     def __init__(self, deadline: float, parameter: str, seconds: float | None = None) -> None:
-        self.deadline = deadline
-        self.parameter = parameter
-        self.seconds = seconds
+        super().__init__(deadline=deadline, parameter=parameter, seconds=seconds)
 
     def __str__(self) -> str:
         return self.parameter if self.seconds is None else f"{self.parameter}={format_duration(self.seconds)}"
