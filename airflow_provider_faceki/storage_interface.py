@@ -106,10 +106,10 @@ class NotAllowedError(ValidationError):
 def without_uri(message: str, uri: str) -> str:
     """Return the error text ``message`` without the URI ``uri``.
 
-    If the URI stands in parentheses, it is removed. In other places it is replaced by ``…``.
+    If the URI stands in parentheses, it is removed. In other places it is replaced by ``<path not shown>``.
     """
     shown = redact_uri(uri)
-    return message.replace(f" ({shown})", "").replace(shown, "…")
+    return message.replace(f" ({shown})", "").replace(shown, "<path not shown>")
 
 
 def redact_uri(uri: str) -> str:

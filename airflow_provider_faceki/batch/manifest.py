@@ -308,14 +308,15 @@ def _check_header(
     """
     # An error message contains the number of columns, but not the header of the file. If the file has no header, its
     # first row is read as the header, and this row contains personal data.
-    found = f"it has {len(names)} column(s){hint}"
+    found = f"it has {len(names)} column(s)"
     if missing := [column for column in required if column not in names]:
         raise ValidationError(
-            f"manifest: there is no column {', '.join(map(repr, missing))}; {found}; see the parameter columns"
+            f"manifest: there is no column {', '.join(map(repr, missing))}; {found}; if your columns have other "
+            f"names, set the parameter columns{hint}"
         )
     if repeated := [column for column in columns if names.count(column) > 1]:
         raise ValidationError(
-            f"manifest: there is more than one column {', '.join(map(repr, repeated))}; {found}"
+            f"manifest: there is more than one column {', '.join(map(repr, repeated))}; {found}{hint}"
         )
 
 

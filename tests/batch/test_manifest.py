@@ -130,7 +130,10 @@ def test_a_missing_quote_spoils_only_its_own_row(tmp_path: Path) -> None:
         pytest.param("csv", b"id;face\n", "in UTF-8 and with commas?", id="semicolons of Excel"),
         pytest.param("csv", "id,face\n".encode("utf-16"), "in UTF-8 and with commas?", id="UTF-16 of Excel"),
         pytest.param(
-            "csv", b"Jane Doe,s3://b/jane.jpg\n", "it has 2 column(s); is the first", id="no header"
+            "csv",
+            b"Jane Doe,s3://b/jane.jpg\n",
+            "it has 2 column(s); if your columns have other names, set the parameter columns; is the first line",
+            id="no header",
         ),
         pytest.param("csv", b"id,face,id\n", "more than one column 'id'", id="a column twice"),
         pytest.param("parquet", b"PAR1 no", "not a readable Parquet file", id="no parquet"),
